@@ -1,0 +1,154 @@
+"""What the benchmarks measure with: CPU time of processes, memory, wrk, curl and a paced client.
+
+Sources: ``/proc/<pid>/task/*/schedstat`` (first field: nanoseconds on a CPU, all threads), ``/proc/<pid>/smaps_rollup``.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+WRK_DEADLINE_S = 120  # a run is seconds long; this only catches a hang
+CURL_DEADLINE_S = 120
+
+
+def cpu_ns(pids: Iterable[int]) -> int:
+    """Nanoseconds that the processes have spent on a CPU so far, all threads together."""
+    total = 0
+    for pid in pids:
+        for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            total += int(stat.read_text().split()[0])
+    return total
+
+
+def rss_kib(pid: int) -> int:
+    """Resident memory of one process in KiB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1])
+    raise ValueError(f"no Rss in smaps_rollup of process {pid}")
+
+
+def children(pid: int) -> list[int]:
+    """The process and its direct children (nginx: master and workers)."""
+    return [pid, *(int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One way to the same upstream: where to connect, which headers to send, whose CPU counts."""
+
+    name: str
+    host: str
+    port: int
+    headers: tuple[tuple[str, str], ...]
+    pids: dict[str, tuple[int, ...]]
+
+    def url(self, path: str) -> str:
+        return f"http://{self.host}:{self.port}{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCost:
+    """One wrk run: completed requests and CPU-µs a request by part."""
+
+    requests: int
+    requests_per_s: float
+    errors: int
+    cpu_us: dict[str, float]
+
+    @property
+    def total_us(self) -> float:
+        return sum(self.cpu_us.values())
+
+
+def request_cost(target: Target, path: str, connections: int, seconds: int) -> RequestCost:
+    """Drives `connections` keep-alive connections with wrk and returns the CPU-µs a request of each part."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    for name, value in target.headers:
+        command += ["-H", f"{name}: {value}"]
+    before = {part: cpu_ns(pids) for part, pids in target.pids.items()}
+    done = subprocess.run(
+        [*command, target.url(path)], capture_output=True, text=True, check=True, timeout=WRK_DEADLINE_S
+    ).stdout
+    after = {part: cpu_ns(pids) for part, pids in target.pids.items()}
+    found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", done)
+    if found is None:
+        raise RuntimeError(f"wrk printed no request count for {target.name}:\n{done}")
+    requests = int(found[1])
+    errors = sum(int(n) for n in re.findall(r"(?:connect|read|write|timeout) (\d+)", done))
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", done)
+    errors += int(bad[1]) if bad else 0
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
+    cpu = {part: (after[part] - before[part]) / 1000 / max(1, requests) for part in target.pids}
+    return RequestCost(requests, float(rate[1]) if rate else 0.0, errors, cpu)
+
+
+def bulk_mb_per_s(target: Target, path: str, *, upload: Path | None = None) -> float:
+    """MB/s (10⁶) of one transfer by curl; `upload` sends that file, otherwise the body of `path` is fetched."""
+    command = ["curl", "-s", "-S", "-f", "-o", "/dev/null"]
+    for name, value in target.headers:
+        command += ["-H", f"{name}: {value}"]
+    if upload is not None:
+        command += ["-T", str(upload), "-H", "Expect:", "-w", "%{speed_upload}"]
+    else:
+        command += ["-w", "%{speed_download}"]
+    out = subprocess.run(
+        [*command, target.url(path)], capture_output=True, text=True, check=True, timeout=CURL_DEADLINE_S
+    ).stdout
+    return float(out) / 1e6
+
+
+class PacedClient:
+    """One keep-alive connection that sends one small request at a time; for latency at low load."""
+
+    def __init__(self, target: Target, path: str) -> None:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
+        if not any(name.lower() == "host" for name, _ in target.headers):
+            headers = f"Host: {target.host}\r\n" + headers
+        self._request = f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode()
+        self._socket = socket.create_connection((target.host, target.port), timeout=10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def exchange_us(self) -> float:
+        """Sends the request, reads the whole answer, returns microseconds."""
+        started = time.perf_counter_ns()
+        self._socket.sendall(self._request)
+        got = b""
+        while b"\r\n\r\n" not in got:
+            got += self._read()
+        head, _, body = got.partition(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            raise RuntimeError(f"unexpected answer: {head[:200]!r}")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if length is None:
+            raise RuntimeError("the answer has no Content-Length")
+        left = int(length[1]) - len(body)
+        while left > 0:
+            left -= len(self._read())
+        return (time.perf_counter_ns() - started) / 1000
+
+    def _read(self) -> bytes:
+        data = self._socket.recv(65536)
+        if not data:
+            raise RuntimeError("the connection was closed in the middle of an answer")
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0–1) of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
