@@ -33,7 +33,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def configure(service: str, level: str = "info", stream: TextIO | None = None) -> None:
-    """Send all loggers' lines to ``stream`` (stderr) as JSON naming ``service``; replaces earlier handlers."""
+    """Send all loggers' lines to ``stream`` (stderr) as JSON naming ``service``; earlier handlers go."""
     output = logging.StreamHandler(stream if stream is not None else sys.stderr)
     output.setFormatter(JsonFormatter(service))
     root = logging.getLogger()

@@ -100,7 +100,7 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class Family(Generic[M]):
-    """One metric with labels. Keep what ``labels`` returns; past MAX_CHILDREN all share one child, "other"."""
+    """One metric with labels. Keep what ``labels`` returns; past MAX_CHILDREN all share "other"."""
 
     __slots__ = ("_children", "_label_names", "_make")
 

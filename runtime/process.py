@@ -50,7 +50,7 @@ class Shutdown:
 def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run the service ``main(config path)`` and return the process's exit code.
 
-    0 after a clean end (or what ``main`` returned), 1 after a crash, 2 and one line on stderr for bad settings.
+    0 after a clean end (or what ``main`` returned), 1 after a crash, 2 and a line on stderr for bad settings.
     """
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, a TOML file")

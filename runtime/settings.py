@@ -8,7 +8,8 @@ A service declares its settings once::
         max_streams: int = setting("Streams of one tunnel.", default=256, check=between(1, 4096))
 
 Types: str, int, float, bool, Path (relative paths start at the file's folder), Literal, tuple[T, ...],
-dict[str, T], nested dataclasses, and X | None. Every mistake is a SettingsError that names the field and the file.
+dict[str, T], nested dataclasses, and X | None. Every mistake is a SettingsError that
+names the field and the file.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def not_empty(value: Any) -> str | None:
 
 
 def load(cls: type[T], path: Path, *, section: str | None = None) -> T:
-    """Read ``path`` (or its table ``section``) into ``cls``; SettingsError for any mistake, unreadable files too."""
+    """Read ``path`` (or its table ``section``) into ``cls``; SettingsError for any mistake."""
     try:
         table: Any = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
