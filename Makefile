@@ -1,0 +1,48 @@
+# Everything a newcomer runs. Needs Python 3.11 or newer, make and a shell; the rest installs itself into .venv.
+PYTHON_BIN := .venv/bin/python
+ARGS ?=
+
+.PHONY: help setup setup-dev run test test-fast check format bench docs lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## install the packages `make run` needs into .venv (with hashes; instant the second time)
+	@sh scripts/setup.sh up
+
+setup-dev: ## the same with the tools for tests and checks
+	@sh scripts/setup.sh dev
+
+run: setup ## start everything on this machine and print the address (ARGS="--port 9000 --no-demo")
+	@exec $(PYTHON_BIN) -m towline up $(ARGS)
+
+test: setup-dev ## every test: installs the system packages it needs as root on Debian, else names them
+	@sh scripts/system_packages.sh
+	$(PYTHON_BIN) -m pytest $(ARGS)
+
+test-fast: setup-dev ## the tests without browser, database and child processes: under 30 s, no network
+	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser $(ARGS)
+
+check: setup-dev ## ruff, mypy --strict, import contracts, file sizes
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m ruff format --check .
+	$(PYTHON_BIN) -m mypy
+	$(PYTHON_BIN) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+	$(PYTHON_BIN) scripts/check_sizes.py
+
+format: setup-dev ## put the code into the form `make check` wants
+	$(PYTHON_BIN) -m ruff check --fix .
+	$(PYTHON_BIN) -m ruff format .
+
+bench: setup-dev ## measure beside nginx: JSON, and the table in docs/performance.md
+	@sh scripts/system_packages.sh
+	$(PYTHON_BIN) -m loadtests $(ARGS)
+
+docs: setup-dev ## write docs/settings.md and docs/metrics.md from the code
+	$(PYTHON_BIN) -m towline.documents docs
+
+lock: ## lock the dependencies of pyproject.toml again (needs uv)
+	@sh scripts/lock.sh
+
+clean: ## remove what was installed and built (keeps ./data)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

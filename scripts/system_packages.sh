@@ -1,0 +1,24 @@
+#!/bin/sh
+# Make sure of the programs that `make test` drives: installs them as root on Debian, else says what to install.
+set -eu
+missing=
+need() {  # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
+}
+need chromium chromium
+need nginx nginx-light
+need openssl openssl
+if [ -z "$missing" ]; then
+    exit 0
+fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing$missing" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    # A package's service must not start: the tests start nginx themselves, on ports of their own.
+    # shellcheck disable=SC2086  # one word a package
+    apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    exit 0
+fi
+echo "make test needs programs that are not installed. On Debian or Ubuntu run:" >&2
+echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
+exit 1
