@@ -26,6 +26,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """How the gateway connects; holds the password, so it belongs into files of mode 0600 only."""
-        return f"postgresql://{ROLE}:{self._password(ROLE)}@/{DATABASE}?host={self._socket_folder}"
+        return f"postgresql://{ROLE}:{self._password(ROLE)}@/{DATABASE}?host={urllib.parse.quote(str(self._socket_folder))}"
 
     def prepare(self) -> bool:
         """Before the start: user, binaries, cluster, no predecessor. True when the cluster is new."""
@@ -281,6 +282,10 @@ class EmbeddedPostgres:
             raise TowlineError(
                 f"{what} did not end within {INITDB_TIMEOUT_S:.0f} s (is the disk very slow?)"
             ) from None
+        if "could not look up effective user ID" in done.stderr:
+            raise TowlineError(
+                f"user id {os.geteuid()} has no account on this system, and PostgreSQL wants one"
+            )
         if done.returncode != 0:
             raise TowlineError(f"{what} failed:\n{(done.stderr or done.stdout).strip()}")
 

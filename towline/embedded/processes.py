@@ -24,7 +24,8 @@ STOP_TIMEOUT_S = (
     10.0  # a service drains idle in < 2 s; what is in flight at the end of `up` may finish in this time
 )
 KILL_TIMEOUT_S = 5.0  # after SIGKILL only the kernel's own work is left
-READY_POLL_S = 0.05  # how often a starting process is asked whether it serves
+FIRST_READY_POLL_S = 0.05  # a starting process is asked whether it serves: often at first,
+LAST_READY_POLL_S = 2.0  # and still now and then when it does not
 OUTPUT_CHUNK = 1 << 16  # one read of a child's output; a pipe holds no more
 
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -178,11 +179,13 @@ class Supervisor:
             one.ready.clear()
 
     async def _watch_readiness(self, one: Supervised) -> None:
+        pause = FIRST_READY_POLL_S
         while True:
             if await one.program.ready():
                 one.ready.set()
                 return
-            await asyncio.sleep(READY_POLL_S)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.1, LAST_READY_POLL_S)
 
     async def _stop_one(self, one: Supervised) -> None:
         process = one.process

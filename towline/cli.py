@@ -1,0 +1,194 @@
+"""The command line `towline`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from towline import commands
+from towline.data_folder import DataFolder, default_data
+from towline.errors import TowlineError
+from towline.gateway_client import Credentials, GatewayClient
+
+EXIT_FAILED = 1
+DEFAULT_DURATION_S = 3600  # a session; the gateway's own ceiling applies
+DEFAULT_PORT = 8080
+
+# Commands that are the services' own: module, function, extra to install. They get everything after the name.
+_SERVICES = {
+    "agent": ("tunnel_agent.cli", "main", "agent"),
+    "gateway": ("gateway.cli", "main", "server"),
+    "server": ("tunnel_server.cli", "main", "server"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 (a reason was printed), 2 (a wrong command line)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in _SERVICES:
+            return _run_service(arguments[0], arguments[1:])
+        parsed = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = parsed.run
+        return run(parsed)
+    except TowlineError as error:
+        print(f"towline: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130  # the shell's code for Ctrl-C
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FAILED
+
+
+def _run_service(name: str, argv: list[str]) -> int:
+    module_name, function, extra = _SERVICES[name]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise TowlineError(
+            f"`towline {name}` needs the package {error.name}: pip install 'towline[{extra}]'"
+        ) from None
+    code: int = getattr(module, function)(argv)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="towline",
+        description="Reach a device's own web UI from anywhere, through a tunnel the device opens itself.",
+    )
+    parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_up(parsers)
+    _add_link(parsers)
+    listing = _with_data(parsers.add_parser("devices", help="list the devices"))
+    listing.set_defaults(run=_on_gateway(lambda gateway, _: commands.devices(gateway)))
+    listing = _with_data(parsers.add_parser("sessions", help="list the sessions"))
+    listing.set_defaults(run=_on_gateway(lambda gateway, _: commands.sessions(gateway)))
+    approve = _with_data(parsers.add_parser("approve", help="let an enrolled device in"))
+    approve.add_argument("device", metavar="DEVICE", help="its id or name")
+    approve.set_defaults(run=_on_gateway(lambda gateway, given: commands.approve(gateway, given.device)))
+    _add_revoke(parsers)
+    _add_token(parsers)
+    for name, text in (
+        ("agent", "run a device's agent, or enrol it: towline agent --help"),
+        ("gateway", "run a gateway: towline gateway --help"),
+        ("server", "run a tunnel server node: towline server --help"),
+    ):
+        parsers.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _add_up(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    up = _with_data(
+        parsers.add_parser(
+            "up",
+            help="start everything on this machine",
+            description="Start a database, the gateway, a tunnel server and a demo device, and print the "
+            "address that opens them. Everything is kept in one folder; Ctrl-C stops it.",
+        )
+    )
+    up.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        help="the gateway's port; the six after it are used as well (default %(default)s)",
+    )
+    up.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="PART=PORT",
+        help="another port for one part: visitors, agents, internal, gateway-ops, server-ops, demo",
+    )
+    up.add_argument("--no-demo", action="store_true", help="start no demo device")
+    up.set_defaults(run=_up)
+
+
+def _add_link(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    link = _with_data(
+        parsers.add_parser(
+            "link",
+            help="open a session and print its link",
+            description="Open a session to a device and print its link. Whoever clicks it within a minute "
+            "is in, once: pass it on with care.",
+        )
+    )
+    link.add_argument("device", metavar="DEVICE", help="its id or name")
+    link.add_argument("--service", default="web", help="one of the device's services (default %(default)s)")
+    link.add_argument(
+        "--duration",
+        type=int,
+        default=DEFAULT_DURATION_S,
+        metavar="SECONDS",
+        help="how long the session lasts (default %(default)s)",
+    )
+    link.set_defaults(
+        run=_on_gateway(
+            lambda gateway, given: commands.link(gateway, given.device, given.service, given.duration)
+        )
+    )
+
+
+def _add_revoke(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    revoke = parsers.add_parser("revoke", help="end a session, or revoke a device for good")
+    kinds = revoke.add_subparsers(title="what", metavar="session|device", required=True)
+    session = _with_data(kinds.add_parser("session", help="end a session everywhere, within 2 seconds"))
+    session.add_argument("id", metavar="ID", help="as `towline sessions` shows it")
+    session.set_defaults(run=_on_gateway(lambda gateway, given: commands.revoke_session(gateway, given.id)))
+    device = _with_data(kinds.add_parser("device", help="close its tunnel and refuse its certificate"))
+    device.add_argument("id", metavar="ID", help="its id or name")
+    device.set_defaults(run=_on_gateway(lambda gateway, given: commands.revoke_device(gateway, given.id)))
+
+
+def _add_token(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    token = _with_data(
+        parsers.add_parser(
+            "token",
+            help="print a registration token for one new device",
+            description="Print a registration token: one use, 15 minutes. On the device: "
+            "towline agent enrol GATEWAY --token-file FILE --config FILE",
+        )
+    )
+    token.add_argument("--name", help="the device's name")
+    token.add_argument("--approve", action="store_true", help="let the device in without a further yes")
+    token.set_defaults(
+        run=_on_gateway(
+            lambda gateway, given: commands.token(gateway, given.name, pre_approved=given.approve)
+        )
+    )
+
+
+def _with_data(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--data", type=Path, default=default_data(), metavar="DIR", help="its folder (default %(default)s)"
+    )
+    return parser
+
+
+def _on_gateway(
+    command: Callable[[GatewayClient, argparse.Namespace], str],
+) -> Callable[[argparse.Namespace], int]:
+    def run(given: argparse.Namespace) -> int:
+        data = DataFolder(given.data.absolute())
+        print(command(GatewayClient(Credentials.load(data.credentials)), given))
+        return 0
+
+    return run
+
+
+def _up(given: argparse.Namespace) -> int:
+    # The launcher needs packages that a machine with the agent alone has not.
+    try:
+        from towline.launcher.up import run_up
+    except ModuleNotFoundError as error:
+        raise TowlineError(
+            f"`towline up` needs the package {error.name}: pip install 'towline[up]'"
+        ) from None
+    from towline.launcher.ports import Ports
+
+    ports = Ports.from_arguments(given.port, given.listen)
+    return run_up(DataFolder(given.data.absolute()), ports, with_demo=not given.no_demo)

@@ -1,0 +1,89 @@
+"""Where `towline up` keeps everything, and what lies where in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def default_data() -> Path:
+    """TOWLINE_DATA; in a checkout its folder ``data``; else ``towline`` in the user's data folder (XDG)."""
+    chosen = os.environ.get("TOWLINE_DATA")
+    if chosen:
+        return Path(chosen)
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return checkout / "data"
+    xdg = os.environ.get("XDG_DATA_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".local" / "share") / "towline"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """One folder, readable by its owner alone; whoever moves or deletes it moves or deletes everything."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked while a `towline up` runs on this folder."""
+        return self.root / "up.lock"
+
+    @property
+    def credentials(self) -> Path:
+        """How the commands (`towline link` and others) log in; mode 0600."""
+        return self.root / "credentials.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def config(self) -> Path:
+        """The services' settings files, written anew at each start."""
+        return self.root / "config"
+
+    @property
+    def keys(self) -> Path:
+        """The gateway's private keys and CAs."""
+        return self.root / "keys"
+
+    @property
+    def node(self) -> Path:
+        """Certificates of the one tunnel server node."""
+        return self.root / "node"
+
+    @property
+    def postgres(self) -> Path:
+        return self.root / "postgres"
+
+    @property
+    def demo(self) -> Path:
+        """The demo device's own files: its uploads, and below ``agent`` its identity."""
+        return self.root / "demo"
+
+    @property
+    def agent_state(self) -> Path:
+        return self.demo / "agent"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    def make(self) -> None:
+        """Make the folder and those inside that the services expect."""
+        for folder in (self.root, self.secrets, self.config, self.node, self.demo, self.run):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(self.root, 0o700)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write ``path`` whole or not at all, mode 0600."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

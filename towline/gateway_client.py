@@ -1,0 +1,145 @@
+"""The gateway's public API (docs/api.md) for the command line: standard library, one call at a time."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from towline.data_folder import DataFolder, write_private
+from towline.errors import TowlineError
+
+CALL_TIMEOUT_S = 10.0  # the gateway answers in milliseconds; a database that restarts takes seconds
+MAX_ANSWER = 8 << 20  # a list of tens of thousands of devices
+MAX_PAGES = 200  # of a list; a cursor that never ends is a mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What `towline up` leaves for the commands in its data folder."""
+
+    gateway: str
+    username: str
+    password: str
+
+    def save(self, data: DataFolder) -> None:
+        text = json.dumps({"gateway": self.gateway, "username": self.username, "password": self.password})
+        write_private(data.credentials, text + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Credentials:
+        """TowlineError where `towline up` never ran."""
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            return cls(found["gateway"], found["username"], found["password"])
+        except FileNotFoundError:
+            raise TowlineError(
+                f"there is no {path}: start `towline up` first, or name its folder with --data"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TowlineError(f"{path} cannot be read: {error}") from error
+
+
+class _LoginNeeded(TowlineError):
+    """The access token is not (or no longer) good."""
+
+
+class GatewayClient:
+    """Calls as the local administrator. Every failure is a TowlineError a person can act on."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._token: str | None = None  # None until the first call logged in
+        # No proxy from the environment: the gateway is on this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    @property
+    def address(self) -> str:
+        """The gateway's origin."""
+        return self._credentials.gateway
+
+    def get(self, path: str) -> Any:
+        return self._call("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._call("POST", path, body)
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path, None)
+
+    def items(self, path: str) -> list[dict[str, Any]]:
+        """A whole list, over its pages."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            query = "" if cursor is None else "?" + urllib.parse.urlencode({"cursor": cursor})
+            page = self.get(path + query)
+            found += page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return found
+        raise TowlineError(f"the list {path} does not end")
+
+    def device(self, wanted: str) -> dict[str, Any]:
+        """The device with this id, or the only one with this name."""
+        devices = self.items("/v1/devices")
+        found = [one for one in devices if one["id"] == wanted] or [
+            one for one in devices if one["name"] == wanted
+        ]
+        if not found:
+            known = ", ".join(sorted(f"{one['name']} ({one['id']})" for one in devices)) or "none"
+            raise TowlineError(f"there is no device {wanted!r}; yours: {known}")
+        if len(found) > 1:
+            raise TowlineError(f"{len(found)} devices are named {wanted!r}: use an id")
+        return found[0]
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        if self._token is not None:
+            try:
+                return self._exchange(method, path, body)
+            except _LoginNeeded:
+                self._token = None  # it lives 15 minutes
+        self._log_in()
+        return self._exchange(method, path, body)
+
+    def _log_in(self) -> None:
+        login = {"username": self._credentials.username, "password": self._credentials.password}
+        self._token = self._exchange("POST", "/v1/login", login)["access_token"]
+
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        headers = {"Accept": "application/json"}
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self._credentials.gateway + path, data, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=CALL_TIMEOUT_S) as answer:
+                raw = answer.read(MAX_ANSWER)
+        except urllib.error.HTTPError as error:
+            kind = _LoginNeeded if error.code == HTTPStatus.UNAUTHORIZED else TowlineError
+            with error:
+                raise kind(_problem_text(error.code, error.read(MAX_ANSWER))) from None
+        except OSError as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise TowlineError(
+                f"no gateway answers at {self._credentials.gateway} ({reason}): is `towline up` running?"
+            ) from None
+        return json.loads(raw) if raw else None
+
+
+def _problem_text(status: int, raw: bytes) -> str:
+    """One line out of a problem+json answer (RFC 9457)."""
+    try:
+        problem = json.loads(raw)
+        detail = problem.get("detail") or problem.get("title")
+        return f"{detail} ({problem['code']})" if "code" in problem else f"{detail} (HTTP {status})"
+    except (ValueError, AttributeError):
+        return f"the gateway answered HTTP {status}"

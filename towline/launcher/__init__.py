@@ -1,0 +1,1 @@
+"""`towline up`: the order in which everything starts, and what a person is told meanwhile."""

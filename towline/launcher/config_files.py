@@ -1,0 +1,110 @@
+"""The settings files of the services for one machine, all on loopback."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from towline.data_folder import DataFolder, write_private
+from towline.gateway_client import Credentials
+from towline.launcher.ports import Ports
+from towline.toml_text import toml_text
+
+NODE = "local"  # the one tunnel server node's name
+ADMIN = "admin"
+SECRET_BYTES = 24  # 192 bits: no rate limit needs to protect it
+DEMO_SERVICE = "web"
+
+
+class ConfigFiles:
+    """Writes DATA/config/*.toml and the secrets they name; the secrets are made once and stay."""
+
+    def __init__(self, data: DataFolder, ports: Ports) -> None:
+        self._data = data
+        self._ports = ports
+        self.gateway = data.config / "gateway.toml"
+        self.server = data.config / "server.toml"
+        self.agent = data.config / "agent.toml"
+        self.gateway_url = f"http://localhost:{ports.gateway}"
+
+    @property
+    def welcome_address(self) -> str:
+        """What a person opens; the secret is in the fragment, which no server or log sees."""
+        return f"{self.gateway_url}/welcome#{self._secret('welcome')}"
+
+    def credentials(self) -> Credentials:
+        return Credentials(self.gateway_url, ADMIN, self._secret("admin-password"))
+
+    def write(self, database_url: str) -> None:
+        """Write everything, as far as it is known before the services run."""
+        self._secret("welcome")
+        self.credentials().save(self._data)
+        write_private(self._data.secrets / "database-url", database_url + "\n")
+        self._write(self.gateway, self._gateway_table())
+        self._write(self.server, self._server_table())
+        self._write(self.agent, self._agent_table())
+
+    def _gateway_table(self) -> dict[str, Any]:
+        ports = self._ports
+        return {
+            "public_url": self.gateway_url,
+            "public_listen": ports.at("gateway"),
+            "internal_listen": ports.at("internal"),
+            "ops_listen": ports.at("gateway_ops"),
+            "keys_dir": self._data.keys,
+            "agent_tunnel_urls": [self._tunnel_url()],
+            "database_url_file": self._data.secrets / "database-url",
+            "tunnel_scheme": "http",
+            "tunnel_domain": "localhost",
+            "tunnel_port": ports.visitors,
+            "admin_username": ADMIN,
+            "admin_password_file": self._data.secrets / "admin-password",
+            "welcome_secret_file": self._data.secrets / "welcome",
+        }
+
+    def _server_table(self) -> dict[str, Any]:
+        ports, node = self._ports, self._data.node
+        return {
+            "node": NODE,
+            "ops_listen": ports.at("server_ops"),
+            "visitors": {"listen": ports.at("visitors"), "domain": "localhost"},
+            "tunnels": {
+                "listen": ports.at("agents"),
+                "server_names": ["localhost"],
+                "certificate": node / "agents.crt",
+                "key": node / "agents.key",
+            },
+            "gateway": {
+                "internal_url": f"https://{ports.at('internal')}",
+                "public_url": self.gateway_url,
+                "ca": node / "internal_ca.crt",
+                "certificate": node / "node.crt",
+                "key": node / "node.key",
+            },
+        }
+
+    def _agent_table(self) -> dict[str, Any]:
+        ports = self._ports
+        return {
+            "state_dir": self._data.agent_state,
+            # Written out, so that a later start with another --port needs no new enrolment.
+            "server_urls": [self._tunnel_url()],
+            "services": {DEMO_SERVICE: {"address": ports.at("demo"), "kind": "web", "host": "rewrite"}},
+        }
+
+    def _tunnel_url(self) -> str:
+        return f"wss://localhost:{self._ports.agents}/tunnel"
+
+    def _secret(self, name: str) -> str:
+        """The text of DATA/secrets/NAME, made at the first use."""
+        path = self._data.secrets / name
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(SECRET_BYTES) + "\n")
+        return path.read_text("utf-8").strip()
+
+    def _write(self, path: Path, table: Mapping[str, Any]) -> None:
+        head = f"# Written by `towline up` (process {os.getpid()}) at each start: changes here are lost.\n"
+        write_private(path, head + toml_text(table))
