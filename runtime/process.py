@@ -70,7 +70,7 @@ def run_loop(name: str, main: Coroutine[Any, Any, int | None]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception:
-        _log.critical("process crashed", exc_info=True, extra={"process": name})
+        _log.critical("process crashed", exc_info=True, extra={"command": name})
         return EXIT_CRASH
 
 
