@@ -278,7 +278,7 @@ class Connection:
     def authenticate(
         self, device: str, instance: bytes, key_id: bytes, signature: bytes, hello: Hello | None = None
     ) -> None:
-        """Device, after ChallengeReceived. `signature` covers auth_transcript(…); r ‖ s, 32 bytes each."""
+        """Device, after ChallengeReceived: `signature` is r ‖ s over auth_transcript(…), 64 bytes."""
         auth = encode_auth(Auth(device, instance, key_id, signature))
         self.hello = self._own_hello(hello or self.hello or Hello())
         self._advance(Call.AUTHENTICATE)
@@ -489,7 +489,7 @@ class Connection:
         self._lose("local", code, reason, retry_after_ms)
 
     def drain(self, retry_after_ms: int, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
-        """GOAWAY; live streams finish; then Drained and ConnectionLost("local", …). Before open: ends at once."""
+        """GOAWAY; live streams finish; then Drained, ConnectionLost("local"). Before open: ends at once."""
         if not self.live:
             self._lose("local", code, reason, retry_after_ms)
         elif not self._drain_wanted:

@@ -15,7 +15,7 @@ PRESSURE_INTERVAL_S: Final = 0.1
 
 
 def grown_window(window: int, maximum: int, drained_in_s: float, rtt_s: float | None, spare: int) -> int:
-    """The window after a half of it drained in `drained_in_s`: doubled if that was quick and `spare` allows it.
+    """The window after half of it drained in `drained_in_s`: doubled if that was quick and within `spare`.
 
     Without a round trip measured yet nothing grows.
     """
@@ -28,8 +28,8 @@ def grown_window(window: int, maximum: int, drained_in_s: float, rtt_s: float | 
 class WindowBudget:
     """Bytes by which the windows of one connection have grown beyond their start.
 
-    Credit once given stays given, so a window that shrinks leaves its promise behind: it is counted as parked until
-    the peer has used it up. `used` and `parked` each stay within the budget: all promises stay within twice that.
+    Credit once given stays given, so a window that shrinks leaves its promise behind: that is parked until
+    the peer has used it up. `used` and `parked` each stay within the budget: all promises within twice that.
     """
 
     __slots__ = ("budget", "looked_at", "parked", "used")

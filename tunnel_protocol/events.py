@@ -78,7 +78,7 @@ class GrantRevoked(Event):
 class StreamRequested(Event):
     """The peer asks for a stream: Stream.accept(owner) or refuse(code, message), now or later.
 
-    Data that comes before accept is kept by the machine (a stream window at most) and follows accept as events.
+    Data that comes before accept is kept by the machine (a window at most) and follows accept as events.
     """
 
     __slots__ = ("device", "grant_id", "service", "stream")
@@ -169,7 +169,7 @@ class Drained(Event):
 class ConnectionLost(Event):
     """The last event of a connection, exactly once. Tell the owner of every stream in Connection.streams().
 
-    fault: "peer" (it broke a rule, said GOAWAY, or its link went away), "local" (we closed), "timeout" (silence).
+    fault: "peer" (it broke a rule, said GOAWAY, or its link broke), "local" (we closed), "timeout" (silence).
     code is None when the link broke without one.
     """
 

@@ -178,7 +178,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 
 def decode_hello(payload: bytes, *, key_list_allowed: bool) -> Hello:
-    """Raises ProtocolViolation: a field is doubled or malformed. `key_list_allowed`: the sender is a server."""
+    """Raises ProtocolViolation for doubled or malformed fields. `key_list_allowed`: a server sent it."""
     if len(payload) > MAX_HELLO_PAYLOAD:
         raise ProtocolViolation("HELLO: too long")
     values: dict[str, object] = {}

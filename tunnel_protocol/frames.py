@@ -1,4 +1,4 @@
-"""Frames to bytes, control payloads to values (section 2). Parsers raise ProtocolViolation and nothing else."""
+"""Frames to bytes, control payloads to values (section 2). Parsers raise ProtocolViolation alone."""
 
 from __future__ import annotations
 

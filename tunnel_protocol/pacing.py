@@ -1,7 +1,7 @@
 """From the rate that a link takes to how much is handed to it at once.
 
-What has left the machine cannot be overtaken any more: on a slow uplink a keystroke waits behind it. So the batch
-follows the rate, and what lies between machine and wire (transport buffer, kernel's unsent bytes) follows the batch.
+What has left the machine cannot be overtaken any more: on a slow uplink a keystroke waits behind it. So the
+batch follows the rate, and the transport's buffer and the kernel's unsent bytes follow the batch.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ class LinkPace:
         self._paused_at = 0.0
         self._unsent = 0
 
-    def full_batch_left(self) -> None:
-        """A full batch went into a link that did not pause: it may take more."""
-        if self.batch < MAX_BATCH:
-            self.batch = min(2 * self.batch, MAX_BATCH)
+    def full_batch_left(self) -> bool:
+        """A full batch went into a link that did not pause: it may take more. Whether `batch` changed."""
+        if self.batch == MAX_BATCH:
+            return False
+        self.batch = min(2 * self.batch, MAX_BATCH)
+        return True
 
     def paused(self, now: float, unsent: int) -> None:
         """`unsent`: bytes in the transport's buffer."""

@@ -30,8 +30,8 @@ _LEAST_ROOM: Final = HEADER_SIZE + 512
 class Outbox:
     """The sending half of a connection.
 
-    `batch` holds data frames that wait for the next message only; their credit is already spent. `ready` holds
-    streams with queued data and stream credit; it is None until a stream first has to wait.
+    `batch` holds data frames that wait for the next message only; their credit is already spent. `ready` has
+    the streams with queued data and stream credit; it is None until a stream first has to wait.
     """
 
     __slots__ = (

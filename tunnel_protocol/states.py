@@ -1,4 +1,4 @@
-"""Legal transitions, as two tables. What stands in neither is the peer's protocol error or the caller's Misuse."""
+"""Legal transitions, as two tables. What stands in neither is a protocol error, or Misuse by the caller."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HANDSHAKE: Final[dict[tuple[Side, ConnectionState, Trigger], ConnectionState]] =
     (Side.DEVICE, _S.OPEN, Call.DRAIN): _S.DRAINING,
     (Side.SERVER, _S.DRAINING, FrameType.GOAWAY): _S.DRAINING,
     (Side.DEVICE, _S.DRAINING, FrameType.GOAWAY): _S.DRAINING,
-    # Before open a GOAWAY ends the connection at once; a device, and an admitted device's server, may hear it.
+    # Before open a GOAWAY ends the connection at once; a device may hear it, and a server once it said HELLO.
     (Side.SERVER, _S.AWAITING_HELLO, FrameType.GOAWAY): _S.CLOSED,
     (Side.DEVICE, _S.AWAITING_CHALLENGE, FrameType.GOAWAY): _S.CLOSED,
     (Side.DEVICE, _S.SIGNING, FrameType.GOAWAY): _S.CLOSED,

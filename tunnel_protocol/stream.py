@@ -118,8 +118,8 @@ class Stream:
     def send(self, data: Piece | bytearray, now: float) -> bool:
         """Sends bytes. False: more than send_queue_high bytes wait; stop until Writable.
 
-        `bytes` are kept, not copied. A large memoryview that can leave at once is borrowed: Connection.borrowed
-        becomes True and the driver must flush before its buffer changes. Anything else is copied.
+        `bytes` are kept, not copied. A large memoryview that can leave at once is borrowed: then
+        Connection.borrowed is True and the driver must flush before the buffer changes. Else it is copied.
         """
         outbox = self._outbox
         size = len(data)
@@ -180,7 +180,7 @@ class Stream:
             self._outbox.enlist(self)
 
     def send_room(self) -> int:
-        """Bytes that both credits allow now, minus what is queued. After a 0, Writable follows once there is room."""
+        """Bytes that both credits allow now, minus what is queued. After a 0, Writable tells of new room."""
         room = self._room()
         if room <= 0 and self.state is not StreamState.OVER:
             self._wants_writable = True
@@ -214,8 +214,9 @@ class Stream:
             self._connection.stream_over(self, fin_in_batch=in_batch)
 
     def reset(self, code: ResetCode) -> None:
-        """Cuts both directions at once; what is queued does not leave."""
+        """Cuts both directions; what is queued does not leave. The owner is let go: it hears no more."""
         if self.state is not StreamState.OVER:
+            self.owner = None
             self._end_by(Call.RESET)
             self._outbox.add_control(reset_frame(self.id, code))
 

@@ -1,0 +1,63 @@
+"""A tunnel over a real network: the WebSocket that carries it, and the driver that joins both."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+
+from runtime.tunnel_link.driver import StreamOwner, TunnelDriver
+from runtime.tunnel_link.link import (
+    PAD,
+    Link,
+    LinkFailed,
+    LinkOwner,
+    Listener,
+    OnRequest,
+    UpgradeRequest,
+)
+from runtime.tunnel_link.ticker import Ticker
+
+try:
+    from runtime.tunnel_link import picows_link as _links
+except ImportError:  # picows has no wheel for this machine (32-bit ARM)
+    from runtime.tunnel_link import websockets_link as _links  # type: ignore[no-redef]
+
+__all__ = [
+    "PAD",
+    "Link",
+    "LinkFailed",
+    "LinkOwner",
+    "Listener",
+    "OnRequest",
+    "StreamOwner",
+    "Ticker",
+    "TunnelDriver",
+    "UpgradeRequest",
+    "dial",
+    "listen",
+]
+
+
+async def dial(
+    url: str,
+    owner: LinkOwner,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    max_message: int,
+    timeout_s: float,
+    server_hostname: str | None = None,
+) -> Link:
+    """Opens a link to `url` (ws:// or wss://). Raises LinkFailed, also after `timeout_s`.
+
+    `max_message`: the largest message that will be taken, as Limits.max_message. `server_hostname`: the name
+    that the certificate must carry when it is not the URL's host.
+    """
+    return await _links.dial(
+        url, owner, ssl=ssl, max_message=max_message, timeout_s=timeout_s, server_hostname=server_hostname
+    )
+
+
+async def listen(
+    host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
+) -> Listener:
+    """Listens for links; port 0 takes any free one. Raises OSError when the address cannot be had."""
+    return await _links.listen(host, port, on_request, ssl=ssl, max_message=max_message)

@@ -1,0 +1,70 @@
+"""What all drivers of one event loop share: the list of those with something to send, and one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import Final, Protocol
+
+# Timers here are keepalives of 4 s and more: a coarse tick serves thousands of tunnels with few wake-ups.
+TICK_S: Final = 0.25
+
+
+class Ticked(Protocol):
+    timer_at: float  # when tick() is wanted; an entry of another time is stale
+
+    def flush(self) -> None: ...
+
+    def tick(self, now: float) -> None: ...
+
+
+class Ticker:
+    """One for each event loop; must be made while that loop runs. Costs nothing while nobody is armed."""
+
+    __slots__ = ("_dirty", "_due", "_loop", "_numbers", "_wake_at", "_wake_up", "now")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time  # monotonic seconds
+        self._dirty: list[Ticked] = []
+        self._due: list[tuple[float, int, Ticked]] = []  # a heap; the number breaks ties
+        self._numbers = itertools.count()
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0
+
+    def mark(self, driver: Ticked) -> None:
+        """`driver.flush` is called after what the loop has ready now: all of that leaves in one message."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(driver)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for driver in dirty:
+            driver.flush()
+
+    def arm(self, driver: Ticked, at: float) -> None:
+        """`driver.tick` is called at `at` or up to TICK_S later, instead of at any time armed before."""
+        driver.timer_at = at
+        if at == float("inf"):
+            return
+        heapq.heappush(self._due, (at, next(self._numbers), driver))
+        if self._wake_up is None or at < self._wake_at - TICK_S:
+            self._schedule(at)
+
+    def _schedule(self, at: float) -> None:
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        self._wake_at = max(at, self.now() + TICK_S)
+        self._wake_up = self._loop.call_at(self._wake_at, self._tick)
+
+    def _tick(self) -> None:
+        self._wake_up = None
+        now = self.now()
+        while self._due and self._due[0][0] <= now:
+            at, _, driver = heapq.heappop(self._due)
+            if driver.timer_at == at:
+                driver.tick(now)
+        if self._due:
+            self._schedule(self._due[0][0])
