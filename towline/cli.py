@@ -20,7 +20,7 @@ DEFAULT_PORT = 8080
 # Commands that are the services' own: module, function, extra to install. They get everything after the name.
 _SERVICES = {
     "agent": ("tunnel_agent.cli", "main", "agent"),
-    "gateway": ("gateway.cli", "main", "server"),
+    "gateway": ("gateway.__main__", "start", "server"),
     "server": ("tunnel_server.cli", "main", "server"),
 }
 

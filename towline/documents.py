@@ -18,7 +18,7 @@ SETTINGS = (
 )
 # Title, module and name of what registers a service's metrics: called with a Registry.
 METRICS = (
-    ("gateway", "gateway.metrics", "Metrics"),
+    ("gateway", "gateway.metrics", "gateway_metrics"),
     ("tunnel_server", "tunnel_server.metrics", "Metrics"),
 )
 
@@ -29,8 +29,8 @@ def settings_document() -> str:
     """Every setting of every service."""
     parts = [f"# Settings\n\n{_HEAD}"]
     parts.append(
-        "Each service reads one TOML file (`--config FILE`). Relative paths start at the file's folder. An unknown,\n"
-        "missing or wrong setting is named on one line, and the service exits with code 2.\n"
+        "Each service reads one TOML file (`--config FILE`). Relative paths start at the file's folder. An\n"
+        "unknown, missing or wrong setting is named on one line, and the service exits with code 2.\n"
     )
     for title, module, name in SETTINGS:
         cls = getattr(importlib.import_module(module), name)

@@ -36,7 +36,9 @@ class PidFile:
             first, _, rest = self.path.read_text("utf-8").partition("\n")
         except OSError:
             return None
-        return (int(first), rest.strip()) if first.isascii() and first.isdigit() else None
+        marker = rest.strip()
+        # Every command line contains an empty marker: without one nobody is ours.
+        return (int(first), marker) if first.isascii() and first.isdigit() and marker else None
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             self._use_own_user()
         self._make_folder(self.folder / "run")
-        self._socket_folder = _short_path(self.folder / "run")
+        self._socket_folder = short_path(self.folder / "run")
         if self._jail is None or self._jail.mount_point is None:
             # The server must reach its socket folder by a path that fits, too.
             self._place = Place(self._place.software, self._place.cluster, self._socket_folder)
@@ -342,7 +342,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
-def _short_path(run: Path) -> Path:
+def short_path(run: Path) -> Path:
     """``run``, or a link to it with a path that fits into a socket address."""
     if len(os.fsencode(run / SOCKET_NAME)) <= MAX_SOCKET_PATH:
         return run

@@ -136,7 +136,7 @@ class _Launcher:
     async def _issue_node_certificate(self) -> None:
         argv = [sys.executable, "-m", "gateway", "issue-node-certificate", NODE]
         argv += ["--config", str(self._config.gateway), "--out", str(self._data.node)]
-        argv += ["--host", "localhost", "--host", "127.0.0.1"]
+        argv += ["--san", "localhost", "127.0.0.1"]
         process = await asyncio.create_subprocess_exec(
             *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from towline.cli import main
+from towline.commands import table
+from towline.data_folder import DataFolder
+from towline.errors import TowlineError
+from towline.gateway_client import Credentials, GatewayClient
+from towline.launcher.progress import welcome_text
+
+DEVICES = [
+    {"id": "d_aaaa", "name": "shed", "status": "approved", "online": True, "services": [{"name": "web"}]},
+    {
+        "id": "d_bbbb",
+        "name": "barn",
+        "status": "pending",
+        "online": False,
+        "services": [],
+        "software": "x" * 60,
+    },
+    {"id": "d_cccc", "name": "barn", "status": "revoked", "online": False, "services": []},
+]
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Answers as docs/api.md says, with two pages of devices and access tokens that end after a few calls."""
+
+    calls: ClassVar[list[tuple[str, str, Any]]] = []
+    logins: ClassVar[int] = 0
+    uses_left: ClassVar[int] = 0
+
+    def handle_any(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        self.calls.append((self.command, self.path, body))
+        status, answer = self.answer(body)
+        raw = b"" if answer is None else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    do_GET = do_POST = do_DELETE = handle_any
+
+    def answer(self, body: Any) -> tuple[int, Any]:
+        if self.path == "/v1/login":
+            if body["password"] != "right":
+                return 401, {"code": "bad_login", "detail": "wrong user name or password", "status": 401}
+            type(self).logins += 1
+            type(self).uses_left = 2
+            return 200, {"access_token": f"t{self.logins}", "expires_in": 900}
+        if self.headers["Authorization"] != f"Bearer t{self.logins}" or self.uses_left == 0:
+            return 401, {"code": "token_expired", "detail": "log in again"}
+        type(self).uses_left -= 1
+        if self.path == "/v1/devices":
+            return 200, {"items": DEVICES[:2], "next_cursor": "n"}
+        if self.path == "/v1/devices?cursor=n":
+            return 200, {"items": DEVICES[2:], "next_cursor": None}
+        if self.path == "/v1/sessions":
+            return 200, {"items": [], "next_cursor": None}
+        if self.path.endswith("/sessions"):
+            return 201, {"id": "s1", "url": "http://label.localhost:1/.towline/open#x"}
+        if self.path == "/v1/registration-tokens":
+            return 201, {"token": "rt_x", "expires_at": "later"}
+        if self.command == "DELETE":
+            return 204, None
+        if self.path.endswith(("/approve", "/revoke")):
+            return 200, {}
+        return 404, {"code": "not_found", "detail": "there is no such thing"}
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    Gateway.calls.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    Credentials(f"http://127.0.0.1:{server.server_port}", "admin", "right").save(DataFolder(tmp_path))
+    yield tmp_path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_credentials_are_the_owners_alone(data: Path) -> None:
+    assert stat.S_IMODE((data / "credentials.json").stat().st_mode) == 0o600
+
+
+def test_link_prints_nothing_but_the_address(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["link", "shed", "--service", "ssh", "--duration", "60", "--data", str(data)]) == 0
+    assert capsys.readouterr().out == "http://label.localhost:1/.towline/open#x\n"
+    body = {"service": "ssh", "binding": "click", "duration_s": 60}
+    assert Gateway.calls[-1] == ("POST", "/v1/devices/d_aaaa/sessions", body)
+
+
+def test_devices_and_sessions_are_tables(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "--data", str(data)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ID", "NAME", "STATUS", "TUNNEL", "SERVICES", "SOFTWARE"]
+    assert lines[1].split() == ["d_aaaa", "shed", "approved", "online", "web"]
+    assert len(lines) == 4
+    assert main(["sessions", "--data", str(data)]) == 0
+    assert capsys.readouterr().out == "none\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        (["approve", "d_bbbb"], ("POST", "/v1/devices/d_bbbb/approve", {})),
+        (["revoke", "device", "shed"], ("POST", "/v1/devices/d_aaaa/revoke", {})),
+        (["revoke", "session", "s1"], ("DELETE", "/v1/sessions/s1", None)),
+        (
+            ["token", "--approve", "--name", "n"],
+            ("POST", "/v1/registration-tokens", {"approve": True, "name": "n"}),
+        ),
+        (["token"], ("POST", "/v1/registration-tokens", {"approve": False})),
+    ],
+)
+def test_each_command_is_one_call(data: Path, command: list[str], call: tuple[str, str, Any]) -> None:
+    assert main([*command, "--data", str(data)]) == 0
+    assert Gateway.calls[-1] == call
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (
+            ["link", "nobody"],
+            "there is no device 'nobody'; yours: barn (d_bbbb), barn (d_cccc), shed (d_aaaa)",
+        ),
+        (["link", "barn"], "2 devices are named 'barn': use an id"),
+    ],
+)
+def test_a_device_that_is_not_one_is_said(
+    data: Path, capsys: pytest.CaptureFixture[str], command: list[str], problem: str
+) -> None:
+    assert main([*command, "--data", str(data)]) == 1
+    assert capsys.readouterr().err == f"towline: {problem}\n"
+
+
+def test_an_access_token_that_ended_is_renewed(data: Path) -> None:
+    gateway = GatewayClient(Credentials.load(data / "credentials.json"))
+    before = Gateway.logins
+    for _ in range(3):
+        assert len(gateway.items("/v1/devices")) == 3
+    assert Gateway.logins - before == 3
+
+
+def test_refusals_are_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway = GatewayClient(Credentials.load(data / "credentials.json"))
+    with pytest.raises(TowlineError, match=r"^there is no such thing \(not_found\)$"):
+        gateway.get("/v1/nothing")
+    wrong = Credentials(gateway.address, "admin", "wrong")
+    with pytest.raises(TowlineError, match="wrong user name or password"):
+        GatewayClient(wrong).get("/v1/devices")
+
+
+def test_without_up_the_commands_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "--data", str(tmp_path)]) == 1
+    assert "start `towline up` first" in capsys.readouterr().err
+    Credentials("http://127.0.0.1:1", "admin", "x").save(DataFolder(tmp_path))
+    assert main(["devices", "--data", str(tmp_path)]) == 1
+    assert "no gateway answers at http://127.0.0.1:1" in capsys.readouterr().err
+    (tmp_path / "credentials.json").write_text("{}")
+    assert main(["devices", "--data", str(tmp_path)]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["up", "--help"], ["link", "--help"], ["revoke", "--help"]])
+def test_help_is_there(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: towline")
+
+
+@pytest.mark.parametrize("argv", [[], ["tow"], ["link"], ["up", "--port", "many"]])
+def test_a_wrong_command_line_is_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert "usage: towline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("service", ["agent", "gateway", "server"])
+def test_the_services_own_command_lines_are_reached(service: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([service, "--help"])
+    assert caught.value.code == 0
+    assert "--config" in capsys.readouterr().out
+
+
+def test_tables_are_cut_to_the_terminal() -> None:
+    text = table(("A", "B"), [("x" * 100, "y")])
+    assert text.splitlines()[1] == "x" * 39 + "…  y"
+
+
+def test_the_closing_lines_name_the_address_and_what_is_in_its_way() -> None:
+    address = "http://localhost:8080/welcome#s"
+    text = welcome_text(address, 3.14, visitors_port=8081, ssh_target=None)
+    assert "ready after 3.1 s" in text
+    assert f"    {address}\n" in text
+    assert "Safari before version 26" in text
+    assert "ssh" not in text.lower().replace("s" + "sh -l", "")
+    text = welcome_text(address, 3.14, visitors_port=8081, ssh_target="me@10.0.0.1")
+    assert "ssh -L 8080:localhost:8080 -L 8081:localhost:8081 me@10.0.0.1" in text

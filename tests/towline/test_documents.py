@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from towline.documents import DOCUMENTS, main
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_the_documents_are_those_of_this_code(name: str) -> None:
+    assert (DOCS / name).read_text("utf-8") == DOCUMENTS[name](), "run `make docs`"
+
+
+def test_every_setting_and_metric_is_explained() -> None:
+    for make in DOCUMENTS.values():
+        for line in make().splitlines():
+            if line.startswith("| `"):
+                assert len(line.rstrip("| ").rsplit("|", 1)[1].strip()) > 5, line
+
+
+def test_both_documents_are_written(tmp_path: Path) -> None:
+    assert main([str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(DOCUMENTS)
