@@ -1,0 +1,1 @@
+"""The control plane: login, devices, sessions, links, revocation. The only owner of Postgres."""

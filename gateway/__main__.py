@@ -1,0 +1,51 @@
+"""`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.app import main
+from gateway.errors import KeyFileError
+from gateway.keys.keyring import load_keyring
+from gateway.keys.node_certificates import issue_node_certificate
+from gateway.settings import Settings
+from runtime.clock import SYSTEM_CLOCK
+from runtime.process import EXIT_BAD_SETTINGS, EXIT_OK, run
+from runtime.settings import SettingsError, load
+
+ISSUE = "issue-node-certificate"
+
+
+def start(arguments: Sequence[str]) -> int:
+    """The exit code: 0, 1 after a crash, 2 for bad settings or key files."""
+    if arguments[:1] == [ISSUE]:
+        return _issue(arguments[1:])
+    return run("gateway", main, arguments)
+
+
+def _issue(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"python -m gateway {ISSUE}")
+    parser.add_argument("name", help="the node's name, a DNS label")
+    parser.add_argument("--config", type=Path, required=True, help="the gateway's settings file")
+    parser.add_argument("--out", type=Path, required=True, help="directory for the node's files")
+    parser.add_argument(
+        "--san", nargs="+", required=True, metavar="HOST", help="names and addresses that agents dial"
+    )
+    parsed = parser.parse_args(arguments)
+    now = SYSTEM_CLOCK.wall()
+    try:
+        keyring = load_keyring(load(Settings, parsed.config).keys_dir, now)
+        files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
+    except (SettingsError, KeyFileError, ValueError) as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return EXIT_BAD_SETTINGS
+    for file in files:
+        print(file)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""Who asks: the login cookie or a bearer token, and whether a browser's request comes from our own pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request, Response
+
+from gateway.errors import BadTokenError, Problem, login_needed
+from gateway.parts import GatewayParts, Parts
+from gateway.policy.access import Action, Actor, Resource, may
+from gateway.randomness import digest
+from gateway.settings import Settings
+from gateway.store import people
+from gateway.store.database import Transaction
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_BEARER = re.compile(r"Bearer ([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the request carries, not verified yet."""
+
+    kind: Literal["none", "cookie", "bearer"]
+    value: str = ""
+
+
+def cookie_name(settings: Settings) -> str:
+    """`__Host-` pins the cookie to this host and to TLS; browsers refuse the prefix on plain HTTP."""
+    return "__Host-towline_login" if settings.secure else "towline_login"
+
+
+def credential_of(request: Request, parts: Parts) -> Credential:
+    """The request's credential. A cookie counts for an unsafe method only from our own pages."""
+    header = request.headers.get("authorization")
+    if header is not None:
+        match = _BEARER.fullmatch(header.strip())
+        return Credential("bearer", match[1]) if match else Credential("none")
+    cookies = _cookies(request, cookie_name(parts.settings))
+    if len(cookies) != 1:
+        # Two of our own name: somebody planted one. Neither is believed.
+        return Credential("none")
+    if request.method not in SAFE_METHODS:
+        refuse_cross_origin(request, parts.settings, strict=True)
+    return Credential("cookie", cookies[0])
+
+
+CredentialOf = Annotated[Credential, Depends(credential_of)]
+
+
+def refuse_cross_origin(request: Request, settings: Settings, *, strict: bool) -> None:
+    """403 unless the request comes from the gateway's own origin.
+
+    `strict` also refuses a request that says nothing about where it comes from (browsers always do on
+    unsafe methods); without it programs that send neither header pass.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        allowed = site == "same-origin"
+    elif origin is not None:
+        allowed = origin == settings.public_url
+    else:
+        allowed = not strict
+    if not allowed:
+        raise Problem(
+            HTTPStatus.FORBIDDEN, "cross_origin", "This request must come from the gateway's own pages."
+        )
+
+
+async def actor_of(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
+    """The person behind the credential, while the login lasts."""
+    if credential.kind == "cookie":
+        return await people.actor_by_cookie(tx, digest(credential.value))
+    if credential.kind == "bearer":
+        try:
+            login_id = parts.tokens.read_access(credential.value, tx.now)
+        except BadTokenError:
+            return None
+        return await people.actor_by_login(tx, login_id)
+    return None
+
+
+async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
+    """The person, when they may do `action` for themselves; 401 otherwise."""
+    actor = await actor_of(tx, parts, credential)
+    if actor is None:
+        raise login_needed()
+    if action in {Action.TOKEN_CREATE, Action.DEVICE_LIST, Action.SESSION_LIST} and not may(actor, action):
+        raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "You may not do this.")
+    return actor
+
+
+def allowed(actor: Actor, action: Action, resource: Resource | None) -> bool:
+    """Like policy `may` for a thing that was looked up (None: there is none)."""
+    return resource is not None and may(actor, action, resource)
+
+
+def set_login_cookie(response: Response, settings: Settings, token: str) -> None:
+    response.set_cookie(
+        cookie_name(settings),
+        token,
+        max_age=settings.login_duration_s,
+        path="/",
+        secure=settings.secure,
+        httponly=True,
+        samesite="lax",  # strict would lose the login on the way back from a session's landing page
+    )
+
+
+def clear_login_cookie(response: Response, settings: Settings) -> None:
+    response.delete_cookie(
+        cookie_name(settings), path="/", secure=settings.secure, httponly=True, samesite="lax"
+    )
+
+
+def _cookies(request: Request, name: str) -> list[str]:
+    values = []
+    for header in request.headers.getlist("cookie"):
+        for pair in header.split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                values.append(value)
+    return values

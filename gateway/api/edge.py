@@ -1,0 +1,220 @@
+"""What surrounds every request: the client's address, size limits, security headers, problems, metrics."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import Problem, StoreUnavailableError
+from gateway.metrics import GatewayMetrics
+from runtime.logs import get_logger
+
+log = get_logger("gateway.http")
+
+# Postgres restarts in seconds; clients that wait this long find it back.
+STORE_RETRY_AFTER_S = 2
+
+# No inline script or style, nothing from elsewhere, never in a frame, no string ever becomes markup.
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_HEADERS = [
+    (b"content-security-policy", CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+]
+# A year, without subdomains: they are not ours to promise for.
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class BodyTooLargeError(Exception):
+    """The body passed the listener's limit while it was read."""
+
+
+class Edge:
+    """ASGI middleware, outermost. `body_max` in bytes."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        listener: str,
+        metrics: GatewayMetrics,
+        body_max: int,
+        secure: bool,
+        trusted_proxies: Sequence[str] = (),
+    ) -> None:
+        self._app = app
+        self._listener = listener
+        self._metrics = metrics
+        self._body_max = body_max
+        self._headers = [*_HEADERS, _HSTS] if secure else _HEADERS
+        self._trusted = [ipaddress.ip_network(network) for network in trusted_proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        exchange = _Exchange(self._headers, send)
+        scope["client_address"] = client_address(scope, self._trusted)
+        try:
+            await self._app(scope, _limited(receive, self._body_max), exchange.send)
+        except Exception as error:
+            # Past this point an exception would only become a traceback and a cut connection.
+            await self._failed(scope, error, exchange)
+        self._count(scope, exchange)
+
+    async def _failed(self, scope: Scope, error: Exception, exchange: _Exchange) -> None:
+        problem = to_problem(error)
+        if isinstance(error, StoreUnavailableError):
+            self._metrics.store_unavailable.inc()
+        elif problem.status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("request failed", exc_info=error, extra={"path": scope["path"]})
+        if not exchange.started:
+            await send_problem(exchange.send, problem)
+
+    def _count(self, scope: Scope, exchange: _Exchange) -> None:
+        took = exchange.head_at - exchange.began
+        self._metrics.requests.labels(self._listener, str(exchange.status)).inc()
+        self._metrics.request_seconds.observe(took)
+        log.info(
+            "request",
+            extra={
+                "listener": self._listener,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": exchange.status,
+                "took_ms": round(took * 1000, 2),
+                "client": scope["client_address"],
+            },
+        )
+
+
+class _Exchange:
+    """One answer on its way out."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+        self._headers = headers
+        self._send = send
+        self.began = self.head_at = time.perf_counter()
+        self.status = 0
+        """0 until the head left; it stays 0 when the client went away before."""
+
+    @property
+    def started(self) -> bool:
+        return self.status != 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.head_at = time.perf_counter()
+            own = list(message.get("headers", []))
+            names = {name for name, _ in own}
+            extra = self._headers if b"cache-control" in names else [*self._headers, _NO_STORE]
+            message["headers"] = own + extra
+        await self._send(message)
+
+
+def to_problem(error: Exception) -> Problem:
+    """What the client is told about `error`."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, StoreUnavailableError):
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "The gateway's database does not answer. Try again in a moment.",
+            retry_after_s=STORE_RETRY_AFTER_S,
+        )
+    if isinstance(error, BodyTooLargeError):
+        return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request's body is too large.")
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The gateway failed; its log says why.")
+
+
+def problem_headers(problem: Problem) -> dict[str, str]:
+    headers = {"content-type": "application/problem+json"}
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    if problem.status is HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = 'Bearer realm="towline"'
+    return headers
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    body = json.dumps(problem.body()).encode()
+    headers = [(k.encode(), v.encode()) for k, v in problem_headers(problem).items()]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": int(problem.status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def client_address(scope: Scope, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> str:
+    """The address that rate limits and the audit log count.
+
+    Walks X-Forwarded-For from its right end, where our own proxies write, to the first address that is
+    not one of `trusted`; what stands left of that was written by the client.
+    """
+    client = scope.get("client")
+    address = str(client[0]) if client else "unknown"
+    hops: list[str] = []
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-for":
+            hops += value.decode("latin-1").split(",")
+    while hops and _is_in(address, trusted):
+        candidate = hops.pop().strip()
+        try:
+            ipaddress.ip_address(candidate)
+        except ValueError:
+            break  # a proxy of ours writes addresses; this is something else
+        address = candidate
+    return address
+
+
+def limit_key(address: str) -> str:
+    """What a rate limit counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def retry_after(wait_s: float) -> int:
+    """Whole seconds, never 0."""
+    return max(1, math.ceil(wait_s))
+
+
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _limited(receive: Receive, maximum: int) -> Receive:
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message: dict[str, Any] = dict(await receive())
+        seen += len(message.get("body", b""))
+        if seen > maximum:
+            raise BodyTooLargeError
+        return message
+
+    return limited

@@ -1,0 +1,43 @@
+"""The rate limits of the public API, each with its reason, and the one way to take from them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import Request
+
+from gateway.api.edge import limit_key, retry_after
+from gateway.errors import Problem
+from gateway.parts import GatewayParts
+from gateway.store.limits import Limit
+
+# A person mistypes a few times; a thousand tries in a minute get under twenty checked.
+LOGIN_PER_ADDRESS = Limit("login_address", burst=15, refill_s=10.0)
+LOGIN_PER_ACCOUNT = Limit("login_account", burst=10, refill_s=30.0)
+# The secrets behind these have 256 bits: the limits only bound the work.
+WELCOME_PER_ADDRESS = Limit("welcome_address", burst=60, refill_s=1.0)
+ENROL_PER_ADDRESS = Limit("enrol_address", burst=60, refill_s=1.0)  # a bench full of devices behind one NAT
+RENEW_PER_ADDRESS = Limit("renew_address", burst=120, refill_s=0.5)
+# A device renews once in weeks; whoever asks for more nonces is not the device.
+RENEW_PER_DEVICE = Limit("renew_device", burst=10, refill_s=60.0)
+TOKENS_PER_USER = Limit("token_user", burst=100, refill_s=10.0)
+
+
+def address_of(request: Request) -> str:
+    """The client's address as the edge found it."""
+    return str(request.scope["client_address"])
+
+
+async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str | None]) -> None:
+    """Take one try from each bucket (None: the client's address); 429 with Retry-After when one is empty."""
+    whose = limit_key(address_of(request))
+    wait_s = await parts.limiter.take(
+        [(limit, name if name is not None else whose) for limit, name in wanted]
+    )
+    if wait_s is not None:
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "Too many tries. Wait a little.",
+            retry_after_s=retry_after(wait_s),
+        )

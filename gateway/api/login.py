@@ -1,0 +1,112 @@
+"""Logging in and out, and who one is."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.api.credentials import (
+    CredentialOf,
+    actor_of,
+    clear_login_cookie,
+    refuse_cross_origin,
+    set_login_cookie,
+)
+from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS, WELCOME_PER_ADDRESS, address_of, take
+from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
+from gateway.errors import Problem, login_needed, not_found
+from gateway.parts import Parts
+from gateway.randomness import digest, new_secret
+from gateway.store import people
+from gateway.store.database import AuditEvent, utc
+
+Audit = Callable[[AuditEvent], None]
+
+router = APIRouter(tags=["login"])
+
+
+@router.post("/v1/login")
+async def log_in(body: LoginBody, request: Request, response: Response, parts: Parts) -> AccessAnswer:
+    """Password login: sets the browser's login cookie and gives programs an access token."""
+    refuse_cross_origin(request, parts.settings, strict=False)
+    try:
+        await take(parts, request, (LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, body.username))
+    except Problem:
+        parts.metrics.logins.labels("limited").inc()
+        raise
+    async with parts.database.transaction() as tx:
+        user = await people.find_user(tx, body.username)
+    # Outside any transaction: the check takes tens of milliseconds and would hold a connection.
+    stored = None if user is None else user["password_hash"]
+    if not await parts.passwords.check(stored, body.password) or user is None:
+        parts.metrics.logins.labels("wrong").inc()
+        if user is not None:
+            await _audit_failure(parts, str(user["id"]), address_of(request))
+        raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
+    secret = new_secret()
+    async with parts.database.transaction() as tx:
+        login_id = await people.add_login(
+            tx, user["id"], digest(secret), "password", utc(tx.now + parts.settings.login_duration_s)
+        )
+        _audit_login(tx.audit, str(user["id"]), "password", address_of(request))
+        ttl = parts.settings.access_token_ttl_s
+        access = parts.tokens.access(user["id"], login_id, tx.now, ttl)
+    parts.metrics.logins.labels("ok").inc()
+    set_login_cookie(response, parts.settings, secret)
+    return AccessAnswer(access_token=access, expires_in=ttl)
+
+
+@router.post("/v1/login/welcome", status_code=HTTPStatus.NO_CONTENT)
+async def log_in_welcome(body: WelcomeBody, request: Request, response: Response, parts: Parts) -> None:
+    """Log in with the secret of the address that `towline up` printed. 404 where that is off."""
+    refuse_cross_origin(request, parts.settings, strict=False)
+    await take(parts, request, (WELCOME_PER_ADDRESS, None))
+    if parts.welcome_sha256 is None:
+        raise not_found("login")
+    if not hmac.compare_digest(parts.welcome_sha256, digest(body.secret)):
+        parts.metrics.logins.labels("wrong").inc()
+        raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "This welcome address is not valid.")
+    secret = new_secret()
+    async with parts.database.transaction() as tx:
+        user = await people.find_user(tx, parts.settings.admin_username)
+        if user is None:
+            raise not_found("login")
+        expires = utc(tx.now + parts.settings.login_duration_s)
+        await people.add_login(tx, user["id"], digest(secret), "welcome", expires)
+        _audit_login(tx.audit, str(user["id"]), "welcome", address_of(request))
+    parts.metrics.logins.labels("ok").inc()
+    set_login_cookie(response, parts.settings, secret)
+
+
+@router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT)
+async def log_out(credential: CredentialOf, response: Response, parts: Parts) -> None:
+    """End this login, its cookie and its access tokens."""
+    async with parts.database.transaction() as tx:
+        actor = await actor_of(tx, parts, credential)
+        if actor is None:
+            raise login_needed()
+        await people.end_login(tx, actor.login_id)
+        tx.audit(AuditEvent("login.ended", str(actor.user_id), owner=str(actor.user_id)))
+    clear_login_cookie(response, parts.settings)
+
+
+@router.get("/v1/me")
+async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
+    """Who is logged in."""
+    async with parts.database.transaction() as tx:
+        actor = await actor_of(tx, parts, credential)
+    if actor is None:
+        raise login_needed()
+    return UserAnswer(id=actor.user_id, username=actor.name)
+
+
+def _audit_login(audit: Audit, user_id: str, kind: str, address: str) -> None:
+    audit(AuditEvent("login.begun", user_id, owner=user_id, detail={"kind": kind, "address": address}))
+
+
+async def _audit_failure(parts: Parts, user_id: str, address: str) -> None:
+    async with parts.database.transaction() as tx:
+        tx.audit(AuditEvent("login.failed", "anonymous", owner=user_id, detail={"address": address}))

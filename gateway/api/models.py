@@ -1,0 +1,223 @@
+"""Bodies that come in and answers that go out. Unknown members are refused: a misspelt one must not pass."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.keys.csr import CSR_MAX_BYTES
+from gateway.passwords import PASSWORD_MAX
+from gateway.policy.names import HARDWARE_ID_MAX, SERVICE_PATTERN, clean_name
+from gateway.store.devices import Device
+from gateway.store.sessions import Session
+from gateway.tokens.strict import TOKEN_MAX_BYTES
+
+SECRET_MAX = 256  # ours have 43 characters
+SOFTWARE_MAX = 128  # as in the tunnel's HELLO
+
+DeviceName = Annotated[str, AfterValidator(clean_name)]
+HardwareId = Annotated[str, AfterValidator(lambda text: clean_name(text, HARDWARE_ID_MAX))]
+Software = Annotated[
+    str, Field(max_length=SOFTWARE_MAX), AfterValidator(lambda t: clean_name(t, SOFTWARE_MAX))
+]
+Secret = Annotated[str, Field(min_length=1, max_length=SECRET_MAX)]
+Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX_BYTES)]
+Service = Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LoginBody(_Body):
+    username: Annotated[str, Field(min_length=1, max_length=64)]
+    password: Annotated[str, Field(min_length=1, max_length=PASSWORD_MAX)]
+
+
+class WelcomeBody(_Body):
+    secret: Secret
+
+
+class RegistrationTokenBody(_Body):
+    name: DeviceName | None = None
+    approve: bool = False
+
+
+class EnrolmentBody(_Body):
+    token: Secret
+    csr: Annotated[str, Field(max_length=CSR_MAX_BYTES)]
+    name: DeviceName
+    hardware_id: HardwareId
+    software: Software
+
+
+class SessionBody(_Body):
+    service: Service = "web"
+    binding: Literal["browser", "click"] = "browser"
+    duration_s: int = 3600
+
+
+class LinkBody(_Body):
+    token: Token
+
+
+class RenewalBody(_Body):
+    nonce: Secret
+    csr: Annotated[str, Field(max_length=CSR_MAX_BYTES)]
+    signature: Secret
+
+
+class AccessAnswer(BaseModel):
+    access_token: str
+    expires_in: int
+    token_type: Literal["Bearer"] = "Bearer"
+
+
+class UserAnswer(BaseModel):
+    id: UUID
+    username: str
+
+
+class RegistrationTokenAnswer(BaseModel):
+    token: str
+    expires_at: str
+
+
+class EnrolmentAnswer(BaseModel):
+    enrolment_id: UUID
+    device_id: str
+    status: str
+    poll_secret: str
+
+
+class CertificateAnswer(BaseModel):
+    """`server_ca` null: the tunnel listeners have publicly trusted certificates."""
+
+    certificate: str
+    ca: str
+    key_list: str
+    tunnel_urls: list[str]
+    server_ca: str | None
+
+
+class EnrolmentStatus(BaseModel):
+    """While the status is not `approved` only the first two are there."""
+
+    status: str
+    device_id: str
+    certificate: str | None = None
+    ca: str | None = None
+    device_root: str | None = None
+    key_list: str | None = None
+    tunnel_urls: list[str] | None = None
+    server_ca: str | None = None
+    gateway_url: str | None = None
+
+
+class ServiceAnswer(BaseModel):
+    name: str
+    kind: str
+
+
+class DeviceAnswer(BaseModel):
+    """`since`: when it came online or went offline; null (since, last_seen): never connected."""
+
+    id: str
+    name: str
+    status: str
+    online: bool
+    since: str | None
+    last_seen: str | None
+    last_error: str | None
+    rtt_ms: float | None
+    software: str
+    services: list[ServiceAnswer]
+    owner: str
+
+
+class DeviceList(BaseModel):
+    """`next_cursor` null: that was all."""
+
+    items: list[DeviceAnswer]
+    next_cursor: str | None
+
+
+class SessionCreated(BaseModel):
+    id: UUID
+    url: str
+    expires_at: str
+    link_expires_at: str
+
+
+class SessionAnswer(BaseModel):
+    id: UUID
+    device_id: str
+    device_name: str
+    service: str
+    created_at: str
+    expires_at: str
+    redeemed_at: str | None
+
+
+class SessionList(BaseModel):
+    items: list[SessionAnswer]
+
+
+class LinkAnswer(BaseModel):
+    """What the landing page shows before the click."""
+
+    device: str
+    owner: str
+    service: str
+    expires_at: str
+
+
+class CodeAnswer(BaseModel):
+    """`url` is where the browser takes the code: the session's own origin."""
+
+    code: str
+    url: str
+
+
+class NonceAnswer(BaseModel):
+    nonce: str
+
+
+def moment(unix_s: float) -> str:
+    """RFC 3339 in UTC, whole seconds."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _optional(unix_s: float | None) -> str | None:
+    return None if unix_s is None else moment(unix_s)
+
+
+def device_answer(device: Device) -> DeviceAnswer:
+    return DeviceAnswer(
+        id=device.id,
+        name=device.name,
+        status=device.status,
+        online=device.online,
+        since=_optional(device.since),
+        last_seen=_optional(device.last_seen),
+        last_error=device.last_error,
+        rtt_ms=device.rtt_ms,
+        software=device.software,
+        services=[ServiceAnswer(name=s["name"], kind=s.get("kind", "web")) for s in device.services],
+        owner=device.owner,
+    )
+
+
+def session_answer(session: Session) -> SessionAnswer:
+    return SessionAnswer(
+        id=session.id,
+        device_id=session.device_id,
+        device_name=session.device_name,
+        service=session.service,
+        created_at=moment(session.created_at),
+        expires_at=moment(session.expires_at),
+        redeemed_at=_optional(session.redeemed_at),
+    )

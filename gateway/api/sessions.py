@@ -1,0 +1,129 @@
+"""Sessions: opening one, seeing what is open, ending it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter
+
+from gateway.api.credentials import CredentialOf, allowed, require
+from gateway.api.devices import find
+from gateway.api.models import (
+    SessionBody,
+    SessionCreated,
+    SessionList,
+    moment,
+    session_answer,
+)
+from gateway.errors import Problem, not_found, wrong_field
+from gateway.parts import Parts
+from gateway.policy import durations
+from gateway.policy.access import Action, Resource
+from gateway.randomness import new_label
+from gateway.store import sessions
+from gateway.store.database import AuditEvent, utc
+from gateway.store.devices import Device
+
+router = APIRouter(tags=["sessions"])
+
+
+@router.post("/v1/devices/{device_id}/sessions", status_code=HTTPStatus.CREATED)
+async def create_session(
+    device_id: str, body: SessionBody, credential: CredentialOf, parts: Parts
+) -> SessionCreated:
+    """Open one service of a device for a while; `url` is the one-time link."""
+    settings = parts.settings
+    session_id, jti, label = uuid4(), uuid4(), new_label()
+    async with parts.database.transaction() as tx:
+        # Locked: a revocation that commits meanwhile would not see, and so not end, this session.
+        actor, device = await find(tx, parts, credential, device_id, Action.SESSION_CREATE, lock=True)
+        kind = _openable(device, body.service)
+        try:
+            expires_at = durations.session_expiry(body.duration_s, settings.session_duration_max_s, tx.now)
+        except durations.DurationError as error:
+            raise wrong_field("duration_s", str(error)) from error
+        if await sessions.count_live(tx, actor.user_id) >= settings.sessions_per_user:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS, "too_many_sessions", "End one of your open sessions first."
+            )
+        link_expires_at = durations.link_expiry(settings.link_ttl_s, expires_at, tx.now)
+        await sessions.add(
+            tx,
+            session_id=session_id,
+            label=label,
+            device_id=device.id,
+            user_id=actor.user_id,
+            service=body.service,
+            service_kind=kind,
+            grant_id=uuid4(),
+            expires_at=utc(expires_at),
+        )
+        await sessions.add_link(tx, jti, session_id, body.binding, utc(link_expires_at))
+        token = parts.tokens.link(jti, session_id, label, body.binding, tx.now, link_expires_at)
+        tx.audit(
+            AuditEvent(
+                "session.created",
+                str(actor.user_id),
+                owner=str(device.owner_id),
+                device=device.id,
+                detail={
+                    "session": str(session_id),
+                    "service": body.service,
+                    "binding": body.binding,
+                    "expires_at": expires_at,
+                },
+            )
+        )
+    return SessionCreated(
+        id=session_id,
+        url=f"{settings.session_url(label)}#{token}",
+        expires_at=moment(expires_at),
+        link_expires_at=moment(link_expires_at),
+    )
+
+
+@router.get("/v1/sessions")
+async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
+    """The person's sessions that have not ended, newest first."""
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.SESSION_LIST)
+        found = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
+    return SessionList(items=[session_answer(session) for session in found])
+
+
+@router.delete("/v1/sessions/{session_id}", status_code=HTTPStatus.NO_CONTENT)
+async def end_session(session_id: UUID, credential: CredentialOf, parts: Parts) -> None:
+    """End it on every node within two seconds. Ending it again changes nothing."""
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.SESSION_END)
+        session = await sessions.get(tx, session_id)
+        if session is None or not allowed(actor, Action.SESSION_END, Resource(session.user_id)):
+            raise not_found("session")
+        if await sessions.end(tx, session):
+            tx.audit(
+                AuditEvent(
+                    "session.ended",
+                    str(actor.user_id),
+                    owner=str(session.owner_id),
+                    device=session.device_id,
+                    detail={"session": str(session_id)},
+                )
+            )
+
+
+def _openable(device: Device, service: str) -> str:
+    """The kind of the service; a problem that says why it cannot be opened."""
+    if device.status != "approved":
+        raise Problem(HTTPStatus.CONFLICT, "device_not_approved", f"The device is {device.status}.")
+    kind = device.service_kind(service)
+    if kind is None and (device.services or device.online):
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "unknown_service",
+            f"The device has no service {service!r}.",
+            field="service",
+        )
+    if not device.online or kind is None:
+        raise Problem(HTTPStatus.CONFLICT, "device_offline", "The device is offline.")
+    return kind

@@ -1,0 +1,101 @@
+import { call, localTimes, notice } from "./call.js";
+
+const REFRESH_MS = 3000; // presence itself is right within 15 s; this only has to feel alive
+
+const actions = {
+  async logout() {
+    await call("POST", "/v1/logout");
+    location.replace("/login");
+  },
+  async open({ device, button }) {
+    // The person clicked here, on the gateway's own page: the link is made and confirmed in one go.
+    const session = await call("POST", `/v1/devices/${device}/sessions`, { service: button.dataset.service });
+    const token = new URL(session.url).hash.slice(1);
+    const { url } = await call("POST", "/v1/links/code", { token });
+    location.assign(url);
+  },
+  async approve({ device }) {
+    await call("POST", `/v1/devices/${device}/approve`);
+    location.reload();
+  },
+  async reject({ device }) {
+    await call("POST", `/v1/devices/${device}/reject`);
+    location.replace("/");
+  },
+  async revoke({ device }) {
+    await call("POST", `/v1/devices/${device}/revoke`);
+    location.reload();
+  },
+  async end({ session }) {
+    await call("DELETE", `/v1/sessions/${session}`);
+    location.reload();
+  },
+  async token() {
+    const { token } = await call("POST", "/v1/registration-tokens", {});
+    document.getElementById("token-text").textContent = token;
+    document.getElementById("token").hidden = false;
+  },
+};
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (!button) return;
+  if (button.dataset.confirm) {
+    button.textContent = button.dataset.confirm;
+    delete button.dataset.confirm;
+    return;
+  }
+  button.disabled = true;
+  try {
+    await actions[button.dataset.action]({
+      button,
+      device: button.closest("[data-device]")?.dataset.device,
+      session: button.closest("[data-session]")?.dataset.session,
+    });
+  } catch (problem) {
+    if (problem.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+    notice(problem.message);
+  } finally {
+    button.disabled = false;
+  }
+});
+
+// A page restored by the back button shows buttons as they were when it was left.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+function show(device) {
+  const status = device.status === "approved" ? (device.online ? "online" : "offline") : device.status;
+  for (const card of document.querySelectorAll(`[data-device="${CSS.escape(device.id)}"]`)) {
+    const state = card.querySelector("[data-state]");
+    if (!state) continue;
+    const wanted = new Set(device.services.filter((s) => s.kind === "web").map((s) => s.name));
+    const shown = card.querySelectorAll('button[data-action="open"]');
+    const was = state.textContent.trim();
+    const settled = ["pending", "revoked", "rejected"]; // these show other buttons
+    if (settled.includes(was) || settled.includes(status) ? was !== status : wanted.size !== shown.length) {
+      location.reload();
+      return;
+    }
+    state.textContent = status;
+    state.className = `state ${status}`;
+    for (const button of shown) button.disabled = !device.online;
+  }
+}
+
+async function refresh() {
+  if (document.hidden) return;
+  try {
+    const { items } = await call("GET", "/v1/devices?limit=200");
+    if (document.getElementById("token") && items.some((d) => !document.querySelector(`[data-device="${CSS.escape(d.id)}"]`))) {
+      location.reload();
+      return;
+    }
+    items.forEach(show);
+  } catch (problem) {
+    if (problem.status === 401) location.assign("/login");
+  }
+}
+
+for (const place of document.querySelectorAll("[data-origin]")) place.textContent = location.origin;
+localTimes();
+if (document.querySelector("[data-device], #token")) setInterval(refresh, REFRESH_MS);

@@ -1,0 +1,144 @@
+"""Wiring: which parts one gateway has, and in which order they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway.api.app import public_app
+from gateway.api.wellknown import failed_checks
+from gateway.errors import KeyFileError
+from gateway.feed_watch import FeedWatch
+from gateway.internal.app import internal_app
+from gateway.internal.peer import NodeProtocol, server_context
+from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
+from gateway.listener import Listener
+from gateway.metrics import gateway_metrics
+from gateway.parts import GatewayParts
+from gateway.passwords import Passwords
+from gateway.preparation import keep_tidy, prepare
+from gateway.randomness import digest
+from gateway.settings import Settings, read_secret
+from gateway.store.database import Database
+from gateway.store.limits import PostgresLimiter
+from gateway.tokens.mint import Tokens
+from runtime import logs
+from runtime.addresses import Address
+from runtime.clock import SYSTEM_CLOCK, Clock
+from runtime.metrics import Registry
+from runtime.ops_server import OpsServer
+from runtime.process import Shutdown
+from runtime.settings import SettingsError, load
+from runtime.tasks import TaskOwner
+
+TASKS_END_S = 5.0  # the database pool's own patience
+
+
+class Gateway:
+    """One gateway process. `start` returns when it listens; Postgres may come later."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock = SYSTEM_CLOCK, passwords: Passwords | None = None
+    ) -> None:
+        self.registry = Registry()
+        self.crashed = asyncio.Event()
+        """Set when a task that cannot be replaced ended by an exception."""
+        self._tasks = TaskOwner("gateway", on_crash=lambda name, error: self.crashed.set())
+        keyring = _keyring(settings, clock)
+        admin = settings.admin_password_file
+        self._admin_password = None if admin is None else read_secret(admin, "admin_password_file")
+        database = Database(settings.database(), pool_max=settings.database_pool_max, wall=clock.wall)
+        welcome = settings.welcome_secret_file
+        metrics = gateway_metrics(self.registry)
+        self.parts = GatewayParts(
+            settings=settings,
+            clock=clock,
+            database=database,
+            keyring=keyring,
+            tokens=Tokens(keyring, settings.public_url),
+            limiter=PostgresLimiter(database),
+            passwords=passwords or Passwords(),
+            feed=FeedWatch(database, clock, metrics.feed_head),
+            metrics=metrics,
+            welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
+        )
+        self._ops = OpsServer(settings.ops_listen, self.registry, lambda: failed_checks(self.parts))
+        self._public = Listener(public_app(self.parts), settings.public_listen, self._tasks, name="public")
+        certificate, key = internal_server_files(keyring, settings.internal_names, clock.wall())
+        self._internal = Listener(
+            internal_app(self.parts),
+            settings.internal_listen,
+            self._tasks,
+            name="internal",
+            tls=server_context(certificate, key, keyring.directory / "internal_ca.crt"),
+            protocol=NodeProtocol,
+        )
+
+    @property
+    def public_address(self) -> Address:
+        return self._public.address
+
+    @property
+    def internal_address(self) -> Address:
+        return self._internal.address
+
+    @property
+    def ops_address(self) -> Address:
+        return self._ops.address
+
+    async def start(self) -> None:
+        """Listen everywhere and begin to prepare the store. OSError when an address is taken."""
+        await self.parts.database.open()
+        self.prepared = self._tasks.start(prepare(self.parts, self._admin_password), "prepare")
+        self._tasks.start(self.parts.feed.run(), "feed")
+        self._tasks.start(keep_tidy(self.parts), "upkeep")
+        await self._ops.start()
+        await self._internal.start()
+        await self._public.start()
+
+    async def close(self) -> None:
+        """Stop to accept, finish what is in flight, end."""
+        await self.parts.feed.close()
+        await asyncio.gather(self._public.close(), self._internal.close())
+        await self._ops.close()
+        await self._tasks.close(TASKS_END_S)
+        await self.parts.database.close()
+
+
+def _keyring(settings: Settings, clock: Clock) -> Keyring:
+    try:
+        return load_keyring(settings.keys_dir, clock.wall())
+    except KeyFileError as error:
+        raise SettingsError(f"keys_dir: {error}") from error
+
+
+async def main(config: Path) -> int:
+    """Run until SIGTERM. Exit code 1 when a task crashed."""
+    settings = load(Settings, config)
+    logs.configure("gateway", settings.log_level)
+    shutdown = Shutdown().install()
+    gateway = Gateway(settings)
+    log = logs.get_logger("gateway")
+    try:
+        await gateway.start()
+        log.info(
+            "listening",
+            extra={
+                "public": str(gateway.public_address),
+                "internal": str(gateway.internal_address),
+                "ops": str(gateway.ops_address),
+            },
+        )
+        await _first(shutdown.requested, gateway.crashed)
+    finally:
+        await gateway.close()
+    log.info("stopped")
+    return 1 if gateway.crashed.is_set() else 0
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until any of the events is set."""
+    owner = TaskOwner("gateway.wait")
+    waits = [owner.start(event.wait(), f"event{i}") for i, event in enumerate(events)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    await owner.close(TASKS_END_S)

@@ -1,0 +1,171 @@
+"""Watches the revocation feed in Postgres and wakes those that follow it.
+
+The numbers in the table are the truth. LISTEN/NOTIFY only makes the next look come at once; without it
+(connection lost, a pooler between) the look each second finds the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+
+from gateway.errors import StoreUnavailableError
+from gateway.policy.feed import must_reset
+from gateway.store import feed
+from gateway.store.database import REVOCATION_CHANNEL, Database, Row, translated
+from runtime.clock import Clock
+from runtime.logs import get_logger
+from runtime.metrics import Gauge
+
+HEARTBEAT_S = 1.0  # nodes judge the feed dead after 5 s: four may be lost
+# Not ready when the last good look is older: one may be slow, three are an outage.
+STALE_AFTER_S = 3.0
+# Entries kept in memory for readers that are up to date; others read the table.
+RECENT_MAX = 4096
+
+log = get_logger("gateway.feed")
+
+
+class FeedWatch:
+    """One per process. `run` is the task; `follow` is one reader."""
+
+    def __init__(self, database: Database, clock: Clock, head_gauge: Gauge) -> None:
+        self._database = database
+        self._clock = clock
+        self._head_gauge = head_gauge
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_MAX)
+        self._closed = False
+        self.head = 0
+        """The last number seen; heartbeats carry it."""
+        self._looks = 0
+        self._restores = 0
+        """How often the numbers went back: every reader must then start over."""
+        self._away = False
+        self._last_look: float | None = None
+        """Monotonic seconds of the last look that Postgres answered; None: none yet."""
+
+    def __repr__(self) -> str:
+        return f"<FeedWatch head={self.head} fresh={self.is_fresh()}>"
+
+    def is_fresh(self) -> bool:
+        """Whether Postgres answered lately: the readiness check."""
+        return self._last_look is not None and self._clock.monotonic() - self._last_look < STALE_AFTER_S
+
+    async def run(self) -> None:
+        """Look each second, and at once when notified. Ends only by cancellation."""
+        listener: asyncpg.Connection[Row] | None = None
+        try:
+            while True:
+                listener = await self._listening(listener)
+                self._wake.clear()
+                await self._look()
+                await self._wait_wake()
+        finally:
+            if listener is not None:
+                listener.terminate()
+
+    async def close(self) -> None:
+        """End every reader (the process stops)."""
+        self._closed = True
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def follow(self, after: int) -> AsyncIterator[dict[str, Any]]:
+        """The lines of one reader, from its hello on; ends with `close`. Silent while Postgres is away."""
+        async with self._database.transaction() as tx:
+            head = await feed.head(tx)
+        yield {"hello": head.lowest_kept, "head": head.n}
+        position, reset, restores = after, must_reset(after, head.pruned, head.n), self._restores
+        while not self._closed:
+            looks = self._looks
+            if reset or restores != self._restores:
+                position, reset, restores = 0, False, self._restores
+                yield {"reset": True}
+            while position < self.head:
+                target = self.head
+                batch = await self._batch(position)
+                if batch is None:
+                    break  # silent until the next look that succeeds
+                for entry in batch:
+                    yield entry
+                position = batch[-1]["n"] if batch else target
+            else:
+                if looks:
+                    yield {"heartbeat": position}
+            await self._wait_look(looks)
+
+    async def _batch(self, position: int) -> list[dict[str, Any]] | None:
+        """What came after `position`, from memory when it reaches that far back, else from the table.
+
+        None when Postgres does not answer, empty when all of it was pruned.
+        """
+        if self._recent and self._recent[0]["n"] <= position + 1:
+            return [entry for entry in self._recent if entry["n"] > position]
+        try:
+            async with self._database.transaction() as tx:
+                return await feed.entries_after(tx, position)
+        except StoreUnavailableError:
+            return None
+
+    async def _wait_look(self, looks: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._looks != looks)
+
+    async def _look(self) -> None:
+        try:
+            async with self._database.transaction() as tx:
+                head = await feed.head(tx)
+                if self._last_look is None or head.n < self.head:
+                    # The first look; or the database was restored from an older copy.
+                    self._restores += self._last_look is not None
+                    self._recent.clear()
+                    self.head = head.n
+                batch = await feed.entries_after(tx, self.head)
+        except StoreUnavailableError as error:
+            self._note_away(str(error))
+            return
+        if self._away:
+            self._away = False
+            log.info("revocation feed can be read again")
+        async with self._changed:
+            if batch:
+                self._recent.extend(batch)
+                self.head = batch[-1]["n"]
+                if self.head < head.n:
+                    self._wake.set()  # more than one batch waits
+            self._head_gauge.set(self.head)
+            self._looks += 1
+            self._last_look = self._clock.monotonic()
+            self._changed.notify_all()
+
+    async def _wait_wake(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+        except TimeoutError:
+            return  # the regular look
+
+    async def _listening(self, listener: asyncpg.Connection[Row] | None) -> asyncpg.Connection[Row] | None:
+        if listener is not None and not listener.is_closed():
+            return listener
+        try:
+            listener = await self._database.connect()
+            async with translated():
+                await listener.add_listener(REVOCATION_CHANNEL, self._notified)
+        except StoreUnavailableError as error:
+            self._note_away(str(error))
+            return None
+        return listener
+
+    def _note_away(self, reason: str) -> None:
+        if not self._away:  # once an outage, not once a second
+            self._away = True
+            log.warning("revocation feed cannot be read", extra={"reason": reason})
+
+    def _notified(self, *_: object) -> None:
+        self._wake.set()

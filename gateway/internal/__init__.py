@@ -1,0 +1,1 @@
+"""The listener for tunnel server nodes: mTLS, its own port, never public."""

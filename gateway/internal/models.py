@@ -1,0 +1,119 @@
+"""Bodies and answers of the internal API. Times are Unix seconds; binary values hexadecimal or base64."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.policy.links import LABEL_PATTERN
+from gateway.policy.names import DEVICE_ID_PATTERN, NODE_PATTERN, SERVICE_PATTERN
+from gateway.tokens.strict import TOKEN_MAX_BYTES
+
+# A full report names every tunnel of a node; a node holds some thousands.
+EVENTS_MAX = 50_000
+SERVICES_MAX = 64  # the tunnel protocol's own limit
+TEXT_MAX = 256  # reasons and addresses, for people
+
+
+def _cut(text: str) -> str:
+    # What a device calls itself ends up in lists: bounded here, escaped there.
+    return text[:128]
+
+
+Sha256Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+InstanceHex = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Label = Annotated[str, Field(pattern=f"^{LABEL_PATTERN.pattern}$")]
+DeviceId = Annotated[str, Field(max_length=64)]
+
+
+class _Body(BaseModel):
+    # Other members are ignored: a newer node may say more to an older gateway.
+    model_config = ConfigDict(extra="ignore")
+
+
+class RedeemBody(_Body):
+    """Exactly one of token and code."""
+
+    token: Annotated[str, Field(max_length=TOKEN_MAX_BYTES)] | None = None
+    code: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
+    label: Label
+    cookie_sha256: Sha256Hex
+    client: Annotated[str, Field(max_length=TEXT_MAX)] = ""
+
+
+class ResolveBody(_Body):
+    label: Label
+    cookie_sha256: Sha256Hex
+
+
+class UserFacts(BaseModel):
+    id: UUID
+    name: str
+
+
+class SessionFacts(BaseModel):
+    """`act`: the support engineer acting; always null until support exists. `grant_id`: 16 bytes, hex."""
+
+    sid: UUID
+    label: str
+    service: str
+    service_kind: str
+    device_id: str
+    device_name: str
+    user: UserFacts
+    act: None = None
+    expires_at: int
+    grant: str
+    grant_id: str
+    gateway_url: str
+
+
+class GrantFacts(BaseModel):
+    grant: str
+
+
+class AuthenticateBody(_Body):
+    device_id: DeviceId
+    key_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class DeviceFacts(BaseModel):
+    """`public_key`: SubjectPublicKeyInfo, DER, base64."""
+
+    device_id: str
+    name: str
+    public_key: str
+
+
+class ServiceFacts(_Body):
+    name: Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
+    kind: Literal["web", "tcp"] = "web"
+
+
+class PresenceEvent(_Body):
+    device_id: Annotated[str, Field(pattern=f"^{DEVICE_ID_PATTERN.pattern}$")]
+    instance: InstanceHex
+    connection: Annotated[int, Field(ge=0, lt=2**63)]
+    state: Literal["connected", "disconnected"]
+    at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+    software: Annotated[str, AfterValidator(_cut)] | None = None
+    services: Annotated[list[ServiceFacts], Field(max_length=SERVICES_MAX)] | None = None
+    rtt_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    error: Annotated[str, AfterValidator(_cut)] | None = None
+
+
+class PresenceBody(_Body):
+    node: Annotated[str, Field(pattern=f"^{NODE_PATTERN.pattern}$")]
+    boot: Annotated[str, Field(min_length=1, max_length=64)]
+    full: bool
+    events: Annotated[list[PresenceEvent], Field(max_length=EVENTS_MAX)]
+
+
+class NodesAnswer(BaseModel):
+    nodes: list[str]
+
+
+class KeysAnswer(BaseModel):
+    key_list: str

@@ -1,0 +1,220 @@
+"""What nodes ask: links, sessions, devices, presence, keys, and the feed of revocations."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from gateway.api.links import link_problem
+from gateway.errors import BadTokenError, Problem, not_found, wrong_field
+from gateway.internal.models import (
+    AuthenticateBody,
+    DeviceFacts,
+    GrantFacts,
+    KeysAnswer,
+    NodesAnswer,
+    PresenceBody,
+    PresenceEvent,
+    RedeemBody,
+    ResolveBody,
+    SessionFacts,
+    UserFacts,
+)
+from gateway.internal.peer import Node
+from gateway.parts import GatewayParts, Parts
+from gateway.policy import links as link_policy
+from gateway.policy import presence as presence_policy
+from gateway.policy.links import LinkRefusal
+from gateway.randomness import digest
+from gateway.store import devices, presence, sessions
+from gateway.store.database import AuditEvent, Transaction
+from gateway.store.sessions import Link, Session
+
+router = APIRouter(prefix="/internal/v1", tags=["internal"])
+
+
+@router.post("/links/redeem")
+async def redeem(body: RedeemBody, node: Node, parts: Parts) -> SessionFacts:
+    """Burn a link and let the new cookie open its session: one transaction, once."""
+    try:
+        session = await _redeem(body, node, parts)
+    except Problem as problem:
+        parts.metrics.links.labels(problem.code).inc()
+        raise
+    parts.metrics.links.labels("ok").inc()
+    return session
+
+
+async def _redeem(body: RedeemBody, node: str, parts: GatewayParts) -> SessionFacts:
+    async with parts.database.transaction() as tx:
+        link = await _find_link(tx, parts, body)
+        if link is None or link.session.label != body.label:
+            raise link_problem(LinkRefusal.BAD)
+        presented: link_policy.Presented = "token" if body.code is None else "code"
+        refusal = link_policy.refuse_redeem(link.facts, presented, tx.now)
+        if refusal is not None:
+            raise link_problem(refusal)
+        session = link.session
+        await sessions.burn(tx, link, bytes.fromhex(body.cookie_sha256))
+        tx.audit(
+            AuditEvent(
+                "session.redeemed",
+                str(session.user_id),
+                owner=str(session.owner_id),
+                device=session.device_id,
+                detail={"session": str(session.id), "node": node, "client": body.client},
+            )
+        )
+        return _session_facts(parts, session, tx.now)
+
+
+async def _find_link(tx: Transaction, parts: GatewayParts, body: RedeemBody) -> Link | None:
+    if (body.token is None) == (body.code is None):
+        raise wrong_field("token", "give either a token or a code")
+    if body.code is not None:
+        return await sessions.link_by_code(tx, digest(body.code))
+    assert body.token is not None  # the line above
+    try:
+        claims = parts.tokens.read_link(body.token, tx.now)
+    except BadTokenError as error:
+        raise link_problem(LinkRefusal.BAD) from error
+    return await sessions.link_by_jti(tx, claims.jti)
+
+
+@router.post("/sessions/resolve")
+async def resolve(body: ResolveBody, parts: Parts) -> SessionFacts:
+    """The live session of a cookie that this node has not seen."""
+    async with parts.database.transaction() as tx:
+        session = await sessions.find_by_cookie(tx, body.label, bytes.fromhex(body.cookie_sha256))
+        if session is None:
+            raise not_found("session")
+        return _session_facts(parts, session, tx.now)
+
+
+@router.get("/sessions/{sid}/grant")
+async def grant(sid: UUID, parts: Parts) -> GrantFacts:
+    """The session's grant again, while nothing ended it and its link was used."""
+    async with parts.database.transaction() as tx:
+        session = await sessions.get(tx, sid)
+        if session is None or session.redeemed_at is None or not sessions.is_live(session, tx.now):
+            raise not_found("session")
+        return GrantFacts(grant=_grant(parts, session, tx.now))
+
+
+@router.post("/devices/authenticate")
+async def authenticate(body: AuthenticateBody, parts: Parts) -> DeviceFacts:
+    """The key that must have signed the tunnel's challenge."""
+    async with parts.database.transaction() as tx:
+        device = await devices.get(tx, body.device_id)
+    if device is None or device.key_id != bytes.fromhex(body.key_id):
+        raise not_found("device")
+    if device.status != "approved":
+        code = "pending" if device.status == "pending" else "revoked"
+        raise Problem(HTTPStatus.FORBIDDEN, code, f"The device is {device.status}.")
+    return DeviceFacts(
+        device_id=device.id, name=device.name, public_key=base64.b64encode(device.public_key).decode("ascii")
+    )
+
+
+@router.post("/presence")
+async def report_presence(body: PresenceBody, node: Node, parts: Parts) -> dict[str, str]:
+    """What connected and disconnected at this node; with no events it is a heartbeat."""
+    if body.node != node:
+        raise Problem(HTTPStatus.FORBIDDEN, "wrong_node", "The certificate names another node.", field="node")
+    async with parts.database.transaction() as tx:
+        restarted = await presence.heartbeat(tx, node, body.boot)
+        full = body.full or restarted
+        if full or body.events:
+            named = {event.device_id for event in body.events}
+            known = await presence.load_devices(tx, node, named, whole_node=full)
+            reports = [_report(event) for event in body.events]
+            changes = presence_policy.apply_reports(node, known, reports, full=full, now=tx.now)
+            await presence.save(tx, changes)
+    return {}
+
+
+@router.get("/devices/{device_id}/nodes")
+async def nodes(device_id: str, parts: Parts) -> NodesAnswer:
+    """The living nodes that hold a tunnel of the device."""
+    async with parts.database.transaction() as tx:
+        return NodesAnswer(nodes=await devices.nodes_of(tx, device_id))
+
+
+@router.get("/keys")
+async def keys(parts: Parts) -> KeysAnswer:
+    """The root-signed grant key list that HELLO carries to devices."""
+    return KeysAnswer(key_list=parts.keyring.key_list)
+
+
+@router.get("/revocations")
+async def revocations(parts: Parts, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> StreamingResponse:
+    """The endless feed: hello, entries after `after`, a heartbeat each second; see the API page."""
+    if not parts.feed.is_fresh():
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "The feed cannot be read now.",
+            retry_after_s=1,
+        )
+    return StreamingResponse(_lines(parts, after), media_type="application/x-ndjson")
+
+
+async def _lines(parts: GatewayParts, after: int) -> AsyncIterator[bytes]:
+    parts.metrics.feed_readers.inc()
+    try:
+        async for line in parts.feed.follow(after):
+            yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    finally:
+        parts.metrics.feed_readers.dec()
+
+
+def _report(event: PresenceEvent) -> presence_policy.Report:
+    services = None
+    if event.services is not None:
+        services = tuple({"name": s.name, "kind": s.kind} for s in event.services)
+    return presence_policy.Report(
+        device_id=event.device_id,
+        instance=bytes.fromhex(event.instance),
+        connection=event.connection,
+        state=event.state,
+        at=event.at,
+        software=event.software,
+        services=services,
+        rtt_ms=event.rtt_ms,
+        error=event.error,
+    )
+
+
+def _session_facts(parts: GatewayParts, session: Session, now: float) -> SessionFacts:
+    return SessionFacts(
+        sid=session.id,
+        label=session.label,
+        service=session.service,
+        service_kind=session.service_kind,
+        device_id=session.device_id,
+        device_name=session.device_name,
+        user=UserFacts(id=session.user_id, name=session.username),
+        expires_at=int(session.expires_at),
+        grant=_grant(parts, session, now),
+        grant_id=session.grant_id.bytes.hex(),
+        gateway_url=parts.settings.public_url,
+    )
+
+
+def _grant(parts: GatewayParts, session: Session, now: float) -> str:
+    return parts.tokens.grant(
+        session.grant_id,
+        session.id,
+        session.user_id,
+        session.device_id,
+        session.service,
+        now,
+        int(session.expires_at),
+    )

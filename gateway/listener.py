@@ -1,0 +1,108 @@
+"""One HTTP listener: uvicorn on a socket that we bound, started and ended by us, without its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from runtime.addresses import Address, parse_address
+from runtime.tasks import TaskOwner
+
+# Idle connections of browsers, agents and nodes; longer than the 60 s that proxies in front keep theirs.
+KEEP_ALIVE_S = 75
+# Requests in flight at the end of the process; the slowest is a password check behind others.
+GRACE_S = 5
+# Bounds the memory that connections can take; a flood beyond it gets 503 at once.
+CONNECTIONS_MAX = 4096
+BACKLOG = 1024  # agents that all return at once knock here together
+HEAD_MAX = 32 * 1024  # cookies and an access token fit several times
+START_TIMEOUT_S = 10.0
+
+
+class Listener:
+    """Serves `app` at `listen` (host:port; port 0: any). `tls` None: plain HTTP."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listen: str,
+        tasks: TaskOwner,
+        *,
+        name: str,
+        tls: ssl.SSLContext | None = None,
+        protocol: type[asyncio.Protocol] | None = None,
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=protocol or "httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # the edge does this itself, against its own list of proxies
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+            limit_concurrency=CONNECTIONS_MAX,
+            backlog=BACKLOG,
+            h11_max_incomplete_event_size=HEAD_MAX,
+        )
+        config.load()
+        config.ssl = tls
+        self._server = _Server(config)
+        self._listen = parse_address(listen)
+        self._tasks = tasks
+        self._name = name
+        self._task: asyncio.Task[Any] | None = None
+        self.address = self._listen
+        """Where it listens; the real port once started."""
+
+    async def start(self) -> None:
+        """Returns when connections are accepted; OSError when the address is taken."""
+        bound = _bind(self._listen)
+        host, port = bound.getsockname()[:2]
+        self.address = Address(host, port)
+        self._task = self._tasks.start(self._server.serve(sockets=[bound]), self._name)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await self._server.accepting.wait()
+
+    async def close(self) -> None:
+        """Let requests in flight finish (GRACE_S), then end."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=GRACE_S + START_TIMEOUT_S)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves the signals to the process and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address.host, address.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -1,0 +1,41 @@
+"""What every request needs, put together once by app.py and found by routes on the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from gateway.feed_watch import FeedWatch
+from gateway.keys.keyring import Keyring
+from gateway.metrics import GatewayMetrics
+from gateway.passwords import Passwords
+from gateway.settings import Settings
+from gateway.store.database import Database
+from gateway.store.limits import Limiter
+from gateway.tokens.mint import Tokens
+from runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """One gateway. `welcome_sha256` is None while the welcome login is off."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    keyring: Keyring
+    tokens: Tokens
+    limiter: Limiter
+    passwords: Passwords
+    feed: FeedWatch
+    metrics: GatewayMetrics
+    welcome_sha256: bytes | None
+
+
+def parts_of(request: Request) -> GatewayParts:
+    return cast(GatewayParts, request.app.state.parts)
+
+
+Parts = Annotated[GatewayParts, Depends(parts_of)]

@@ -1,0 +1,1 @@
+"""Pure decisions: values in, verdicts out. Nothing here does I/O or reads a clock."""

@@ -1,0 +1,26 @@
+"""What people and devices may be called. Hostile text is allowed where people type it: pages escape it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+DEVICE_NAME_MAX = 64  # fits a table cell and a certificate field
+HARDWARE_ID_MAX = 128  # the longest seen in the field are serial ‖ MAC ‖ model strings under 100
+SERVICE_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")  # the protocol's token rule
+DEVICE_ID_PATTERN = re.compile(r"d_[a-z2-7]{16}")
+NODE_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: it becomes a CN and a SAN
+
+
+def clean_name(text: str, maximum: int = DEVICE_NAME_MAX) -> str:
+    """The text without surrounding blanks.
+
+    ValueError when nothing is left, it is longer than `maximum`, or it holds control, format or
+    line-breaking characters (they turn lists and logs around: bidi overrides, zero-width twins).
+    """
+    name = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(name) <= maximum:
+        raise ValueError(f"must have 1..{maximum} characters")
+    if any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for c in name):
+        raise ValueError("must not hold control or invisible characters")
+    return name

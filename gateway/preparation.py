@@ -1,0 +1,88 @@
+"""What must be true of the store before requests are served, and what keeps it small."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+
+from gateway.errors import MigrationError, StoreUnavailableError
+from gateway.parts import GatewayParts
+from gateway.store import migrate, people, upkeep
+from gateway.store.database import AuditEvent, Transaction, translated
+from runtime.logs import get_logger
+
+# Postgres may start after the gateway; this often is cheap and soon enough.
+RETRY_S = 0.5
+# Rows that no longer matter do no harm for a few minutes.
+UPKEEP_EVERY_S = 300.0
+
+log = get_logger("gateway.preparation")
+
+
+async def prepare(parts: GatewayParts, admin_password: str | None) -> None:
+    """Migrate and create the administrator, as soon as Postgres answers. MigrationError is for a person."""
+    migrations, said = migrate.load(), False
+    while True:
+        try:
+            await _migrate(parts, migrations)
+            parts.database.prepared = True
+            await _put_administrator(parts, admin_password)
+            return
+        except StoreUnavailableError as error:
+            if not said:
+                said = True
+                log.warning("waiting for Postgres", extra={"reason": str(error)})
+            await asyncio.sleep(RETRY_S)
+
+
+async def keep_tidy(parts: GatewayParts) -> None:
+    """Delete what has no use any more, for ever."""
+    while True:
+        await asyncio.sleep(UPKEEP_EVERY_S)
+        try:
+            async with parts.database.transaction() as tx:
+                gone = await upkeep.run(tx)
+        except StoreUnavailableError:
+            log.info("upkeep waits for Postgres")
+            continue
+        if gone:
+            log.info("upkeep", extra={"rows": gone})
+
+
+async def _migrate(parts: GatewayParts, migrations: list[migrate.Migration]) -> None:
+    connection = await parts.database.connect()
+    try:
+        async with translated():
+            applied = await migrate.migrate(connection, migrations)
+    except asyncpg.PostgresError as error:
+        raise MigrationError(f"a migration failed: {error}") from error
+    finally:
+        connection.terminate()
+    log.info("schema is right", extra={"applied": applied})
+
+
+async def _put_administrator(parts: GatewayParts, password: str | None) -> None:
+    """The local administrator exists and has the password of the file; a changed one ends old logins."""
+    settings = parts.settings
+    if password is None and parts.welcome_sha256 is None:
+        return
+    async with parts.database.transaction() as tx:
+        user = await people.find_user(tx, settings.admin_username)
+    if user is not None and (
+        password is None or await parts.passwords.check(user["password_hash"], password)
+    ):
+        return
+    password_hash = None if password is None else await parts.passwords.hash(password)
+    async with parts.database.transaction() as tx:
+        await _write_administrator(tx, settings.admin_username, password_hash, known=user is not None)
+
+
+async def _write_administrator(
+    tx: Transaction, username: str, password_hash: str | None, *, known: bool
+) -> None:
+    user_id = await people.put_user(tx, username, password_hash)
+    if known:
+        await people.end_password_logins(tx, user_id)
+    kind = "user.password_changed" if known else "user.created"
+    tx.audit(AuditEvent(kind, "settings", owner=str(user_id), detail={"username": username}))

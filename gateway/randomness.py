@@ -1,0 +1,33 @@
+"""Random secrets and ids. Secrets are handed out once and kept as SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+SECRET_BYTES = 32
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def new_secret() -> str:
+    """256 random bits, base64url (43 characters)."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def digest(secret: str) -> bytes:
+    """What is stored of a secret. No salt: 256 random bits cannot be guessed from a hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_label() -> str:
+    """A session's host label: 26 characters, 130 bits."""
+    return _random(26)
+
+
+def new_device_id() -> str:
+    """d_ and 16 characters: 80 bits, not secret but not to be guessed either."""
+    return "d_" + _random(16)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))

@@ -1,0 +1,199 @@
+"""Everything one can set about the gateway. Read once, at start; a mistake names the field and exits 2."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from runtime.addresses import is_address
+from runtime.settings import SettingsError, between, not_empty, setting
+
+# A grant cannot be taken back from a device that is cut off from everything but a stolen server, so its
+# life is bounded whatever the settings say.
+SESSION_CEILING_S = 12 * 3600
+# A link is a bearer until its use; a minute is enough to click it (DESIGN 3.3).
+LINK_CEILING_S = 60
+DAY_S = 86_400
+
+_DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+
+
+def _is_origin(value: str) -> str | None:
+    parts = urlsplit(value)
+    bare = parts.scheme in {"http", "https"} and parts.hostname and not parts.username
+    if not bare or parts.path or parts.query or parts.fragment or value != value.lower():
+        return "must be an origin like https://gateway.example.com, without a path"
+    return None
+
+
+def _is_domain(value: str) -> str | None:
+    return None if _DOMAIN.fullmatch(value) else "must be a domain name in small letters"
+
+
+def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
+    for url in value:
+        parts = urlsplit(url)
+        loopback = parts.scheme == "ws" and is_loopback(parts.hostname)
+        if not parts.hostname or not (parts.scheme == "wss" or loopback):
+            return "must be a list of wss:// URLs (ws:// on loopback alone)"
+    return not_empty(value)
+
+
+def _are_networks(value: tuple[str, ...]) -> str | None:
+    try:
+        for network in value:
+            ipaddress.ip_network(network)
+    except ValueError:
+        return "must be a list of IP addresses or networks like 10.0.0.0/8"
+    return None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether `host` can only be this machine (RFC 6761 for names under localhost)."""
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The gateway's settings. Times in seconds; paths relative to the settings file."""
+
+    public_url: str = setting(
+        "Origin under which browsers and agents reach the gateway. It is the issuer of every token."
+        " http:// is accepted on loopback alone.",
+        check=_is_origin,
+    )
+    keys_dir: Path = setting("Directory of the private keys and CAs; made at the first start with mode 0700.")
+    agent_tunnel_urls: tuple[str, ...] = setting(
+        "Tunnel URLs (wss://…/tunnel) that enrolled agents are told to dial.", check=_are_tunnel_urls
+    )
+    public_listen: str = setting(
+        "Address of the public listener, host:port. Plain HTTP: TLS ends in front of it.",
+        default="127.0.0.1:8080",
+        check=is_address,
+    )
+    internal_listen: str = setting(
+        "Address of the listener for tunnel server nodes (mTLS, never public).",
+        default="127.0.0.1:8083",
+        check=is_address,
+    )
+    internal_names: tuple[str, ...] = setting(
+        "Names and IP addresses in the internal listener's certificate.",
+        default=("localhost", "127.0.0.1"),
+        check=not_empty,
+    )
+    ops_listen: str = setting(
+        "Address of /metrics, /livez and /readyz for operators.", default="127.0.0.1:8084", check=is_address
+    )
+    database_url: str | None = setting(
+        "PostgreSQL connection URL. Better in a file of its own: database_url_file.", default=None
+    )
+    database_url_file: Path | None = setting(
+        "File that holds the connection URL and nothing else.", default=None
+    )
+    database_pool_max: int = setting(
+        "Most database connections of this process, beside the one that listens for wake-ups.",
+        default=10,
+        check=between(1, 200),
+    )
+    tunnel_scheme: Literal["http", "https"] = setting(
+        "Scheme of session URLs. http on loopback alone.", default="https"
+    )
+    tunnel_domain: str = setting(
+        "Domain under which every session gets its own host; registrable apart from the gateway's.",
+        default="localhost",
+        check=_is_domain,
+    )
+    tunnel_port: int | None = setting(
+        "Port of session URLs; left out: the scheme's own.", default=None, check=between(1, 65535)
+    )
+    agents_trust_server_ca: bool = setting(
+        "Hand the server CA to agents: true while nodes use certificates of issue-node-certificate, false"
+        " when their tunnel listeners have publicly trusted ones.",
+        default=True,
+    )
+    session_duration_max_s: int = setting(
+        "Longest session that may be asked for.", default=3600, check=between(60, SESSION_CEILING_S)
+    )
+    sessions_per_user: int = setting(
+        "Most live sessions of one person: each holds a label, a grant and a row on every node.",
+        default=100,
+        check=between(1, 10_000),
+    )
+    link_ttl_s: int = setting("Life of a link.", default=60, check=between(5, LINK_CEILING_S))
+    access_token_ttl_s: int = setting("Life of an access token.", default=900, check=between(60, 3600))
+    login_duration_s: int = setting(
+        "Life of a browser login.", default=12 * 3600, check=between(300, 30 * DAY_S)
+    )
+    admin_username: str = setting("Name of the local administrator.", default="admin", check=not_empty)
+    admin_password_file: Path | None = setting(
+        "File with the administrator's password; read at every start. Left out: no password login.",
+        default=None,
+    )
+    welcome_secret_file: Path | None = setting(
+        "File with a secret that logs its bearer in as the administrator (the address that `towline up`"
+        " prints). Loopback alone.",
+        default=None,
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        "Networks of the proxies whose X-Forwarded-For tells the client's address.",
+        default=(),
+        check=_are_networks,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "Least severe level that is logged.", default="info"
+    )
+
+    def __post_init__(self) -> None:
+        loopback = is_loopback(urlsplit(self.public_url).hostname)
+        if self.public_url.startswith("http://") and not loopback:
+            raise ValueError("public_url: must be https:// unless it is on loopback")
+        if self.welcome_secret_file is not None and not loopback:
+            raise ValueError("welcome_secret_file: is allowed only when public_url is on loopback")
+        if self.tunnel_scheme == "http" and not is_loopback(self.tunnel_domain):
+            raise ValueError("tunnel_scheme: must be https unless tunnel_domain is localhost")
+        if (self.database_url is None) == (self.database_url_file is None):
+            raise ValueError("database_url: set either this or database_url_file")
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach the gateway over TLS."""
+        return self.public_url.startswith("https://")
+
+    def database(self) -> str:
+        """The connection URL, from wherever it is set."""
+        url, name = self.database_url, "database_url"
+        if url is None:
+            assert self.database_url_file is not None  # __post_init__
+            name = "database_url_file"
+            url = read_secret(self.database_url_file, name)
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise SettingsError(f"{name}: must hold a postgresql:// URL")
+        return url
+
+    def session_url(self, label: str) -> str:
+        """Where a session's landing page is, without the fragment."""
+        port = "" if self.tunnel_port is None else f":{self.tunnel_port}"
+        return f"{self.tunnel_scheme}://{label}.{self.tunnel_domain}{port}/.towline/open"
+
+
+def read_secret(path: Path, name: str) -> str:
+    """The file's one line; SettingsError names the setting (never the content)."""
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise SettingsError(f"{name}: {path}: {reason}") from error
+    if not secret:
+        raise SettingsError(f"{name}: {path}: is empty")
+    return secret

@@ -1,0 +1,1 @@
+"""Postgres: the truth about people, devices, sessions, links and revocations."""

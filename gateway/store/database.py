@@ -1,0 +1,258 @@
+"""The pool, transactions, and the one place where a lost database becomes StoreUnavailableError."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from gateway.errors import StoreUnavailableError
+
+# A visitor waits at most this long for a free connection before the 503; longer queues only hide overload.
+ACQUIRE_TIMEOUT_S = 5.0
+# No statement of the gateway takes long; a database that hangs (not dead) must not hang requests with it.
+COMMAND_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+# Idle connections are closed so that a failed-over database is not met with a full pool of dead sockets.
+IDLE_LIFETIME_S = 60.0
+# Told to Postgres as well: a gateway that was stopped mid-transaction must not hold row locks for ever.
+IDLE_IN_TRANSACTION_MS = 15_000
+
+REVOCATION_CHANNEL = "towline_revocations"
+
+# What asyncpg raises when the server is gone, starting, stopping, full, or too slow.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,  # admin_shutdown, crash_shutdown, cannot_connect_now
+    asyncpg.InsufficientResourcesError,  # too_many_connections, disk_full
+    asyncpg.TransactionRollbackError,  # deadlock, serialization: the client may try again
+    asyncpg.PostgresSystemError,  # the server's own I/O failed
+    asyncpg.ReadOnlySQLTransactionError,  # a standby answers during failover
+    asyncpg.InvalidCatalogNameError,  # the database itself is being restored
+)
+
+Row = asyncpg.Record
+
+
+def utc(unix_s: float) -> datetime:
+    """Unix seconds → timestamptz value."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def unix(moment: datetime) -> float:
+    """timestamptz value → Unix seconds."""
+    return moment.timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One line of the audit log. Ids in text form; `owner` is whose device or account it is about."""
+
+    kind: str
+    actor: str
+    owner: str | None = None
+    device: str | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One entry of the feed: kind session | device | replaced (see the API page)."""
+
+    kind: str
+    ref: str
+    keep: bytes | None = None
+    exp: datetime | None = None
+
+
+class Transaction:
+    """One database transaction. Audit events and revocations are written at its end, in that fixed order,
+    because both take a lock that lasts until commit: late, short and in one order, they cannot deadlock.
+    """
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], now: float) -> None:
+        self._connection = connection
+        self.now = now
+        """Unix seconds at the transaction's begin, by the gateway's clock: one time for one decision."""
+        self._audits: list[AuditEvent] = []
+        self._revocations: list[Revocation] = []
+
+    @property
+    def at(self) -> datetime:
+        """`now` as a timestamptz value."""
+        return utc(self.now)
+
+    async def fetch(self, query: str, *args: object) -> list[Row]:
+        return await self._connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: object) -> Row | None:
+        return await self._connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        return await self._connection.fetchval(query, *args)
+
+    async def execute(self, query: str, *args: object) -> int:
+        """Rows that the statement touched."""
+        status = await self._connection.execute(query, *args)
+        count = status.rsplit(" ", 1)[-1]
+        return int(count) if count.isdigit() else 0
+
+    async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
+        await self._connection.executemany(query, rows)
+
+    def audit(self, event: AuditEvent) -> None:
+        """Write `event` with this transaction: both happen or neither."""
+        self._audits.append(event)
+
+    def revoke(self, entry: Revocation) -> None:
+        """Put `entry` into the feed with this transaction."""
+        self._revocations.append(entry)
+
+    async def flush(self) -> None:
+        """Called once, last, by Database.transaction."""
+        if self._revocations:
+            await self._write_revocations()
+        if self._audits:
+            await self._write_audits()
+
+    async def _write_revocations(self) -> None:
+        entries = self._revocations
+        head: int = await self.fetchval("UPDATE revocation_head SET n = n + $1 RETURNING n", len(entries))
+        first = head - len(entries) + 1
+        await self.executemany(
+            "INSERT INTO revocations (n, kind, ref, keep, exp, at) VALUES ($1, $2, $3, $4, $5, $6)",
+            [(first + i, e.kind, e.ref, e.keep, e.exp, self.at) for i, e in enumerate(entries)],
+        )
+        await self.execute("SELECT pg_notify($1, $2)", REVOCATION_CHANNEL, str(head))
+
+    async def _write_audits(self) -> None:
+        head = await self.fetchrow("SELECT seq, hash FROM audit_head FOR UPDATE")
+        assert head is not None  # the migration inserts the row
+        seq, last = int(head["seq"]), bytes(head["hash"])
+        rows: list[Sequence[object]] = []
+        for event in self._audits:
+            seq += 1
+            record = audit_record(seq, self.now, event)
+            previous, last = last, chain_hash(last, record)
+            rows.append((seq, record, previous, last))
+        await self.executemany(
+            "INSERT INTO audit_events (seq, record, prev_hash, hash) VALUES ($1, $2, $3, $4)", rows
+        )
+        await self.execute("UPDATE audit_head SET seq = $1, hash = $2", seq, last)
+
+
+def audit_record(seq: int, now: float, event: AuditEvent) -> str:
+    """Canonical JSON: sorted keys, no blanks, ASCII. This exact text is what the hash covers."""
+    return json.dumps(
+        {
+            "seq": seq,
+            "at": utc(now).isoformat(timespec="milliseconds"),
+            "kind": event.kind,
+            "actor": event.actor,
+            "owner": event.owner,
+            "device": event.device,
+            "detail": event.detail,
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+
+
+def chain_hash(previous: bytes, record: str) -> bytes:
+    """SHA-256(previous ‖ record), 32 bytes."""
+    return hashlib.sha256(previous + record.encode("ascii")).digest()
+
+
+class Database:
+    """A lazily connecting pool: it exists also while Postgres does not, and recovers by itself."""
+
+    def __init__(self, url: str, *, pool_max: int, wall: Any) -> None:
+        self._url = url
+        self._pool_max = pool_max
+        self._wall = wall
+        self._pool: asyncpg.Pool[Row] | None = None
+        self.prepared = False
+        """Set once the schema is known to be right; until then every transaction is refused."""
+
+    def __repr__(self) -> str:
+        return f"<Database prepared={self.prepared} pool={self._pool is not None}>"
+
+    async def open(self) -> None:
+        """Make the pool. Connects to nothing yet."""
+        self._pool = asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._pool_max,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            max_inactive_connection_lifetime=IDLE_LIFETIME_S,
+            init=_prepare_connection,
+            server_settings={
+                "application_name": "towline-gateway",
+                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+            },
+        )
+        await self._pool
+
+    async def close(self) -> None:
+        """Close every connection, by force when they do not end by themselves."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), CONNECT_TIMEOUT_S)
+        except _AWAY:
+            pool.terminate()
+
+    async def connect(self) -> asyncpg.Connection[Row]:
+        """A connection of its own, for the caller to close (LISTEN, migrations)."""
+        try:
+            connection: asyncpg.Connection[Row] = await asyncpg.connect(
+                self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
+            )
+        except _AWAY as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Commit when the block ends well, roll back when it raises.
+
+        StoreUnavailableError when Postgres is away.
+        """
+        if self._pool is None or not self.prepared:
+            raise StoreUnavailableError("not prepared")
+        try:
+            async with (
+                self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
+                connection.transaction(),
+            ):
+                transaction = Transaction(connection, self._wall())
+                yield transaction
+                await transaction.flush()
+        except _AWAY as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """The same translation for code that holds its own connection."""
+    try:
+        yield
+    except _AWAY as error:
+        raise StoreUnavailableError(type(error).__name__) from error
+
+
+async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

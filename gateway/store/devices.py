@@ -1,0 +1,240 @@
+"""Devices, their enrolments, certificates and renewal nonces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from gateway.keys.authority import Issued
+from gateway.policy.presence import NODE_SILENT_S
+from gateway.store.database import Row, Transaction, unix, utc
+
+
+class HardwareIdTakenError(Exception):
+    """Another device with this hardware id is pending or approved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as people see it; times in Unix seconds."""
+
+    id: str
+    owner_id: UUID
+    owner: str
+    name: str
+    status: str
+    online: bool
+    since: float | None
+    last_seen: float | None
+    last_error: str | None
+    rtt_ms: float | None
+    software: str
+    services: tuple[dict[str, Any], ...]
+    public_key: bytes
+    key_id: bytes
+
+    def service_kind(self, service: str) -> str | None:
+        """web | tcp; None when the device has not announced such a service."""
+        for entry in self.services:
+            if entry.get("name") == service:
+                return str(entry.get("kind", "web"))
+        return None
+
+
+# A tunnel counts while the node that holds it speaks. `seen` is how fresh that word is.
+_SELECT = """
+SELECT d.*, u.username AS owner_name, live.tunnels, live.heard, live.rtt_ms AS live_rtt_ms,
+       gone.heard AS node_lost
+FROM devices d
+JOIN users u ON u.id = d.owner_id
+LEFT JOIN LATERAL (
+    SELECT count(*) AS tunnels, max(n.last_heartbeat) AS heard, min(t.rtt_ms) AS rtt_ms
+    FROM tunnels t JOIN nodes n ON n.name = t.node
+    WHERE t.device_id = d.id AND n.last_heartbeat >= $1
+) live ON true
+LEFT JOIN LATERAL (
+    SELECT max(n.last_heartbeat) AS heard
+    FROM tunnels t JOIN nodes n ON n.name = t.node
+    WHERE t.device_id = d.id AND n.last_heartbeat < $1
+) gone ON true
+"""
+
+
+def _silent_before(tx: Transaction) -> datetime:
+    return utc(tx.now - NODE_SILENT_S)
+
+
+async def get(tx: Transaction, device_id: str, *, lock: bool = False) -> Device | None:
+    """One device. `lock` holds its row until commit, so that its status cannot change meanwhile."""
+    if lock:
+        await tx.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device_id)
+    row = await tx.fetchrow(_SELECT + "WHERE d.id = $2", _silent_before(tx), device_id)
+    return None if row is None else _device(row)
+
+
+async def list_owned(tx: Transaction, owner_id: UUID, after: str, limit: int) -> list[Device]:
+    """The owner's devices but rejected ones, by id, beginning behind `after`."""
+    rows = await tx.fetch(
+        _SELECT + "WHERE d.owner_id = $2 AND d.id > $3 AND d.status <> 'rejected' ORDER BY d.id LIMIT $4",
+        _silent_before(tx),
+        owner_id,
+        after,
+        limit,
+    )
+    return [_device(row) for row in rows]
+
+
+def _device(row: Row) -> Device:
+    online = row["status"] == "approved" and row["tunnels"] > 0
+    since, seen = row["since"], row["last_seen"]
+    if online:
+        seen = row["heard"]
+    elif row["node_lost"] is not None:
+        since = seen = row["node_lost"]  # its node fell silent: nobody reported the end of the tunnel
+    return Device(
+        id=row["id"],
+        owner_id=row["owner_id"],
+        owner=row["owner_name"],
+        name=row["name"],
+        status=row["status"],
+        online=online,
+        since=None if since is None else unix(since),
+        last_seen=None if seen is None else unix(seen),
+        last_error=row["last_error"],
+        rtt_ms=(row["live_rtt_ms"] if online else None),
+        software=row["software"],
+        services=tuple(row["services"]),
+        public_key=row["public_key"],
+        key_id=row["key_id"],
+    )
+
+
+async def add(
+    tx: Transaction,
+    *,
+    device_id: str,
+    owner_id: UUID,
+    name: str,
+    hardware_id: str,
+    status: str,
+    public_key: bytes,
+    key_id: bytes,
+    software: str,
+) -> None:
+    """HardwareIdTakenError when that hardware is bound already."""
+    try:
+        await tx.execute(
+            "INSERT INTO devices (id, owner_id, name, hardware_id, status, public_key, key_id, software,"
+            " created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            device_id,
+            owner_id,
+            name,
+            hardware_id,
+            status,
+            public_key,
+            key_id,
+            software,
+            tx.at,
+        )
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "devices_hardware":
+            raise
+        raise HardwareIdTakenError from error
+
+
+async def set_status(tx: Transaction, device_id: str, status: str, *, allowed_from: Sequence[str]) -> bool:
+    """False when the device is in none of the states `allowed_from`."""
+    return bool(
+        await tx.execute(
+            "UPDATE devices SET status = $2 WHERE id = $1 AND status = ANY($3)",
+            device_id,
+            status,
+            list(allowed_from),
+        )
+    )
+
+
+async def drop_tunnels(tx: Transaction, device_id: str) -> None:
+    """Forget where the device is connected (it was revoked: nodes are told to cut it)."""
+    gone = await tx.execute("DELETE FROM tunnels WHERE device_id = $1", device_id)
+    if gone:
+        await tx.execute("UPDATE devices SET since = $2, last_seen = $2 WHERE id = $1", device_id, tx.at)
+
+
+async def nodes_of(tx: Transaction, device_id: str) -> list[str]:
+    """Names of the nodes that hold a tunnel of the device and are not silent."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT t.node FROM tunnels t JOIN nodes n ON n.name = t.node"
+        " WHERE t.device_id = $1 AND n.last_heartbeat >= $2 ORDER BY t.node",
+        device_id,
+        _silent_before(tx),
+    )
+    return [row["node"] for row in rows]
+
+
+async def add_enrolment(tx: Transaction, device_id: str, poll_sha256: bytes) -> UUID:
+    enrolment_id = uuid4()
+    await tx.execute(
+        "INSERT INTO enrolments (id, device_id, poll_sha256, created_at) VALUES ($1, $2, $3, $4)",
+        enrolment_id,
+        device_id,
+        poll_sha256,
+        tx.at,
+    )
+    return enrolment_id
+
+
+async def find_enrolment(tx: Transaction, enrolment_id: UUID, poll_sha256: bytes) -> Row | None:
+    """device_id, status of the enrolment that the poll secret belongs to."""
+    return await tx.fetchrow(
+        "SELECT e.device_id, d.status FROM enrolments e JOIN devices d ON d.id = e.device_id"
+        " WHERE e.id = $1 AND e.poll_sha256 = $2",
+        enrolment_id,
+        poll_sha256,
+    )
+
+
+async def add_certificate(tx: Transaction, device_id: str, issued: Issued) -> None:
+    await tx.execute(
+        "INSERT INTO device_certificates (serial, device_id, pem, issued_at, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        f"{issued.certificate.serial_number:x}",
+        device_id,
+        issued.certificate_pem().decode("ascii"),
+        tx.at,
+        issued.certificate.not_valid_after_utc,
+    )
+
+
+async def newest_certificate(tx: Transaction, device_id: str) -> str | None:
+    """PEM of the last certificate that was issued to the device."""
+    pem: str | None = await tx.fetchval(
+        "SELECT pem FROM device_certificates WHERE device_id = $1 ORDER BY issued_at DESC LIMIT 1", device_id
+    )
+    return pem
+
+
+async def add_nonce(tx: Transaction, device_id: str, nonce_sha256: bytes, expires_at: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO renewal_nonces (nonce_sha256, device_id, expires_at) VALUES ($1, $2, $3)",
+        nonce_sha256,
+        device_id,
+        expires_at,
+    )
+
+
+async def burn_nonce(tx: Transaction, device_id: str, nonce_sha256: bytes) -> bool:
+    """True once: the nonce was given to this device, in time, and not used."""
+    return bool(
+        await tx.execute(
+            "DELETE FROM renewal_nonces WHERE nonce_sha256 = $1 AND device_id = $2 AND expires_at > $3",
+            nonce_sha256,
+            device_id,
+            tx.at,
+        )
+    )

@@ -1,0 +1,117 @@
+"""Users, their logins, and registration tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from gateway.policy.access import Actor
+from gateway.store.database import Row, Transaction
+
+
+async def find_user(tx: Transaction, username: str) -> Row | None:
+    """id, username, password_hash of a user who may log in."""
+    return await tx.fetchrow(
+        "SELECT id, username, password_hash FROM users WHERE username = $1 AND disabled_at IS NULL", username
+    )
+
+
+async def put_user(tx: Transaction, username: str, password_hash: str | None) -> UUID:
+    """Create the user, or give an existing one this password hash. The user's id."""
+    user_id: UUID = await tx.fetchval(
+        "INSERT INTO users (id, username, password_hash, created_at) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (username) DO UPDATE SET password_hash = coalesce($3, users.password_hash)"
+        " RETURNING id",
+        uuid4(),
+        username,
+        password_hash,
+        tx.at,
+    )
+    return user_id
+
+
+async def add_login(
+    tx: Transaction, user_id: UUID, token_sha256: bytes, kind: str, expires_at: datetime
+) -> UUID:
+    """A new login; its id."""
+    login_id = uuid4()
+    await tx.execute(
+        "INSERT INTO logins (id, token_sha256, user_id, kind, created_at, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        login_id,
+        token_sha256,
+        user_id,
+        kind,
+        tx.at,
+        expires_at,
+    )
+    return login_id
+
+
+async def end_login(tx: Transaction, login_id: UUID) -> bool:
+    return bool(
+        await tx.execute(
+            "UPDATE logins SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL", login_id, tx.at
+        )
+    )
+
+
+_ACTOR = (
+    "SELECT u.id AS user_id, u.username, l.id AS login_id FROM logins l JOIN users u ON u.id = l.user_id"
+    " WHERE l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AND "
+)
+
+
+async def actor_by_cookie(tx: Transaction, token_sha256: bytes) -> Actor | None:
+    return _actor(await tx.fetchrow(_ACTOR + "l.token_sha256 = $1", token_sha256, tx.at))
+
+
+async def actor_by_login(tx: Transaction, login_id: UUID) -> Actor | None:
+    return _actor(await tx.fetchrow(_ACTOR + "l.id = $1", login_id, tx.at))
+
+
+def _actor(row: Row | None) -> Actor | None:
+    return None if row is None else Actor(row["user_id"], row["username"], row["login_id"])
+
+
+async def add_registration_token(
+    tx: Transaction, user_id: UUID, token_sha256: bytes, name: str | None, approve: bool, expires_at: datetime
+) -> None:
+    await tx.execute(
+        "INSERT INTO registration_tokens (token_sha256, user_id, name, approve, created_at, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        token_sha256,
+        user_id,
+        name,
+        approve,
+        tx.at,
+        expires_at,
+    )
+
+
+async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
+    """user_id, username, name, approve of a token that was unused and in time; it is used now."""
+    return await tx.fetchrow(
+        "UPDATE registration_tokens t SET used_at = $2 FROM users u WHERE t.token_sha256 = $1"
+        " AND t.used_at IS NULL AND t.expires_at > $2 AND u.id = t.user_id AND u.disabled_at IS NULL"
+        " RETURNING t.user_id, u.username, t.name, t.approve",
+        token_sha256,
+        tx.at,
+    )
+
+
+async def registration_token_state(tx: Transaction, token_sha256: bytes) -> str:
+    """Why a token does not burn: unknown | used | expired."""
+    row = await tx.fetchrow("SELECT used_at FROM registration_tokens WHERE token_sha256 = $1", token_sha256)
+    if row is None:
+        return "unknown"
+    return "used" if row["used_at"] is not None else "expired"
+
+
+async def end_password_logins(tx: Transaction, user_id: UUID) -> int:
+    """End every login that was made with a password (it was changed); how many."""
+    return await tx.execute(
+        "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND kind = 'password' AND ended_at IS NULL",
+        user_id,
+        tx.at,
+    )

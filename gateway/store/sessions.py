@@ -1,0 +1,230 @@
+"""Sessions and the links that open them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.policy.links import Binding, LinkFacts
+from gateway.store.database import Revocation, Row, Transaction, unix
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person's time-boxed access to one service of one device; times in Unix seconds."""
+
+    id: UUID
+    label: str
+    device_id: str
+    device_name: str
+    user_id: UUID
+    username: str
+    owner_id: UUID
+    owner: str
+    service: str
+    service_kind: str
+    grant_id: UUID
+    created_at: float
+    expires_at: float
+    ended: bool
+    redeemed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link with its session."""
+
+    jti: UUID
+    facts: LinkFacts
+    session: Session
+
+
+_SESSION = (
+    "s.id, s.label, s.device_id, s.service, s.service_kind, s.grant_id, s.created_at, s.expires_at,"
+    " s.ended_at, s.redeemed_at, s.user_id, u.username, d.name AS device_name, d.owner_id, d.status,"
+    " o.username AS owner"
+)
+_JOINS = (
+    " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id"
+    " JOIN users o ON o.id = d.owner_id "
+)
+
+
+async def add(
+    tx: Transaction,
+    *,
+    session_id: UUID,
+    label: str,
+    device_id: str,
+    user_id: UUID,
+    service: str,
+    service_kind: str,
+    grant_id: UUID,
+    expires_at: datetime,
+) -> None:
+    await tx.execute(
+        "INSERT INTO sessions (id, label, device_id, user_id, service, service_kind, grant_id, created_at,"
+        " expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        session_id,
+        label,
+        device_id,
+        user_id,
+        service,
+        service_kind,
+        grant_id,
+        tx.at,
+        expires_at,
+    )
+
+
+async def add_link(
+    tx: Transaction, jti: UUID, session_id: UUID, binding: Binding, expires_at: datetime
+) -> None:
+    await tx.execute(
+        "INSERT INTO links (jti, session_id, binding, expires_at) VALUES ($1, $2, $3, $4)",
+        jti,
+        session_id,
+        binding,
+        expires_at,
+    )
+
+
+async def get(tx: Transaction, session_id: UUID) -> Session | None:
+    row = await tx.fetchrow(f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.id = $1", session_id)
+    return None if row is None else _session(row)
+
+
+async def list_live(tx: Transaction, user_id: UUID, limit: int) -> list[Session]:
+    """The person's sessions that have not ended, newest first."""
+    rows = await tx.fetch(
+        f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.user_id = $1 AND s.ended_at IS NULL"
+        " AND s.expires_at > $2 AND d.status = 'approved' ORDER BY s.created_at DESC LIMIT $3",
+        user_id,
+        tx.at,
+        limit,
+    )
+    return [_session(row) for row in rows]
+
+
+async def count_live(tx: Transaction, user_id: UUID) -> int:
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2",
+        user_id,
+        tx.at,
+    )
+    return count
+
+
+async def find_by_cookie(tx: Transaction, label: str, cookie_sha256: bytes) -> Session | None:
+    """The live session that this cookie opens on this label."""
+    row = await tx.fetchrow(
+        f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.label = $1 AND s.cookie_sha256 = $2",
+        label,
+        cookie_sha256,
+    )
+    session = None if row is None else _session(row)
+    return session if session is not None and is_live(session, tx.now) else None
+
+
+def is_live(session: Session, now: float) -> bool:
+    return not session.ended and now < session.expires_at
+
+
+async def end(tx: Transaction, session: Session) -> bool:
+    """End it here and, through the feed, on every node. False when it had ended before."""
+    ended = await tx.fetchrow(
+        "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL RETURNING id, expires_at",
+        session.id,
+        tx.at,
+    )
+    if ended is None:
+        return False
+    tx.revoke(Revocation("session", str(ended["id"]), exp=ended["expires_at"]))
+    return True
+
+
+async def end_of_device(tx: Transaction, device_id: str) -> int:
+    """End every live session of the device; how many."""
+    rows = await tx.fetch(
+        "UPDATE sessions SET ended_at = $2 WHERE device_id = $1 AND ended_at IS NULL AND expires_at > $2"
+        " RETURNING id, expires_at",
+        device_id,
+        tx.at,
+    )
+    for row in rows:
+        tx.revoke(Revocation("session", str(row["id"]), exp=row["expires_at"]))
+    return len(rows)
+
+
+_LINK = (
+    f"SELECT l.jti, l.binding, l.burnt_at, l.expires_at AS link_expires_at, l.code_expires_at, {_SESSION}"
+    f" FROM links l JOIN sessions s ON s.id = l.session_id {_JOINS} WHERE "
+)
+# The link and its session stay as they are until commit: two redeems of one link take turns.
+_LOCK = " FOR UPDATE OF l, s"
+
+
+async def link_by_jti(tx: Transaction, jti: UUID) -> Link | None:
+    """The link, locked until commit."""
+    return _link(await tx.fetchrow(_LINK + "l.jti = $1" + _LOCK, jti))
+
+
+async def link_by_code(tx: Transaction, code_sha256: bytes) -> Link | None:
+    """The link, locked until commit."""
+    return _link(await tx.fetchrow(_LINK + "l.code_sha256 = $1" + _LOCK, code_sha256))
+
+
+async def put_code(tx: Transaction, jti: UUID, code_sha256: bytes, expires_at: datetime) -> None:
+    """The newest code is the only one that works."""
+    await tx.execute(
+        "UPDATE links SET code_sha256 = $2, code_expires_at = $3 WHERE jti = $1", jti, code_sha256, expires_at
+    )
+
+
+async def burn(tx: Transaction, link: Link, cookie_sha256: bytes) -> None:
+    """Use the link up and let this cookie open its session."""
+    await tx.execute("UPDATE links SET burnt_at = $2 WHERE jti = $1", link.jti, tx.at)
+    await tx.execute(
+        "UPDATE sessions SET cookie_sha256 = $2, redeemed_at = $3 WHERE id = $1",
+        link.session.id,
+        cookie_sha256,
+        tx.at,
+    )
+
+
+def _link(row: Row | None) -> Link | None:
+    if row is None:
+        return None
+    session = _session(row)
+    code_expires_at = row["code_expires_at"]
+    facts = LinkFacts(
+        binding=row["binding"],
+        burnt=row["burnt_at"] is not None,
+        expires_at=unix(row["link_expires_at"]),
+        code_expires_at=None if code_expires_at is None else unix(code_expires_at),
+        session_ended=session.ended,
+        session_expires_at=session.expires_at,
+    )
+    return Link(row["jti"], facts, session)
+
+
+def _session(row: Row) -> Session:
+    redeemed_at = row["redeemed_at"]
+    return Session(
+        id=row["id"],
+        label=row["label"],
+        device_id=row["device_id"],
+        device_name=row["device_name"],
+        user_id=row["user_id"],
+        username=row["username"],
+        owner_id=row["owner_id"],
+        owner=row["owner"],
+        service=row["service"],
+        service_kind=row["service_kind"],
+        grant_id=row["grant_id"],
+        created_at=unix(row["created_at"]),
+        expires_at=unix(row["expires_at"]),
+        ended=row["ended_at"] is not None or row["status"] != "approved",
+        redeemed_at=None if redeemed_at is None else unix(redeemed_at),
+    )

@@ -1,0 +1,24 @@
+"""Deleting what has no use any more. Sessions stay for a while: their labels must never come back."""
+
+from __future__ import annotations
+
+from gateway.store import feed
+from gateway.store.database import Transaction, utc
+
+# The list of past sessions that people may ask about; the audit log keeps the fact for ever.
+SESSION_KEPT_S = 90 * 86_400.0
+# Ended logins, used tokens, nonces: kept a day so that a late look finds out what happened.
+TRACE_KEPT_S = 86_400.0
+
+
+async def run(tx: Transaction) -> int:
+    """Rows deleted."""
+    trace, session = utc(tx.now - TRACE_KEPT_S), utc(tx.now - SESSION_KEPT_S)
+    gone = await tx.execute("DELETE FROM renewal_nonces WHERE expires_at < $1", tx.at)
+    gone += await tx.execute("DELETE FROM rate_limits WHERE tat < $1", tx.at)
+    gone += await tx.execute("DELETE FROM logins WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM registration_tokens WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM links WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM sessions WHERE expires_at < $1", session)
+    gone += await tx.execute("DELETE FROM device_certificates WHERE expires_at < $1", session)
+    return gone + await feed.prune(tx)

@@ -1,0 +1,1 @@
+"""Minting and strictly verifying the gateway's own tokens."""

@@ -1,0 +1,76 @@
+"""One Postgres a run, one database and one gateway a test."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway.keys.keyring import load_keyring
+from gateway.store import migrate
+from runtime.clock import FakeClock
+from tests.gateway.postgres_server import PostgresServer
+from tests.gateway.world import World, settings_for
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    server = PostgresServer(tmp_path_factory.mktemp("pg"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer) -> str:
+    """A database with the schema, to copy from."""
+    name = postgres.create_database()
+
+    async def fill() -> None:
+        connection = await asyncpg.connect(postgres.url(name))
+        try:
+            await migrate.migrate(connection, migrate.load())
+        finally:
+            await connection.close()
+
+    asyncio.run(fill())
+    return name
+
+
+@pytest.fixture(scope="session")
+def made_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys are slow to make: once a run, copied for each test."""
+    folder = tmp_path_factory.mktemp("made") / "keys"
+    load_keyring(folder, time.time())
+    return folder
+
+
+@pytest.fixture
+def keys_dir(made_keys: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_keys, tmp_path / "keys"))
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, template: str) -> Iterator[str]:
+    name = postgres.create_database(template)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    # TLS compares certificates with the machine's clock, so the fake one begins there.
+    return FakeClock(wall=time.time())
+
+
+@pytest.fixture
+async def world(tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock) -> AsyncIterator[World]:
+    running = World(settings_for(tmp_path, database_url, keys_dir), clock, tmp_path)
+    await (await running.start()).prepared()
+    yield running
+    await running.close()

@@ -1,0 +1,85 @@
+"""A real PostgreSQL for tests: the embedded one, without its supervisor, and with databases by the dozen."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from towline.embedded.postgres import ROLE, SUPERUSER, EmbeddedPostgres
+from towline.embedded.processes import launch_argv
+
+START_TIMEOUT_S = 30.0
+
+
+class PostgresServer:
+    """One cluster below `folder`; `start` and `stop` may be repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        self._embedded = EmbeddedPostgres(folder / "postgres", folder / "secrets")
+        self._secrets = folder / "secrets"
+        self._log = folder / "postgres.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._counter = 0
+
+    def start(self) -> None:
+        self._embedded.prepare()
+        program = self._embedded.program()
+        # Durability costs seconds here and proves nothing: no test pulls the plug of the machine.
+        argv = [*program.argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=100"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                launch_argv(argv, death_signal=signal.SIGINT, jail=program.jail),
+                env=dict(program.environment or {}),
+                stdout=log,
+                stderr=log,
+            )
+        asyncio.run(self._wait_ready())
+
+    def kill(self) -> None:
+        """As a crash does: every backend is gone at once."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        self._end(signal.SIGINT)
+
+    def url(self, database: str, role: str = ROLE) -> str:
+        socket = self._embedded.dsn.partition("host=")[2]
+        password = (self._secrets / f"postgres-{role}").read_text().strip()
+        return f"postgresql://{role}:{quote(password)}@/{database}?host={socket}"
+
+    def create_database(self, template: str = "template1") -> str:
+        """A new database that the gateway's role owns; its name."""
+        self._counter += 1
+        name = f"test_{self._counter}"
+        asyncio.run(self._execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template}"))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        asyncio.run(self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.url("postgres", SUPERUSER))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def _wait_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not await self._embedded.accepts_connections():
+            if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()[-2000:]}")
+            await asyncio.sleep(0.05)
+        await self._embedded.make_database()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(START_TIMEOUT_S)
+            self._process = None

@@ -1,0 +1,183 @@
+"""Logging in and out over real HTTP and a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runtime.clock import FakeClock
+from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, WELCOME_SECRET, World
+
+
+async def test_password_login_gives_a_cookie_and_an_access_token(world: World) -> None:
+    browser = world.browser()
+    answer = await browser.post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+    assert answer.status_code == 200
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("towline_login=")
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert (await browser.get("/v1/me")).json()["username"] == "admin"
+    token = answer.json()["access_token"]
+    assert answer.json()["token_type"] == "Bearer"
+    assert (await world.program(token).get("/v1/me")).json()["username"] == "admin"
+
+
+async def test_wrong_password_and_unknown_user_get_the_same_answer(world: World) -> None:
+    wrong = await world.program().post("/v1/login", json={"username": "admin", "password": "nope"})
+    unknown = await world.program().post("/v1/login", json={"username": "nobody", "password": "nope"})
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json() == unknown.json()
+    assert wrong.headers["content-type"] == "application/problem+json"
+    assert wrong.json()["code"] == "wrong_login"
+
+
+async def test_nothing_without_login(world: World) -> None:
+    for method, path in [
+        ("GET", "/v1/me"),
+        ("GET", "/v1/devices"),
+        ("GET", "/v1/devices/d_aaaaaaaaaaaaaaaa"),
+        ("GET", "/v1/sessions"),
+        ("POST", "/v1/logout"),
+        ("DELETE", "/v1/sessions/00000000-0000-4000-8000-000000000000"),
+    ]:
+        answer = await world.browser().request(method, path)
+        assert answer.status_code == 401, path
+        assert answer.json()["code"] == "login_needed"
+
+
+async def test_logout_ends_cookie_and_access_token(world: World) -> None:
+    browser = world.browser()
+    answer = await browser.post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+    stolen = browser.cookies["towline_login"]
+    assert (await browser.post("/v1/logout")).status_code == 204
+    again = world.browser()
+    again.cookies.set("towline_login", stolen)
+    assert (await again.get("/v1/me")).status_code == 401
+    assert (await world.program(answer.json()["access_token"]).get("/v1/me")).status_code == 401
+
+
+async def test_login_and_access_token_expire(world: World, clock: FakeClock) -> None:
+    browser = await world.person()
+    answer = await world.program().post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+    program = world.program(answer.json()["access_token"])
+    clock.advance(world.settings.access_token_ttl_s + 31)
+    assert (await program.get("/v1/me")).status_code == 401
+    assert (await browser.get("/v1/me")).status_code == 200
+    clock.advance(world.settings.login_duration_s)
+    assert (await browser.get("/v1/me")).status_code == 401
+
+
+async def test_a_thousand_tries_are_not_checked(world: World) -> None:
+    program = world.program()
+
+    async def attempt(number: int) -> int:
+        body = {"username": "admin", "password": f"guess-{number}"}
+        return (await program.post("/v1/login", json=body)).status_code
+
+    slots = asyncio.Semaphore(8)
+
+    async def bounded(number: int) -> int:
+        async with slots:
+            return await attempt(number)
+
+    answers = await asyncio.gather(*(bounded(n) for n in range(1000)))
+    assert set(answers) == {401, 429}
+    assert answers.count(401) <= 20
+    limited = await program.post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+    assert limited.status_code == 429
+    assert int(limited.headers["retry-after"]) >= 1
+
+
+async def test_limits_count_the_account_across_addresses(world: World, clock: FakeClock) -> None:
+    limit = world.gateway.parts.limiter
+    from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS
+
+    granted = 0
+    for number in range(100):
+        wanted = [(LOGIN_PER_ADDRESS, f"198.51.100.{number}"), (LOGIN_PER_ACCOUNT, "admin")]
+        granted += await limit.take(wanted) is None
+    assert granted == LOGIN_PER_ACCOUNT.burst
+    clock.advance(LOGIN_PER_ACCOUNT.refill_s)
+    assert await limit.take([(LOGIN_PER_ACCOUNT, "admin")]) is None
+    assert await limit.take([(LOGIN_PER_ACCOUNT, "admin")]) is not None
+
+
+async def test_a_clock_set_back_locks_nobody_out_for_long(world: World, clock: FakeClock) -> None:
+    from gateway.api.limits import LOGIN_PER_ACCOUNT
+
+    limit = world.gateway.parts.limiter
+    await limit.take([(LOGIN_PER_ACCOUNT, "admin")])
+    clock.set_wall(clock.wall() - 86_400)
+    wait_s = await limit.take([(LOGIN_PER_ACCOUNT, "admin")])
+    assert wait_s is None or wait_s <= LOGIN_PER_ACCOUNT.burst * LOGIN_PER_ACCOUNT.refill_s
+
+
+async def test_welcome_secret_logs_in_again_and_again(world: World) -> None:
+    for _ in range(2):
+        browser = world.browser()
+        answer = await browser.post("/v1/login/welcome", json={"secret": WELCOME_SECRET})
+        assert answer.status_code == 204
+        assert (await browser.get("/v1/me")).json()["username"] == "admin"
+    wrong = await world.browser().post("/v1/login/welcome", json={"secret": "guess"})
+    assert wrong.status_code == 401
+
+
+async def test_a_cookie_works_only_from_our_own_pages(world: World) -> None:
+    browser = await world.person()
+    cookie = {"towline_login": browser.cookies["towline_login"]}
+    evil = [
+        {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+        {"origin": "http://label.localhost:8081", "sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {},
+    ]
+    for headers in evil:
+        client = world.program()
+        client.cookies.update(cookie)
+        answer = await client.post("/v1/registration-tokens", json={}, headers=headers)
+        assert answer.status_code == 403, headers
+        assert answer.json()["code"] == "cross_origin"
+    old = world.program()
+    old.cookies.update(cookie)
+    answer = await old.post("/v1/registration-tokens", json={}, headers={"origin": ORIGIN})
+    assert answer.status_code == 201
+
+
+async def test_login_itself_refuses_other_sites(world: World) -> None:
+    body = {"username": "admin", "password": ADMIN_PASSWORD}
+    answer = await world.program().post("/v1/login", json=body, headers={"origin": "https://evil.example"})
+    assert answer.status_code == 403
+
+
+async def test_two_cookies_of_our_name_are_none(world: World) -> None:
+    browser = await world.person()
+    real = browser.cookies["towline_login"]
+    answer = await world.program().get(
+        "/v1/me", headers={"cookie": f"towline_login=planted; towline_login={real}"}
+    )
+    assert answer.status_code == 401
+
+
+async def test_a_form_is_no_json(world: World) -> None:
+    answer = await world.browser().post(
+        "/v1/login",
+        content='{"username":"admin","password":"x"}',
+        headers={"content-type": "text/plain"},
+    )
+    assert answer.status_code == 422
+
+
+async def test_secrets_are_not_in_the_database(world: World) -> None:
+    browser = await world.person()
+    token = (await browser.post("/v1/registration-tokens", json={})).json()["token"]
+    cookie = browser.cookies["towline_login"]
+    async with world.gateway.parts.database.transaction() as tx:
+        tables = await tx.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        text = ""
+        for row in tables:
+            rows = await tx.fetch(f"SELECT t::text AS line FROM {row['tablename']} t")
+            text += "\n".join(line["line"] for line in rows)
+    for secret in (token, cookie, ADMIN_PASSWORD, WELCOME_SECRET):
+        assert secret not in text
