@@ -1,0 +1,192 @@
+"""The only place that wires a tunnel server node together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from runtime import logs, settings
+from runtime.clock import SYSTEM_CLOCK, Clock
+from runtime.metrics import Registry
+from runtime.ops_server import OpsServer
+from runtime.process import Shutdown
+from runtime.tasks import TaskOwner
+from runtime.tunnel_link import Ticker
+from tunnel_server.control.gateway import Gateway, HttpGateway
+from tunnel_server.control.internal_http import InternalHttp
+from tunnel_server.control.presence import PresenceReporter
+from tunnel_server.control.revocations import RevocationFeed
+from tunnel_server.edge.context import Edge
+from tunnel_server.edge.listener import VisitorListener
+from tunnel_server.errors import GatewayRefused, GatewayUnavailable
+from tunnel_server.metrics import Metrics
+from tunnel_server.sessions import EndReason, Session, SessionTable
+from tunnel_server.settings import Settings
+from tunnel_server.tunnels.node import TunnelNode
+from tunnel_server.tunnels.registry import TunnelRegistry
+
+KEY_LIST_S = 60.0  # a planned rotation overlaps for days; agents take the list with each HELLO
+KEY_LIST_RETRY_S = 1.0  # at first, when the gateway may still be starting
+CLOSE_S = 1.0  # for owned tasks and last frames; an idle exit stays under 2 s
+
+_log = logs.get_logger("tunnel_server")
+
+
+class Node:
+    """One tunnel server. ``start`` listens, ``stop`` drains."""
+
+    def __init__(self, config: Settings, gateway: Gateway, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._config = config
+        self._gateway = gateway
+        self._clock = clock
+        self.registry = Registry()
+        self.metrics = Metrics(self.registry)
+        self.tasks = TaskOwner("tunnel_server")
+        ticker = Ticker()
+        self.sessions = SessionTable(
+            clock, idle_streams=config.devices.idle_streams, on_end=self._session_ended
+        )
+        self.devices = TunnelRegistry(
+            config.devices,
+            sessions=self.sessions,
+            metrics=self.metrics,
+            monotonic=ticker.now,
+            report=lambda tunnel, state: self.tunnels.report(tunnel, state),
+        )
+        self.presence = PresenceReporter(
+            gateway,
+            node=config.node,
+            heartbeat_s=config.gateway.presence_s,
+            connected=lambda: self.tunnels.all_present(),
+        )
+        self.tunnels = TunnelNode(
+            config.tunnels,
+            gateway=gateway,
+            registry=self.devices,
+            presence=self.presence,
+            metrics=self.metrics,
+            ticker=ticker,
+            tasks=self.tasks,
+        )
+        self.feed = RevocationFeed(gateway, self, clock, config.gateway)
+        self.edge = Edge(
+            config.visitors,
+            config.devices,
+            gateway=gateway,
+            gateway_url=config.gateway.public_url,
+            sessions=self.sessions,
+            registry=self.devices,
+            metrics=self.metrics,
+            clock=clock,
+            tasks=self.tasks,
+            accepts_sessions=self.feed.is_fresh,
+        )
+        self.visitors = VisitorListener(self.edge)
+        self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
+        self._watch()
+
+    def _watch(self) -> None:
+        watch = self.metrics.watch
+        watch("towline_sessions", "Live sessions on this node.", lambda: len(self.sessions))
+        watch("towline_tunnels", "Open tunnels.", lambda: len(self.devices))
+        watch("towline_visitor_connections", "Open visitor connections.", lambda: len(self.edge.connections))
+        watch("towline_feed_number", "Highest revocation handled.", lambda: self.feed.position.number)
+        watch(
+            "towline_feed_fresh", "1 while the revocation feed is heard.", lambda: int(self.feed.is_fresh())
+        )
+
+    async def start(self) -> None:
+        """Listen; OSError when an address is taken."""
+        await self.ops.start()
+        self.tasks.start(self.feed.follow(), "revocations")
+        self.tasks.start(self._watch_grace(), "grace")
+        self.tasks.start(self._renew_key_list(), "key_list")
+        await self.tunnels.start()
+        await self.visitors.start()
+        self.tasks.start(self.presence.run(), "presence")
+        self.tasks.start(self.visitors.sweep(), "sweep")
+        _log.info(
+            "node started",
+            extra={
+                "node": self._config.node,
+                "visitors": str(self.visitors.address),
+                "devices": str(self.tunnels.address),
+                "ops": str(self.ops.address),
+            },
+        )
+
+    async def stop(self) -> None:
+        """Finish what is in flight within ``drain_s``, then cut."""
+        self.visitors.drain()
+        self.tunnels.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_s):
+                await self.edge.wait_empty()
+                await self.tunnels.wait_empty()
+        self.sessions_close()
+        await self.presence.send_once()
+        await self.tasks.close(CLOSE_S)
+        await self.ops.close()
+        _log.info("node stopped", extra={"node": self._config.node})
+
+    def sessions_close(self) -> None:
+        """Cut every connection that is left."""
+        self.visitors.close()
+        self.tunnels.close()
+
+    def failed_checks(self) -> list[str]:
+        """Readiness: the names of what fails."""
+        failed = []
+        if not self.feed.is_fresh():
+            failed.append("revocation_feed")
+        if self.edge.draining:
+            failed.append("draining")
+        return failed
+
+    # RevocationTarget
+
+    def session_revoked(self, sid: str) -> None:
+        self.sessions.revoke(sid)
+
+    def device_revoked(self, device_id: str) -> None:
+        self.sessions.revoke_device(device_id)
+        self.devices.revoke(device_id)
+
+    def device_replaced(self, device_id: str, keep_instance: bytes) -> None:
+        self.devices.keep_instance(device_id, keep_instance)
+
+    def control_lost(self) -> None:
+        self.sessions.end_all("control_lost")
+
+    def _session_ended(self, session: Session, reason: EndReason) -> None:
+        self.metrics.sessions_ended.labels(reason).inc()
+        self.devices.session_ended(session)
+
+    async def _watch_grace(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.gateway.feed_silence_s / 5)
+            self.feed.check_grace(self._clock.monotonic())
+
+    async def _renew_key_list(self) -> None:
+        while True:
+            try:
+                self.tunnels.key_list = await self._gateway.key_list()
+            except (GatewayUnavailable, GatewayRefused) as error:
+                _log.warning("key list was not renewed", extra={"error": str(error)})
+            await asyncio.sleep(KEY_LIST_S if self.tunnels.key_list is not None else KEY_LIST_RETRY_S)
+
+
+async def main(path: Path) -> None:
+    """Run a node until SIGTERM; SettingsError for a bad file."""
+    config = settings.load(Settings, path)
+    logs.configure("tunnel_server", config.log_level)
+    shutdown = Shutdown().install()
+    http = InternalHttp(config.gateway)
+    node = Node(config, HttpGateway(http))
+    try:
+        await node.start()
+        await shutdown.requested.wait()
+    finally:
+        await node.stop()
+        http.close()

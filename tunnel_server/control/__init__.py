@@ -1,0 +1,1 @@
+"""The gateway's internal listener as this node sees it: calls, the revocation feed, presence."""

@@ -1,0 +1,249 @@
+"""A small HTTP/1.1 client for the gateway's internal listener: JSON calls over kept mTLS connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+from tunnel_server.errors import GatewayRefused, GatewayUnavailable
+from tunnel_server.settings import GatewaySettings
+
+READ_BYTES = 65_536
+IDLE_S = 3.0  # below the 5 s after which common ASGI servers close an idle connection
+MAX_LINE = 65_536  # one line of the feed is about 100 bytes
+
+
+class _Answer:
+    """Collects one response; httptools calls the on_* methods."""
+
+    __slots__ = ("_limit", "_size", "begun", "body", "complete", "head_complete", "keep", "parser", "status")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self.begun = False
+        self.body: list[bytes] = []
+        self.complete = False
+        self.head_complete = False
+        self.keep = False
+        self.status = 0
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.begun = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        self.head_complete = True
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise GatewayUnavailable("the answer is too long")
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+        self.keep = bool(self.parser.should_keep_alive())
+
+
+class _Connection:
+    """One kept connection; ``idle_since`` is monotonic seconds."""
+
+    __slots__ = ("idle_since", "reader", "writer")
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+class InternalHttp:
+    """Calls to one listener; at most ``settings.connections`` at once, each with a deadline."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        url = urlsplit(settings.internal_url)
+        if url.scheme not in ("https", "http") or url.hostname is None:
+            raise ValueError("internal_url must be an https:// address")
+        self._settings = settings
+        self._host = url.hostname
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._authority = url.netloc
+        self._ssl = client_context(settings) if url.scheme == "https" else None
+        self._slots = asyncio.Semaphore(settings.connections)
+        self._waiting = 0
+        self._idle: list[_Connection] = []
+
+    def close(self) -> None:
+        """Drop the kept connections."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    async def call(self, method: str, path: str, body: Any = None, *, once: bool = False) -> Any:
+        """The JSON answer of a 2xx; GatewayRefused for a 4xx, GatewayUnavailable for anything else.
+
+        ``once``: the call must not be sent twice, so it goes over a fresh connection.
+        """
+        if self._waiting >= self._settings.calls_waiting:
+            raise GatewayUnavailable("too many calls wait")
+        request = self._request(method, path, body)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._settings.call_s), self._slots:
+                return _decoded(*await self._exchange(request, once))
+        except TimeoutError as error:
+            raise GatewayUnavailable("no answer in time") from error
+        except (OSError, ssl.SSLError, httptools.HttpParserError, asyncio.IncompleteReadError) as error:
+            raise GatewayUnavailable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._waiting -= 1
+
+    async def lines(self, path: str, silence_s: float) -> AsyncIterator[bytes]:
+        """The lines of an endless answer; GatewayUnavailable at its end or ``silence_s`` of silence."""
+        connection: _Connection | None = None
+        try:
+            async with asyncio.timeout(silence_s):
+                connection = await self._open()
+                connection.writer.write(self._request("GET", path, None))
+                answer, rest = await self._stream_head(connection)
+            async for line in self._stream_lines(connection, answer, rest, silence_s):
+                yield line
+        except TimeoutError as error:
+            raise GatewayUnavailable("the stream is silent") from error
+        except (OSError, ssl.SSLError, httptools.HttpParserError) as error:
+            raise GatewayUnavailable(f"{type(error).__name__}: {error}") from error
+        finally:
+            if connection is not None:
+                connection.close()
+
+    async def _stream_head(self, connection: _Connection) -> tuple[_Answer, bytes]:
+        answer = _Answer(MAX_LINE)
+        while not answer.head_complete:
+            data = await connection.reader.read(READ_BYTES)
+            if not data:
+                raise GatewayUnavailable("the connection ended")
+            answer.parser.feed_data(data)
+        if answer.status != 200:
+            raise GatewayRefused(answer.status, "stream")
+        return answer, self._taken(answer)
+
+    async def _stream_lines(
+        self, connection: _Connection, answer: _Answer, rest: bytes, silence_s: float
+    ) -> AsyncIterator[bytes]:
+        while True:
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                yield line
+            if len(rest) > MAX_LINE:
+                raise GatewayUnavailable("a line is too long")
+            if answer.complete:
+                raise GatewayUnavailable("the stream ended")
+            async with asyncio.timeout(silence_s):
+                data = await connection.reader.read(READ_BYTES)
+            if not data:
+                raise GatewayUnavailable("the connection ended")
+            answer.parser.feed_data(data)
+            rest += self._taken(answer)
+
+    @staticmethod
+    def _taken(answer: _Answer) -> bytes:
+        data = b"".join(answer.body)
+        answer.body.clear()
+        answer._size = 0
+        return data
+
+    def _request(self, method: str, path: str, body: Any) -> bytes:
+        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\nAccept: application/json\r\n"
+        if body is not None:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        return head.encode("ascii") + b"\r\n" + content
+
+    async def _exchange(self, request: bytes, once: bool) -> tuple[int, bytes]:
+        kept = None if once else self._take_idle()
+        if kept is not None:
+            answer = await self._send(kept, request)
+            if answer is not None:
+                return answer
+        answer = await self._send(await self._open(), request)
+        if answer is None:
+            raise GatewayUnavailable("the connection ended before the answer")
+        return answer
+
+    async def _send(self, connection: _Connection, request: bytes) -> tuple[int, bytes] | None:
+        """The answer, or None when a kept connection turned out to be closed already."""
+        answer = _Answer(self._settings.answer_bytes)
+        done = False
+        try:
+            connection.writer.write(request)
+            while not answer.complete:
+                data = await connection.reader.read(READ_BYTES)
+                if not data and not answer.begun:
+                    return None
+                if not data:
+                    raise GatewayUnavailable("the answer was cut")
+                answer.parser.feed_data(data)
+            done = answer.keep
+            return answer.status, b"".join(answer.body)
+        except ConnectionError:
+            if answer.begun:
+                raise
+            return None
+        finally:
+            if done:
+                connection.idle_since = time.monotonic()
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def _take_idle(self) -> _Connection | None:
+        fresh_after = time.monotonic() - IDLE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since > fresh_after and not connection.reader.at_eof():
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self) -> _Connection:
+        reader, writer = await asyncio.open_connection(
+            self._host, self._port, ssl=self._ssl, limit=READ_BYTES
+        )
+        return _Connection(reader, writer)
+
+
+def client_context(settings: GatewaySettings) -> ssl.SSLContext:
+    """TLS that trusts the internal CA alone and shows this node's certificate."""
+    context = ssl.create_default_context(cafile=settings.ca)
+    context.load_cert_chain(settings.certificate, settings.key)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _decoded(status: int, content: bytes) -> Any:
+    if 200 <= status < 300:
+        try:
+            return json.loads(content) if content else None
+        except ValueError as error:
+            raise GatewayUnavailable("the answer is no JSON") from error
+    if 400 <= status < 500:
+        raise GatewayRefused(status, _problem_code(content))
+    raise GatewayUnavailable(f"status {status}")
+
+
+def _problem_code(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["code"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown"

@@ -1,0 +1,114 @@
+"""What every visitor connection of this process shares; wired once in app.py."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from runtime.clock import Clock
+from runtime.tasks import TaskOwner
+from tunnel_server.control.gateway import Gateway
+from tunnel_server.metrics import Metrics
+from tunnel_server.policy.cookies import LOOPBACK_NAME, SECURE_NAME
+from tunnel_server.policy.hosts import Sites
+from tunnel_server.policy.negative_cache import NegativeCache
+from tunnel_server.policy.rates import TokenBucket, TokenBuckets
+from tunnel_server.sessions import SessionTable
+from tunnel_server.settings import DeviceLimits, VisitorSettings
+from tunnel_server.tunnels.registry import TunnelRegistry
+
+if TYPE_CHECKING:
+    from tunnel_server.edge.visitor import VisitorConnection
+
+# One read of any visitor: larger reads make glibc give back and re-fault pages (PERFORMANCE), and one frame
+# of the tunnel is 64 KiB.
+READ_BYTES = 65_536
+# Addresses whose rate of unknown cookies is remembered; about 200 bytes each.
+RATED_ADDRESSES = 10_000
+RESOLVE_BURST_S = 4.0  # a page's first load after a restart comes over several connections at once
+
+
+class Edge:
+    """Shared state of the visitors' side. ``accepts_sessions`` tells whether the revocation feed is fresh."""
+
+    def __init__(
+        self,
+        settings: VisitorSettings,
+        device_limits: DeviceLimits,
+        *,
+        gateway: Gateway,
+        gateway_url: str,
+        sessions: SessionTable,
+        registry: TunnelRegistry,
+        metrics: Metrics,
+        clock: Clock,
+        tasks: TaskOwner,
+        accepts_sessions: Callable[[], bool],
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.device_limits = device_limits
+        self.gateway = gateway
+        self.gateway_url = gateway_url.rstrip("/")
+        self.sessions = sessions
+        self.registry = registry
+        self.metrics = metrics
+        self.tasks = tasks
+        self.accepts_sessions = accepts_sessions
+        self.monotonic = clock.monotonic
+        self.wall = clock.wall
+        self.sites = Sites(settings.domain, settings.scheme)
+        self.scheme = settings.scheme.encode()
+        self.cookie_name = SECURE_NAME if settings.scheme == "https" else LOOPBACK_NAME
+        self.unknown_cookies = NegativeCache()
+        self.connections: set[VisitorConnection] = set()
+        self.per_address: dict[str, int] = {}
+        self.draining = False
+        self.emptied = asyncio.Event()  # set whenever the last connection closes
+        # Only ever used between get_buffer and buffer_updated of one read, so one buffer serves all.
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        limits, now = settings.limits, clock.monotonic()
+        self._resolves = TokenBucket(
+            limits.resolves_per_s_total, limits.resolves_per_s_total * RESOLVE_BURST_S, now
+        )
+        self._resolves_by_address = TokenBuckets(
+            limits.resolves_per_s, limits.resolves_per_s * RESOLVE_BURST_S, RATED_ADDRESSES
+        )
+        self._trusted = [ipaddress.ip_network(text, strict=False) for text in settings.trusted_proxies]
+
+    async def wait_empty(self) -> None:
+        """Until no visitor is connected."""
+        while self.connections:
+            self.emptied.clear()
+            await self.emptied.wait()
+
+    def may_ask_gateway(self, address: str) -> bool:
+        """Whether one more question about an unknown cookie or link is within the rates."""
+        now = self.monotonic()
+        return self._resolves_by_address.take(address, now) and self._resolves.take(now)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether X-Forwarded-For of this peer is believed."""
+        if not self._trusted:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+    def client_address(self, peer: str, forwarded_for: bytes | None) -> str:
+        """The visitor's own address: the last one in X-Forwarded-For that no trusted proxy added."""
+        if forwarded_for is None or not self.is_trusted(peer):
+            return peer
+        client = peer
+        for part in reversed(forwarded_for.split(b",")):
+            try:
+                client = str(ipaddress.ip_address(part.strip().decode("ascii")))
+            except ValueError:
+                return client
+            if not self.is_trusted(client):
+                return client
+        return client

@@ -1,0 +1,97 @@
+"""The visitors' listening socket, and the sweep that ends phases which took too long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Any
+
+import aiofastnet
+
+from runtime.addresses import Address, parse_address
+from tunnel_server.edge.context import Edge
+from tunnel_server.edge.visitor import VisitorConnection
+from tunnel_server.settings import VisitorSettings
+
+BACKLOG = 1_024  # a page opens six connections at once, and many people come back after a restart
+TLS_HANDSHAKE_S = 10.0  # as long as a request head may take
+SWEEP_S = 0.25  # deadlines are seconds: a quarter of one late does no harm
+
+
+class VisitorListener:
+    """Accepts visitors into ``edge``."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._address = parse_address(edge.settings.listen)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Start to listen; OSError when the address is taken."""
+        context = visitor_context(self._edge.settings)
+        loop = asyncio.get_running_loop()
+        host, port = self._address.host, self._address.port
+        if context is None:
+            self._server = await loop.create_server(self._make, host, port, backlog=BACKLOG)
+        else:
+            # Half the CPU of the loop's own TLS, and no 256 KiB buffer a connection. It logs each failed
+            # handshake of a scanner with a traceback: those are no event of ours.
+            logging.getLogger("aiofastnet").setLevel(logging.CRITICAL)
+            self._server = await aiofastnet.create_server(
+                loop,
+                self._make,
+                host,
+                port,
+                backlog=BACKLOG,
+                ssl=context,
+                ssl_handshake_timeout=TLS_HANDSHAKE_S,
+            )
+
+    def _make(self) -> VisitorConnection:
+        return VisitorConnection(self._edge)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the port the kernel chose for port 0."""
+        if self._server is None:
+            return self._address
+        name: Any = self._server.sockets[0].getsockname()
+        return Address(self._address.host, name[1])
+
+    async def sweep(self) -> None:
+        """End overdue phases until cancelled."""
+        edge = self._edge
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = edge.monotonic()
+            for connection in [c for c in edge.connections if 0 < c.deadline <= now]:
+                connection.deadline_passed(now)
+            edge.sessions.end_expired(now)
+            edge.registry.sweep(now)
+
+    def drain(self) -> None:
+        """Accept nobody more; connections end after the exchange in flight."""
+        self._edge.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._edge.connections):
+            connection.drain()
+
+    def close(self) -> None:
+        """Cut what is left."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._edge.connections):
+            connection.abort()
+
+
+def visitor_context(settings: VisitorSettings) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer, HTTP/1.1 alone; None behind a proxy and on plain loopback."""
+    if settings.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(settings.certificate, settings.key)
+    return context

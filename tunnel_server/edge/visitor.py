@@ -1,0 +1,402 @@
+"""One visitor's TCP connection: HTTP/1.1 parsed strictly, one exchange at a time, the rest in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from runtime.logs import get_logger
+from tunnel_server.edge import pages
+from tunnel_server.edge.exchange import Exchange
+from tunnel_server.errors import BadRequest
+from tunnel_server.policy.names import tokens
+from tunnel_server.policy.request_head import RULES, RequestHead
+
+if TYPE_CHECKING:
+    from tunnel_server.edge.context import Edge
+    from tunnel_server.edge.upstream import UpstreamStream
+
+_RULES = RULES.rules
+_learn = RULES.learn
+_UNKNOWN = object()  # neither a rule nor None
+
+_log = get_logger("tunnel_server.edge")
+
+
+def _size(head: RequestHead) -> int:
+    """About the bytes of a head: what is told apart from ``lines`` is few and short, but for cookies."""
+    return sum(map(len, head.lines)) + len(head.target) + len(head.cookie or b"") + len(head.referer or b"")
+
+
+class VisitorConnection(asyncio.BufferedProtocol):
+    """State of the connection alone; whatever belongs to a request lives in its Exchange.
+
+    ``deadline`` is the monotonic time at which the present phase ends, looked at by the edge's sweep.
+    """
+
+    __slots__ = (
+        "_body_bytes",
+        "_head",
+        "_head_bytes",
+        "_in_head",
+        "_parser",
+        "_read_bytes",
+        "_receiving",
+        "_unframed",
+        "address",
+        "closing",
+        "current",
+        "deadline",
+        "edge",
+        "held",
+        "last_request",
+        "raw",
+        "reading_paused",
+        "transport",
+        "waiting",
+        "write_paused",
+    )
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made
+        self.address = ""
+        self.current: Exchange | None = None
+        self.waiting: deque[Exchange] = deque()
+        self.raw: UpstreamStream | None = None  # set once the connection is a WebSocket's bytes
+        self.held = b""  # bytes behind an upgrade request, until it is decided
+        self.deadline = 0.0
+        self.closing = False  # nothing more is read as a request
+        self.last_request = False  # the visitor said that no other one follows
+        self.reading_paused = False
+        self.write_paused = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._head = RequestHead()
+        self._in_head = False
+        self._head_bytes = 0
+        self._receiving: Exchange | None = None
+        self._body_bytes = 0  # body bytes of the present read
+        self._read_bytes = 0  # all bytes of the present read
+        self._unframed = 0  # bytes since the last body byte: chunk extensions, trailers
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        edge = self.edge
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        self.transport.set_write_buffer_limits(high=edge.limits.write_high_bytes)
+        edge.connections.add(self)
+        count = edge.per_address[self.address] = edge.per_address.get(self.address, 0) + 1
+        over = count > edge.limits.connections_per_address and not edge.is_trusted(self.address)
+        if over or len(edge.connections) > edge.limits.connections or edge.draining:
+            edge.metrics.visitors_refused.inc()
+            self.abort()
+            return
+        self.deadline = edge.monotonic() + edge.limits.head_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        edge = self.edge
+        self.closing = True
+        edge.connections.discard(self)
+        if not edge.connections:
+            edge.emptied.set()
+        left = edge.per_address.get(self.address, 1) - 1
+        if left > 0:
+            edge.per_address[self.address] = left
+        else:
+            edge.per_address.pop(self.address, None)
+        raw, self.raw = self.raw, None
+        current, self.current = self.current, None
+        self.waiting.clear()
+        if raw is not None:
+            raw.visitor_gone()
+        if current is not None:
+            current.visitor_gone()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.edge.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self.edge.read_buffer[:nbytes]
+        if self.raw is not None:
+            self.raw.send_raw(bytes(data))
+        elif self.closing or self.last_request:
+            return  # lingering: read so that our answer is not lost to a reset, and forget
+        elif self.held or self._waits_for_upgrade():
+            self._hold(bytes(data))
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        if self.raw is not None:
+            self.raw.finish_raw()
+            return not self.edge.settings.certificate  # TLS has no half-closed state here
+        return False
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.current is not None:
+            self.current.visitor_paused()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.raw is not None:
+            self.raw.visitor_resumed()
+        elif self.current is not None:
+            self.current.visitor_resumed()
+
+    # Parsing
+
+    def _feed(self, data: memoryview) -> None:
+        self._body_bytes = 0
+        self._read_bytes = len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            rest = bytes(data[upgrade.args[0] :])
+            if rest:
+                self._after_upgrade_request(rest)
+            return
+        except httptools.HttpParserError as error:
+            if not self.last_request:
+                self._refuse(error)
+            return
+        self._count(self._read_bytes)
+
+    def _count(self, size: int) -> None:
+        """Bound what carries no body: heads without an end, chunk extensions, trailers."""
+        if self._in_head:
+            self._head_bytes += size
+            if self._head_bytes > self.edge.limits.head_bytes:
+                self._answer_error(BadRequest("the request head is too long", 431))
+        elif self._receiving is not None and not self._body_bytes:
+            self._unframed += size
+            if self._unframed > self.edge.device_limits.framing_bytes:
+                self._answer_error(BadRequest("the body's framing carries nothing", 400))
+        else:
+            self._unframed = 0
+
+    def _waits_for_upgrade(self) -> bool:
+        current = self.current
+        return current is not None and current.head.wants_upgrade
+
+    def _after_upgrade_request(self, rest: bytes) -> None:
+        """llhttp stops behind any request with Upgrade; what follows is raw only after the device's 101."""
+        if self._waits_for_upgrade() or any(exchange.head.wants_upgrade for exchange in self.waiting):
+            self._hold(rest)
+        else:
+            self._feed(memoryview(rest))
+
+    def _hold(self, data: bytes) -> None:
+        self.held += data
+        self.update_reading()
+
+    def on_message_begin(self) -> None:
+        if len(self.waiting) >= self.edge.limits.pipelined:
+            raise BadRequest("too many requests at once", 429)
+        self._head = RequestHead()
+        self._in_head = True
+        self._head_bytes = 0
+        if self.current is None:
+            self.deadline = self.edge.monotonic() + self.edge.limits.head_s
+
+    def on_url(self, url: bytes) -> None:
+        head = self._head
+        head.target += url
+        if len(head.target) > self.edge.limits.target_bytes:
+            raise BadRequest("the target is too long", 414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: nothing that may follow a body is of use to a device's UI
+        rule = _RULES.get(name, _UNKNOWN)
+        if rule is _UNKNOWN:
+            rule = _learn(name)
+        if rule is None:
+            self._head.lines.append(b"%b: %b\r\n" % (name, value))
+        else:
+            rule(self._head, name, value)  # type: ignore[operator]
+
+    def on_headers_complete(self) -> None:
+        head = self._head
+        self._in_head = False
+        parser = self._parser
+        version = parser.get_http_version()
+        if version != "1.1":
+            if version != "1.0":
+                raise BadRequest("this server speaks HTTP/1.1", 505)
+            head.minor = 0
+        limits = self.edge.limits
+        if len(head.lines) > limits.headers:
+            raise BadRequest("too many headers", 431)
+        if self._head_bytes + self._read_bytes > limits.head_bytes and _size(head) > limits.head_bytes:
+            raise BadRequest("the request head is too long", 431)
+        head.method = parser.get_method()
+        head.finish()
+        exchange = Exchange(self, head)
+        self._receiving = exchange
+        if self.current is None:
+            self.current = exchange
+            exchange.start()
+        else:
+            self.waiting.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        self._body_bytes += len(data)
+        receiving = self._receiving
+        if receiving is not None:
+            receiving.request_body(data)
+
+    def on_message_complete(self) -> None:
+        receiving = self._receiving
+        self._receiving = None
+        if receiving is not None:
+            if not receiving.visitor_keeps:
+                self.last_request = True
+            receiving.request_complete()
+        if self.waiting:
+            self.update_reading()
+
+    # Errors
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        cause = error.__context__
+        if isinstance(cause, BadRequest):
+            self._answer_error(cause)
+        elif cause is not None and isinstance(error, httptools.HttpParserCallbackError):
+            _log.error("edge failed", exc_info=cause)
+            self.abort()
+        else:
+            self._answer_error(BadRequest(f"it is no valid HTTP ({error})"))
+
+    def _answer_error(self, error: BadRequest) -> None:
+        """Answer in order: behind exchanges that are still running the connection is only closed."""
+        self.edge.metrics.bad_requests.inc()
+        current = self.current
+        if current is not None and current is self._receiving and not current.response_started:
+            current.fail(pages.bad_request(error.status, error.reason))
+        elif current is not None:
+            if current is self._receiving:
+                current.abort()
+            self.last_request = True
+            self.waiting.clear()
+            current.visitor_keeps = False
+        else:
+            head, body = pages.notice(pages.bad_request(error.status, error.reason), None, keep=False)
+            self.transport.write(head + body)
+            self.close_lingering()
+
+    # What exchanges ask for
+
+    def exchange_done(self, exchange: Exchange, *, keep: bool) -> None:
+        """The answer is written; go on with the next request or end."""
+        if self.current is not exchange:
+            return
+        self.current = None
+        if not keep:
+            self.close_lingering()
+        elif self.waiting:
+            self.current = self.waiting.popleft()
+            # Not from here: a long row of local answers would recurse.
+            asyncio.get_running_loop().call_soon(self._start_next, self.current)
+        else:
+            limits = self.edge.limits
+            self.deadline = self.edge.monotonic() + (limits.head_s if self._in_head else limits.idle_s)
+            if self.held:
+                held, self.held = self.held, b""
+                self._feed(memoryview(held))
+            if self.reading_paused:
+                self.update_reading()
+
+    def _start_next(self, exchange: Exchange) -> None:
+        if self.current is exchange and not exchange.started:
+            exchange.start()
+            self.update_reading()
+
+    def become_raw(self, upstream: UpstreamStream) -> None:
+        """The device answered 101: from here on bytes are spliced."""
+        self.raw = upstream
+        self.current = None
+        self.deadline = 0.0
+        held, self.held = self.held, b""
+        if held:
+            upstream.send_raw(held)
+        self.update_reading()
+
+    def update_reading(self) -> None:
+        """Read only what somebody takes: pause while requests wait or a device takes no more."""
+        current = self.current
+        raw = self.raw
+        pause = not self.closing and (
+            bool(self.waiting)
+            or bool(self.held)
+            or (current is not None and current.blocks_reading())
+            or (raw is not None and raw.blocked)
+        )
+        if pause is not self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def close_lingering(self) -> None:
+        """End the connection so that the answer still arrives: a close with unread bytes would reset it."""
+        if self.closing:
+            return
+        self.closing = True
+        self.waiting.clear()
+        if self._receiving is None and not self.held:
+            self.transport.close()
+            self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
+            return
+        self._receiving = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.deadline = self.edge.monotonic() + self.edge.limits.linger_s
+        self.update_reading()
+
+    def abort(self) -> None:
+        """End the connection at once: a body that was cut must not look complete."""
+        self.closing = True
+        self.transport.abort()
+
+    # Time and shutdown
+
+    def deadline_passed(self, now: float) -> None:
+        """The present phase took too long."""
+        if self.closing:
+            self.transport.abort()
+        elif self.current is not None:
+            self.current.deadline_passed(now)
+        elif self.raw is not None:
+            self.abort()
+        elif self._in_head:
+            self._answer_error(BadRequest("the request did not arrive in time", 408))
+        else:
+            self.closing = True
+            self.transport.close()
+
+    def drain(self) -> None:
+        """The process ends: close when idle, else after the exchange in flight."""
+        self.last_request = self.last_request or self._receiving is None
+        if self.raw is not None:
+            return
+        if self.current is None:
+            self.closing = True
+            self.transport.close()
+        else:
+            self.waiting.clear()
+            self.current.visitor_keeps = False
+
+    def visitor_says_close(self, head: RequestHead) -> bool:
+        """Whether the visitor ends the connection after this answer (RFC 9112 section 9.3)."""
+        if head.connection is None:
+            return head.minor == 0
+        return head.minor == 0 or b"close" in tokens(head.connection)

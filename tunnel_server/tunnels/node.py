@@ -1,0 +1,225 @@
+"""The devices' listener: accepts links, authenticates who dials, and keeps the registry true."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from datetime import UTC, datetime
+from typing import Any
+
+from runtime.addresses import Address, parse_address
+from runtime.logs import get_logger
+from runtime.tasks import TaskOwner
+from runtime.tunnel_link import Listener, Ticker, UpgradeRequest, listen
+from tunnel_protocol import Auth, CloseCode, ConnectionLost, Hello, Limits
+from tunnel_server.control.gateway import Gateway
+from tunnel_server.control.presence import PresenceReporter
+from tunnel_server.metrics import Metrics
+from tunnel_server.policy.services import service_options
+from tunnel_server.settings import TunnelSettings
+from tunnel_server.tunnels.authentication import Refusal, check_device
+from tunnel_server.tunnels.registry import TunnelRegistry
+from tunnel_server.tunnels.tunnel import Tunnel
+
+PATH = "/tunnel"
+SOFTWARE = "towline-server/1"
+
+_log = get_logger("tunnel_server.tunnels")
+
+
+class TunnelNode:
+    """Owns the listener and every tunnel from its first byte. ``key_list`` is set and renewed by the app."""
+
+    def __init__(
+        self,
+        settings: TunnelSettings,
+        *,
+        gateway: Gateway,
+        registry: TunnelRegistry,
+        presence: PresenceReporter,
+        metrics: Metrics,
+        ticker: Ticker,
+        tasks: TaskOwner,
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._registry = registry
+        self._presence = presence
+        self._metrics = metrics
+        self._ticker = ticker
+        self._tasks = tasks
+        self._listener: Listener | None = None
+        self._address = parse_address(settings.listen)
+        self._names = {name.lower() for name in settings.server_names}
+        self._limits = tunnel_limits(settings)
+        self._tunnels: set[Tunnel] = set()
+        self._handshakes = 0
+        self._draining = False
+        self._emptied = asyncio.Event()  # set whenever the last connection closes
+        self.key_list: bytes | None = None
+
+    async def start(self) -> None:
+        """Start to listen; OSError when the address is taken."""
+        context = server_context(self._settings)
+        self._listener = await listen(
+            self._address.host,
+            self._address.port,
+            self._on_request,
+            ssl=context,
+            max_message=self._limits.max_message,
+        )
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the port the kernel chose for port 0."""
+        return self._address if self._listener is None else Address(self._address.host, self._listener.port)
+
+    def drain(self) -> None:
+        """Take no more devices; those here are told to go, and leave as their streams end."""
+        self._draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for tunnel in list(self._tunnels):
+            tunnel.connection.drain(self._settings.reconnect_spread_ms, "the node shuts down")
+            self.tunnel_drains(tunnel)
+
+    async def wait_empty(self) -> None:
+        """Until no device is connected."""
+        while self._tunnels:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def close(self) -> None:
+        """Cut what is left."""
+        for tunnel in list(self._tunnels):
+            tunnel.connection.close(
+                CloseCode.NORMAL, "the node shuts down", self._settings.reconnect_spread_ms
+            )
+
+    def _on_request(self, request: UpgradeRequest) -> Tunnel | int:
+        if request.path.partition("?")[0] != PATH:
+            return 404
+        settings = self._settings
+        if (
+            self._draining
+            or len(self._tunnels) >= settings.connections
+            or self._handshakes >= settings.handshakes
+        ):
+            self._metrics.handshakes.labels("refused").inc()
+            return 503
+        tunnel = Tunnel(self, self._limits, self._ticker, self._server_name(request.host))
+        self._tunnels.add(tunnel)
+        self._handshakes += 1
+        return tunnel
+
+    def _server_name(self, host: str) -> str:
+        """The dialled name when it is one of ours (section 4 of the protocol)."""
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        name = name.strip("[]").lower()
+        return name if name in self._names else self._settings.server_names[0]
+
+    # TunnelOwner
+
+    def authenticate(self, tunnel: Tunnel, auth: Auth) -> None:
+        transcript = tunnel.connection.transcript(auth)
+        self._tasks.start(self._authenticate(tunnel, auth, transcript), "authenticate")
+
+    async def _authenticate(self, tunnel: Tunnel, auth: Auth, transcript: bytes) -> None:
+        outcome = await check_device(self._gateway, auth, transcript)
+        if isinstance(outcome, Refusal):
+            self._metrics.handshakes.labels(outcome.code.name.lower()).inc()
+            _log.info(
+                "device refused",
+                extra={"device": auth.device, "code": outcome.code.name.lower(), "reason": outcome.reason},
+            )
+            tunnel.connection.refuse_peer(outcome.code, outcome.reason, outcome.retry_after_ms)
+            return
+        tunnel.device_id, tunnel.instance = auth.device, auth.instance
+        tunnel.connection.admit(Hello(software=SOFTWARE, key_list=self.key_list))
+
+    def tunnel_ready(self, tunnel: Tunnel, hello: Hello) -> None:
+        self._handshakes -= 1
+        self._metrics.handshakes.labels("ready").inc()
+        if self._draining:
+            tunnel.connection.drain(self._settings.reconnect_spread_ms, "the node shuts down")
+            return
+        _log.info(
+            "tunnel open",
+            extra={"device": tunnel.device_id, "software": hello.software, "address": tunnel.peer_address},
+        )
+        self._registry.add(tunnel, [service_options(service) for service in hello.services])
+
+    def tunnel_lost(self, tunnel: Tunnel, event: ConnectionLost) -> None:
+        self._tunnels.discard(tunnel)
+        if not self._tunnels:
+            self._emptied.set()
+        code = "none" if event.code is None else event.code.name.lower()
+        self._metrics.tunnels_closed.labels(code).inc()
+        if not tunnel.ready:
+            self._handshakes -= 1
+        _log.info(
+            "tunnel closed",
+            extra={
+                "device": tunnel.device_id,
+                "address": tunnel.peer_address,
+                "fault": event.fault,
+                "code": code,
+                "reason": event.reason,
+            },
+        )
+        self._registry.remove(tunnel)
+
+    def tunnel_drains(self, tunnel: Tunnel) -> None:
+        device = self._registry.find(tunnel.device_id)
+        if device is not None:
+            device.close_idle_of(tunnel)
+
+    # Presence
+
+    def report(self, tunnel: Tunnel, state: str) -> None:
+        """Queue a presence event."""
+        self._presence.report(describe(tunnel, state))
+
+    def all_present(self) -> list[dict[str, Any]]:
+        """Every connected device, for a full report."""
+        return self._registry.presence_events(describe)
+
+
+def describe(tunnel: Tunnel, state: str) -> dict[str, Any]:
+    """A presence event of the internal API."""
+    hello = tunnel.hello or Hello()
+    rtt_s = tunnel.connection.last_rtt_s
+    return {
+        "device_id": tunnel.device_id,
+        "instance": tunnel.instance.hex(),
+        "connection": tunnel.number,
+        "state": state,
+        "at": datetime.now(UTC).isoformat(),
+        "software": hello.software,
+        "services": [{"name": service.name, "kind": service.kind} for service in hello.services],
+        "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 1),
+        "error": None,
+    }
+
+
+def tunnel_limits(settings: TunnelSettings) -> Limits:
+    """The machine's limits from the settings."""
+    return Limits(
+        max_streams=settings.max_streams,
+        keepalive_ms=settings.keepalive_ms,
+        stream_window=settings.stream_window,
+        stream_window_max=settings.stream_window_max,
+        window_budget=settings.window_budget,
+        connection_window=settings.connection_window,
+        handshake_timeout_s=settings.handshake_s,
+    )
+
+
+def server_context(settings: TunnelSettings) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer with the node's certificate; None on plain loopback."""
+    if settings.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.certificate, settings.key)
+    return context

@@ -1,0 +1,235 @@
+"""Which devices are connected here, and who gets their next stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from runtime.logs import get_logger
+from tunnel_protocol import CloseCode, ConnectionDraining, ConnectionState, ResetCode, StreamLimit
+from tunnel_server.metrics import Metrics
+from tunnel_server.policy.admission import FairQueue
+from tunnel_server.policy.services import ServiceOptions
+from tunnel_server.settings import DeviceLimits
+
+if TYPE_CHECKING:
+    from tunnel_server.edge.exchange import Exchange
+    from tunnel_server.edge.upstream import UpstreamStream
+    from tunnel_server.sessions import Session, SessionTable
+    from tunnel_server.tunnels.tunnel import Tunnel
+
+# An agent keeps two; a half-open one may still stand beside its successor until the keepalive finds it.
+MAX_TUNNELS = 4
+
+_log = get_logger("tunnel_server.tunnels")
+
+
+class DeviceTunnels:
+    """One connected device: its tunnels (all of one instance) and the requests that wait for a stream."""
+
+    def __init__(self, device_id: str, registry: TunnelRegistry) -> None:
+        self.device_id = device_id
+        self.limits = registry.limits
+        self.metrics = registry.metrics
+        self.monotonic = registry.monotonic
+        self.services: dict[str, ServiceOptions] = {}
+        self.tunnels: list[Tunnel] = []
+        self._sessions = registry.sessions
+        self._queue: FairQueue[Exchange] = FairQueue(registry.limits.queue_length)
+
+    def __repr__(self) -> str:
+        return f"<DeviceTunnels {self.device_id}, {len(self.tunnels)} tunnels, {len(self._queue)} waiting>"
+
+    def is_open(self) -> bool:
+        """Whether any tunnel still opens streams."""
+        return any(tunnel.connection.state is ConnectionState.OPEN for tunnel in self.tunnels)
+
+    def open(self, session: Session) -> UpstreamStream | None:
+        """A fresh stream, at the cost of an idle one if need be; None when there is none to be had now."""
+        upstream = self._try_open(session)
+        while upstream is None and self._close_oldest_idle():
+            upstream = self._try_open(session)
+        return upstream
+
+    def _try_open(self, session: Session) -> UpstreamStream | None:
+        tunnels = self.tunnels
+        if len(tunnels) > 1:
+            tunnels = sorted(tunnels, key=lambda tunnel: tunnel.in_use)
+        for tunnel in tunnels:
+            try:
+                return tunnel.open(self, session)
+            except (StreamLimit, ConnectionDraining):
+                continue
+        return None
+
+    def _close_oldest_idle(self) -> bool:
+        owners = [session for session in self._sessions.of_device(self.device_id) if len(session.idle)]
+        if not owners:
+            return False
+        oldest = min(owners, key=lambda session: session.idle.oldest() or 0.0).idle.take_oldest()
+        assert oldest is not None
+        oldest.close_idle()
+        return True
+
+    def keep(self, upstream: UpstreamStream) -> bool:
+        """Put a stream that finished its answer into its session's pool; False: close it."""
+        session, tunnel = upstream.session, upstream.tunnel
+        if len(self._queue) or not session.live or tunnel.connection.state is not ConnectionState.OPEN:
+            return False
+        return session.idle.put(upstream, self.monotonic())
+
+    def enqueue(self, exchange: Exchange, session: Session) -> bool:
+        """Wait for a stream, at most ``queue_s``; False when too many wait."""
+        self.metrics.queued.inc()
+        exchange.queue_deadline = self.monotonic() + self.limits.queue_s
+        return self._queue.put(session.facts.sid, exchange, exchange.queue_deadline)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Its visitor went away, or its session ended."""
+        self._queue.discard(exchange)
+
+    def stream_ended(self) -> None:
+        """A stream came free: whoever waits gets it as soon as the loop turns."""
+        if len(self._queue):
+            asyncio.get_running_loop().call_soon(self.serve_queue)
+
+    def serve_queue(self) -> None:
+        """Open streams for those that wait, in their order, as long as there are any."""
+        while len(self._queue):
+            exchange = self._queue.take()
+            if exchange is None or exchange.done or exchange.session is None:
+                continue
+            upstream = self.open(exchange.session)
+            if upstream is None:
+                self._queue.put_back(exchange.session.facts.sid, exchange, exchange.queue_deadline)
+                return
+            exchange.send_over(upstream)
+
+    def sweep(self, now: float) -> None:
+        """End what waited or idled too long."""
+        if len(self._queue):
+            for exchange in self._queue.take_expired(now):
+                exchange.queue_expired()
+            self.serve_queue()
+
+    # Long-lived streams: WebSockets and event streams may not take the last stream of a tunnel.
+
+    def has_room_for_live(self) -> bool:
+        """Whether one more long-lived stream fits."""
+        return any(tunnel.has_room_for_live() for tunnel in self.tunnels)
+
+    def live_began(self, tunnel: Tunnel) -> bool:
+        """Count one; False when the tunnel has no room for it."""
+        if not tunnel.has_room_for_live():
+            return False
+        tunnel.live_streams += 1
+        return True
+
+    def live_ended(self, tunnel: Tunnel) -> None:
+        """It is over."""
+        tunnel.live_streams -= 1
+
+    def close_idle_of(self, tunnel: Tunnel) -> None:
+        """The tunnel drains: streams that only wait in a pool would hold it open."""
+        for session in self._sessions.of_device(self.device_id):
+            for upstream in session.idle.take_all():
+                if upstream.tunnel is tunnel or not session.idle.put(upstream, self.monotonic()):
+                    upstream.close_idle()
+
+    def all_gone(self) -> None:
+        """The last tunnel closed."""
+        for exchange in self._queue.take_all():
+            exchange.device_lost()
+
+
+class TunnelRegistry:
+    """All connected devices. ``report`` is told each connect and disconnect (presence)."""
+
+    def __init__(
+        self,
+        limits: DeviceLimits,
+        *,
+        sessions: SessionTable,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+        report: Callable[[Tunnel, str], None],
+    ) -> None:
+        self.limits = limits
+        self.sessions = sessions
+        self.metrics = metrics
+        self.monotonic = monotonic
+        self._report = report
+        self._devices: dict[str, DeviceTunnels] = {}
+
+    def __len__(self) -> int:
+        return sum(len(device.tunnels) for device in self._devices.values())
+
+    def find(self, device_id: str) -> DeviceTunnels | None:
+        """The device, when it is connected here."""
+        return self._devices.get(device_id)
+
+    def tunnels(self) -> list[Tunnel]:
+        """Every open tunnel."""
+        return [tunnel for device in self._devices.values() for tunnel in device.tunnels]
+
+    def add(self, tunnel: Tunnel, services: Iterable[ServiceOptions]) -> None:
+        """A handshake ended well. The newest instance of a device wins."""
+        self.keep_instance(tunnel.device_id, tunnel.instance)
+        device = self._devices.get(tunnel.device_id)
+        if device is None:
+            device = self._devices[tunnel.device_id] = DeviceTunnels(tunnel.device_id, self)
+        device.tunnels.append(tunnel)
+        device.services = {service.name: service for service in services}
+        for surplus in device.tunnels[:-MAX_TUNNELS]:
+            surplus.connection.close(CloseCode.NORMAL, "too many connections of one device")
+        self._report(tunnel, "connected")
+        device.serve_queue()
+
+    def remove(self, tunnel: Tunnel) -> None:
+        """It closed."""
+        device = self._devices.get(tunnel.device_id)
+        if device is None or tunnel not in device.tunnels:
+            return
+        device.tunnels.remove(tunnel)
+        if not device.tunnels:
+            del self._devices[tunnel.device_id]
+            device.all_gone()
+        self._report(tunnel, "disconnected")
+
+    def keep_instance(self, device_id: str, instance: bytes) -> None:
+        """Close the tunnels of every other instance of the device (section 4 of the protocol)."""
+        device = self._devices.get(device_id)
+        for tunnel in list(device.tunnels) if device is not None else ():
+            if tunnel.instance != instance:
+                _log.warning("device instance replaced", extra={"device": device_id})
+                tunnel.connection.close(CloseCode.REPLACED, "another instance of this device connected")
+                self.remove(tunnel)
+
+    def revoke(self, device_id: str) -> None:
+        """The device may connect no more."""
+        device = self._devices.get(device_id)
+        for tunnel in list(device.tunnels) if device is not None else ():
+            tunnel.connection.close(CloseCode.REVOKED, "the device was revoked")
+            self.remove(tunnel)
+
+    def session_ended(self, session: Session) -> None:
+        """No stream of the session is left open, and the device forgets its grant."""
+        for upstream in session.idle.take_all():
+            upstream.abandon(ResetCode.GRANT_ENDED)
+        device = self._devices.get(session.facts.device_id)
+        for tunnel in device.tunnels if device is not None else ():
+            tunnel.revoke(session.facts.grant_id)
+
+    def sweep(self, now: float) -> None:
+        """Called every fraction of a second: queues and idle streams have ends."""
+        for device in list(self._devices.values()):
+            device.sweep(now)
+        idle_before = now - self.limits.idle_stream_s
+        for session in self.sessions:
+            for upstream in session.idle.take_idle_since(idle_before) if len(session.idle) else ():
+                upstream.close_idle()
+
+    def presence_events(self, describe: Callable[[Tunnel, str], dict[str, Any]]) -> list[dict[str, Any]]:
+        """All tunnels as presence events, for a full report."""
+        return [describe(tunnel, "connected") for tunnel in self.tunnels()]
