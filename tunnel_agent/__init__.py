@@ -1,0 +1,3 @@
+"""The Linux device side of the tunnel: dials out, checks every grant itself, splices streams to allowed
+local services.
+"""

@@ -1,0 +1,277 @@
+"""Wiring of the agent, and what its tunnels share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any, Final
+
+from runtime.addresses import parse_address
+from runtime.clock import SYSTEM_CLOCK, Clock
+from runtime.logs import configure, get_logger
+from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
+from runtime.settings import SettingsError, load
+from runtime.tasks import TaskOwner
+from runtime.tunnel_link import Ticker
+from tunnel_agent.dialler import Dialler
+from tunnel_agent.errors import IdentityError
+from tunnel_agent.gateway_client import trust
+from tunnel_agent.identity import Identity, IdentityStore
+from tunnel_agent.policy.grants import Grant, GrantBook
+from tunnel_agent.policy.jws import TokenRefused
+from tunnel_agent.policy.key_list import may_replace, verify_key_list
+from tunnel_agent.policy.reconnect import first_urls
+from tunnel_agent.renewal import keep_renewed
+from tunnel_agent.settings import AgentSettings, LimitSettings, ServiceSettings
+from tunnel_agent.supervision import Supervisor
+from tunnel_agent.tunnel import AgentTunnel, Device
+from tunnel_agent.version import SOFTWARE
+from tunnel_protocol import CloseCode, Hello, Limits, Service
+
+_log = get_logger("tunnel_agent")
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0  # specification, section 3; counted from the link's opening
+CLOSE_TIMEOUT_S: Final = 1.0  # for tasks and links to end after the drain
+
+
+class Agent:
+    """Keeps the tunnels up; shares grants, keys and the identity between them."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        identity: Identity,
+        store: IdentityStore,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        on_crash: Callable[[], None],
+    ) -> None:
+        """Must be made while the event loop runs. `on_crash`: a task that must run for ever has failed."""
+        self.identity = identity
+        self.crashed = False
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._on_crash = on_crash
+        self._lasting = TaskOwner("agent", on_crash=self._task_crashed)
+        self._work = TaskOwner("agent work")  # each ends by itself
+        self._saving = asyncio.Lock()
+        # Those that are open, and those that drain.
+        self._tunnels: set[AgentTunnel] = set()
+        self._all_gone = asyncio.Event()
+        self._diallers: list[Dialler] = []
+        self._expiry: asyncio.TimerHandle | None = None
+        self._trust: tuple[str | None, SSLContext] | None = None
+        self.grants = GrantBook(
+            identity.device_id,
+            identity.key_list,
+            earliest=identity.certificate.not_valid_before_utc.timestamp(),
+        )
+        self._device = Device(
+            id=identity.device_id,
+            instance=secrets.token_bytes(16),
+            key=identity.key,
+            services={name: parse_address(s.address) for name, s in settings.services.items()},
+            limits=limits(settings.limits, settings.dial_timeout_s),
+            hello=Hello(software=SOFTWARE, services=services(settings.services)),
+            grants=self.grants,
+            clock=clock,
+            ticker=Ticker(),
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Agent {self._device.id} {len(self._tunnels)} tunnels, {len(self.grants)} grants>"
+
+    def run(self) -> None:
+        """Start dialling and renewing; returns at once."""
+        for url in first_urls(self.tunnel_urls(), self._settings.connections):
+            dialler = Dialler(
+                self,
+                url,
+                dial_timeout_s=self._settings.dial_timeout_s,
+                max_message=self._device.limits.max_message,
+                now=self._clock.monotonic,
+            )
+            self._diallers.append(dialler)
+            self._lasting.start(dialler.run(), f"dialler {len(self._diallers)}")
+        renewing = keep_renewed(lambda: self.identity, self._store, self._clock, self._renewed)
+        self._lasting.start(renewing, "renewal")
+
+    async def close(self, drain_s: float) -> None:
+        """Let streams finish for up to `drain_s` seconds, then end everything."""
+        await self._lasting.close(CLOSE_TIMEOUT_S)
+        for tunnel in list(self._tunnels):
+            tunnel.connection.drain(0, "the agent stops")
+        await self._wait_gone(drain_s)
+        for tunnel in list(self._tunnels):
+            tunnel.connection.close(CloseCode.NORMAL, "the agent stops")
+        await self._wait_gone(CLOSE_TIMEOUT_S)
+        await self._work.close(CLOSE_TIMEOUT_S)
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _task_crashed(self, name: str, error: BaseException) -> None:
+        self.crashed = True
+        self._on_crash()
+
+    async def _wait_gone(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while self._tunnels:
+                    self._all_gone.clear()
+                    await self._all_gone.wait()
+        except TimeoutError:
+            _log.info("streams were cut", extra={"tunnels": len(self._tunnels)})
+
+    # For diallers
+
+    def tunnel_urls(self) -> tuple[str, ...]:
+        return self._settings.server_urls or self.identity.tunnel_urls
+
+    def urls_in_use(self) -> frozenset[str]:
+        return frozenset(dialler.url for dialler in self._diallers)
+
+    def trust(self) -> SSLContext:
+        pem = self.identity.server_ca
+        if self._trust is None or self._trust[0] != pem:
+            self._trust = (pem, trust(pem))
+        return self._trust[1]
+
+    def make_tunnel(self, url: str, host: str) -> AgentTunnel:
+        tunnel = AgentTunnel(self._device, self, url, host)
+        self._tunnels.add(tunnel)
+        return tunnel
+
+    # For tunnels
+
+    def tunnel_ready(self, tunnel: AgentTunnel) -> None:
+        for dialler in self._diallers:
+            if dialler.tunnel is tunnel:
+                dialler.opened()
+
+    def tunnel_gone(self, tunnel: AgentTunnel) -> None:
+        self._tunnels.discard(tunnel)
+        if not self._tunnels:
+            self._all_gone.set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self._work.start(work, name)
+
+    def key_list_received(self, text: bytes) -> None:
+        if text == self.identity.key_list.text:
+            return
+        try:
+            offered = verify_key_list(text, self.identity.device_root)
+        except TokenRefused as refused:
+            _log.error("a server sent a forged key list", extra={"reason": str(refused)})
+            return
+        known = self.identity.key_list
+        if not may_replace(offered, known):
+            _log.warning(
+                "a server sent an old key list", extra={"sent": offered.number, "known": known.number}
+            )
+            return
+        self.identity = replace(self.identity, key_list=offered)
+        self._end_grants(self.grants.replace_keys(offered), "its key was withdrawn")
+        _log.info("key list taken", extra={"number": offered.number, "keys": len(offered.keys)})
+        self._work.start(self._save_key_list(), "save key list")
+
+    def grant_accepted(self, grant: Grant) -> None:
+        self._schedule_expiry()
+
+    def grant_revoked(self, grant_id: bytes) -> None:
+        self.grants.revoke(grant_id, self._clock.monotonic())
+        self._end_grants([grant_id], "it was revoked")
+
+    def _end_grants(self, grant_ids: list[bytes], why: str) -> None:
+        for grant_id in grant_ids:
+            cut = sum(tunnel.end_grant(grant_id) for tunnel in list(self._tunnels))
+            _log.info("grant ended", extra={"grant": grant_id.hex(), "reason": why, "streams_cut": cut})
+
+    def _schedule_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        at = self.grants.next_expiry()
+        if at is not None:
+            delay = max(0.0, at - self._clock.monotonic())
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        self._end_grants(self.grants.expire(self._clock.monotonic()), "its time is over")
+        self._schedule_expiry()
+
+    # The identity on disk
+
+    async def _save_key_list(self) -> None:
+        async with self._saving:
+            try:
+                await asyncio.to_thread(self._store.save_key_list, self.identity.key_list)
+            except OSError as error:  # in force all the same; after a restart the next HELLO brings it again
+                _log.error("key list not saved", extra={"reason": str(error)})
+
+    def _renewed(self, identity: Identity) -> None:
+        known = self.identity.key_list
+        if may_replace(identity.key_list, known):
+            self.identity = identity
+            self._end_grants(self.grants.replace_keys(identity.key_list), "its key was withdrawn")
+        else:  # a HELLO may have brought a newer one while the gateway was asked
+            self.identity = replace(identity, key_list=known)
+            self._work.start(self._save_key_list(), "save key list")
+
+
+def limits(settings: LimitSettings, dial_timeout_s: float) -> Limits:
+    """The machine's limits; its handshake clock runs from the start of dialling."""
+    return Limits(
+        max_frame=settings.max_frame,
+        max_message=settings.max_message,
+        stream_window=settings.stream_window,
+        connection_window=settings.connection_window,
+        max_streams=settings.max_streams,
+        keepalive_ms=settings.keepalive_ms,
+        stream_window_max=max(settings.stream_window, settings.stream_window_max),
+        window_budget=settings.window_budget,
+        handshake_timeout_s=dial_timeout_s + HANDSHAKE_TIMEOUT_S,
+    )
+
+
+def services(settings: dict[str, ServiceSettings]) -> tuple[Service, ...]:
+    """What HELLO says of the services: enough for the server to write Host, Origin and forwarding headers."""
+    return tuple(
+        Service(name, s.kind, s.host, s.forwarded_headers, upstream=s.address if s.kind == "web" else "")
+        for name, s in settings.items()
+    )
+
+
+async def run_agent(config: Path) -> int:
+    """The process: read, connect, serve until SIGTERM. SettingsError for a mistake of whoever wrote the
+    file.
+    """
+    settings = load(AgentSettings, config)
+    configure("tunnel_agent", settings.log_level)
+    store = IdentityStore(settings.state_dir)
+    try:
+        identity = store.load()
+    except IdentityError as error:
+        raise SettingsError(f"state_dir: {error} (file {config})") from error
+    if not (settings.server_urls or identity.tunnel_urls):
+        raise SettingsError(f"server_urls: empty, and enrolment gave none (file {config})")
+    shutdown, supervisor = Shutdown().install(), Supervisor()
+    agent = Agent(settings, identity, store, on_crash=shutdown.request)
+    agent.run()
+    watchdog = TaskOwner("supervision")
+    watchdog.start(supervisor.feed_watchdog(), "watchdog")
+    supervisor.tell(f"READY=1\nSTATUS={identity.device_id}")
+    _log.info("agent started", extra={"device": identity.device_id, "services": sorted(settings.services)})
+    await shutdown.requested.wait()
+    supervisor.tell("STOPPING=1")
+    await agent.close(settings.drain_timeout_s)
+    await watchdog.close(CLOSE_TIMEOUT_S)
+    supervisor.close()
+    _log.info("agent stopped")
+    return EXIT_CRASH if agent.crashed else EXIT_OK

@@ -1,0 +1,222 @@
+"""The state directory: who this device is and whom it trusts. Every file is replaced whole or not at all.
+
+device.key       P-256 private key, PEM, mode 0600
+device.crt       certificate of the gateway's CA, PEM
+device_ca.pem    that CA
+device_root.pem  the pinned key that signs key lists, SubjectPublicKeyInfo PEM; never changes
+server_ca.pem    CA of the tunnel servers, where it is not a public one
+gateway_ca.pem   CA of the gateway's HTTPS, where one was given at enrolment
+keylist.jws      the newest verified list of grant keys
+identity.toml    device_id, gateway_url, tunnel_urls; written last, so its presence means the rest is
+complete enrolment.json   an enrolment that still waits for approval, mode 0600; gone afterwards
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from tunnel_agent.device_key import DeviceKey
+from tunnel_agent.errors import IdentityError
+from tunnel_agent.policy.jws import TokenRefused
+from tunnel_agent.policy.key_list import KeyList, verify_key_list
+from tunnel_agent.urls import gateway_url_problem, tunnel_url_problem
+
+MAX_FILE_BYTES = 1 << 20  # any of these files is a few KiB
+_DEVICE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # specification, section 4
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What enrolment gave. `server_ca` and `gateway_ca` are PEM text; None means the system's roots."""
+
+    device_id: str
+    gateway_url: str
+    tunnel_urls: tuple[str, ...]
+    key: DeviceKey
+    certificate: x509.Certificate
+    device_ca: str
+    device_root: ec.EllipticCurvePublicKey
+    key_list: KeyList
+    server_ca: str | None
+    gateway_ca: str | None
+
+
+class IdentityStore:
+    """Reads and writes the state directory; all methods block on the file system."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __repr__(self) -> str:
+        return f"<IdentityStore {self.directory}>"
+
+    def is_enrolled(self) -> bool:
+        """True once `save` was complete."""
+        return (self.directory / "identity.toml").is_file()
+
+    def load(self) -> Identity:
+        """Read and check everything; raises IdentityError that names the file."""
+        if not self.is_enrolled():
+            raise IdentityError(f"{self.directory} holds no identity: run `towline agent enrol` first")
+        table = self._identity_table()
+        device_id = table.get("device_id")
+        urls = table.get("tunnel_urls")
+        gateway_url = table.get("gateway_url")
+        if not isinstance(device_id, str) or not _DEVICE_ID.fullmatch(device_id):
+            raise self._wrong("identity.toml", "device_id is not a device id")
+        if not isinstance(gateway_url, str) or gateway_url_problem(gateway_url):
+            raise self._wrong("identity.toml", "gateway_url is not an https address")
+        if not isinstance(urls, list) or not all(
+            isinstance(u, str) and not tunnel_url_problem(u) for u in urls
+        ):
+            raise self._wrong("identity.toml", "tunnel_urls is not a list of wss addresses")
+        key = DeviceKey.from_pem(self._read("device.key"))
+        certificate = self.parse_certificate(self._read("device.crt").decode("utf-8", "replace"), key)
+        root = parse_device_root(self._read("device_root.pem"))
+        try:
+            key_list = verify_key_list(self._read("keylist.jws"), root)
+        except TokenRefused as refused:
+            raise self._wrong("keylist.jws", str(refused)) from refused
+        return Identity(
+            device_id=device_id,
+            gateway_url=gateway_url,
+            tunnel_urls=tuple(urls),
+            key=key,
+            certificate=certificate,
+            device_ca=self._optional("device_ca.pem") or "",
+            device_root=root,
+            key_list=key_list,
+            server_ca=self._optional("server_ca.pem"),
+            gateway_ca=self._optional("gateway_ca.pem"),
+        )
+
+    def save(self, identity: Identity) -> None:
+        """Write all of it, identity.toml last."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._write("device.key", identity.key.to_pem())
+        root = identity.device_root.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self._write("device_root.pem", root)
+        self._write_or_remove("gateway_ca.pem", identity.gateway_ca)
+        self.save_renewed(identity)
+        self.remove_pending()
+
+    def save_renewed(self, identity: Identity) -> None:
+        """Write what a renewal may have changed; the pinned root and the key are never touched."""
+        self._write("device.crt", identity.certificate.public_bytes(Encoding.PEM))
+        self._write("device_ca.pem", identity.device_ca.encode())
+        self._write_or_remove("server_ca.pem", identity.server_ca)
+        self.save_key_list(identity.key_list)
+        lines = {
+            "device_id": identity.device_id,
+            "gateway_url": identity.gateway_url,
+            "tunnel_urls": list(identity.tunnel_urls),
+        }
+        # A JSON string or list of ASCII strings is a TOML one (TOML 1.0, basic strings), and all three
+        # are ASCII by check.
+        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+        self._write("identity.toml", text.encode("ascii"))
+
+    def save_key_list(self, key_list: KeyList) -> None:
+        """Replace the stored list; the caller verified it and its number."""
+        self._write("keylist.jws", key_list.text)
+
+    def device_key(self) -> DeviceKey:
+        """The stored key, or a new one that is on disk before anyone else hears of it."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (self.directory / "device.key").is_file():
+            return DeviceKey.from_pem(self._read("device.key"))
+        key = DeviceKey.generate()
+        self._write("device.key", key.to_pem())
+        return key
+
+    def parse_certificate(self, pem: str, key: DeviceKey) -> x509.Certificate:
+        """A certificate for `key`; raises IdentityError for anything else."""
+        try:
+            certificate = x509.load_pem_x509_certificate(pem.encode())
+            public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        except ValueError as error:
+            raise self._wrong("device.crt", "is not a certificate") from error
+        if public != key.public_der:
+            raise self._wrong("device.crt", "is for another key")
+        return certificate
+
+    def pending(self) -> dict[str, str]:
+        """The enrolment that waits for approval, or an empty dict."""
+        try:
+            value = json.loads(self._read("enrolment.json"))
+        except (IdentityError, ValueError):
+            # absent, or cut off by a crash before its first use: a new enrolment is the answer to both
+            return {}
+        return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
+
+    def save_pending(self, values: dict[str, str]) -> None:
+        """Remember an enrolment, so that an interrupted wait needs no second registration token."""
+        self._write("enrolment.json", json.dumps(values).encode())
+
+    def remove_pending(self) -> None:
+        """Forget it: decided."""
+        (self.directory / "enrolment.json").unlink(missing_ok=True)
+
+    def _identity_table(self) -> dict[str, object]:
+        try:
+            return tomllib.loads(self._read("identity.toml").decode("utf-8"))
+        except ValueError as error:
+            raise self._wrong("identity.toml", "is not TOML") from error
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with (self.directory / name).open("rb") as file:
+                return file.read(MAX_FILE_BYTES)
+        except OSError as error:
+            raise self._wrong(name, f"cannot be read: {error.strerror}") from error
+
+    def _optional(self, name: str) -> str | None:
+        return self._read(name).decode("utf-8", "replace") if (self.directory / name).is_file() else None
+
+    def _write(self, name: str, content: bytes) -> None:
+        final, partial = self.directory / name, self.directory / f".{name}.new"
+        partial.unlink(missing_ok=True)  # of a run that was killed; O_EXCL below keeps a planted link out
+        # Owner-only for all: nobody else has business here, and the key is among them.
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(final)
+        self._sync_directory()
+
+    def _write_or_remove(self, name: str, content: str | None) -> None:
+        if content is None:
+            (self.directory / name).unlink(missing_ok=True)
+        else:
+            self._write(name, content.encode())
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the rename itself must survive a power cut
+        finally:
+            os.close(descriptor)
+
+    def _wrong(self, name: str, problem: str) -> IdentityError:
+        return IdentityError(f"{self.directory / name} {problem}")
+
+
+def parse_device_root(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The pinned root; raises IdentityError unless it is a P-256 public key."""
+    try:
+        root = load_pem_public_key(pem)
+    except ValueError as error:
+        raise IdentityError("the device root is not a public key") from error
+    if not isinstance(root, ec.EllipticCurvePublicKey) or not isinstance(root.curve, ec.SECP256R1):
+        raise IdentityError("the device root is not a P-256 key")
+    return root
