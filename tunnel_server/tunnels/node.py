@@ -194,7 +194,7 @@ def describe(tunnel: Tunnel, state: str) -> dict[str, Any]:
         "instance": tunnel.instance.hex(),
         "connection": tunnel.number,
         "state": state,
-        "at": datetime.now(UTC).isoformat(),
+        "at": datetime.now(UTC).timestamp(),
         "software": hello.software,
         "services": [{"name": service.name, "kind": service.kind} for service in hello.services],
         "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 1),
