@@ -1,6 +1,7 @@
 """What the benchmarks measure with: CPU time of processes, memory, wrk, curl and a paced client.
 
-Sources: ``/proc/<pid>/task/*/schedstat`` (first field: nanoseconds on a CPU, all threads), ``/proc/<pid>/smaps_rollup``.
+Sources: ``/proc/<pid>/task/*/schedstat`` (first field: nanoseconds on a CPU, all threads) and
+``/proc/<pid>/smaps_rollup``.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def request_cost(target: Target, path: str, connections: int, seconds: int) -> R
 
 
 def bulk_mb_per_s(target: Target, path: str, *, upload: Path | None = None) -> float:
-    """MB/s (10⁶) of one transfer by curl; `upload` sends that file, otherwise the body of `path` is fetched."""
+    """MB/s (10⁶) of one transfer by curl; `upload` sends that file, else the body of `path` is fetched."""
     command = ["curl", "-s", "-S", "-f", "-o", "/dev/null"]
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]

@@ -1,4 +1,4 @@
-"""The peers that the benchmarks run beside the product: nginx as the upstream itself, and nginx as a plain proxy to it."""
+"""The peers beside the product: nginx as the upstream itself, and nginx as a plain proxy to it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,185 @@
+"""The product as a newcomer has it: `towline up --no-demo`, one enrolled agent, one open session."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.measure import Target
+from loadtests.peers import free_port
+from towline.data_folder import DataFolder
+from towline.gateway_client import Credentials, GatewayClient
+
+START_DEADLINE_S = 90.0  # the first start makes a database cluster
+STEP_DEADLINE_S = 20.0
+PORTS = 7  # that `towline up` takes from its --port on
+SESSION_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class TowlineStack:
+    """A running product: the session as a benchmark target, and what the memory figure needs."""
+
+    target: Target
+    gateway: GatewayClient
+    data: DataFolder
+    server_pid: int
+    agent_pid: int
+
+
+def wait_for(what: str, check: Callable[[], Any], deadline_s: float = STEP_DEADLINE_S) -> Any:
+    """Polls until `check` gives something true; RuntimeError that names `what` after the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        found = check()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise RuntimeError(f"{what}: not within {deadline_s:.0f} s")
+        time.sleep(0.05)
+
+
+def run_towline(*args: str) -> str:
+    """One `towline` command; its output, or RuntimeError with what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "towline", *args],
+        capture_output=True,
+        text=True,
+        timeout=STEP_DEADLINE_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"towline {args[0]}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+def pid_of(parent: int, module: str) -> int | None:
+    """The child of `parent` that runs `python -m module`; None while there is none."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if module.encode() in command:
+            return int(child)
+    return None
+
+
+def enrol_agent(root: Path, data: DataFolder, gateway_url: str, name: str, services: dict[str, int]) -> Path:
+    """Enrols a new device over the public API, as on a real one; returns its configuration file."""
+    folder = root / name
+    folder.mkdir()
+    config = folder / "agent.toml"
+    lines = ['state_dir = "state"']
+    for service, port in services.items():
+        lines += [f"[services.{service}]", f'address = "127.0.0.1:{port}"']
+    config.write_text("\n".join(lines) + "\n")
+    token = folder / "token"
+    token.write_text(run_towline("token", "--approve", "--name", name, "--data", str(data.root)) + "\n")
+    run_towline(
+        "agent", "enrol", gateway_url, "--token-file", str(token), "--config", str(config), "--name", name,
+        "--hardware-id", f"bench-{name}-{os.getpid()}",
+    )  # fmt: skip
+    return config
+
+
+@contextmanager
+def running(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process whose output goes to `log`; ended with SIGTERM, in the end with SIGKILL."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STEP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STEP_DEADLINE_S)
+
+
+def redeem(link: str) -> tuple[str, str]:
+    """Clicks a `click` link as a browser would: (Host header, Cookie header) of the open session."""
+    url = urllib.parse.urlsplit(link)
+    connection = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=STEP_DEADLINE_S)
+    connection.request(
+        "POST",
+        "/.towline/open",
+        body=urllib.parse.urlencode({"token": url.fragment}),
+        headers={
+            "Host": url.netloc,
+            "Origin": f"{url.scheme}://{url.netloc}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    answer = connection.getresponse()
+    answer.read()
+    cookie = re.match(r"[^;]+", answer.headers.get("Set-Cookie") or "")
+    if answer.status != http.HTTPStatus.SEE_OTHER or cookie is None:
+        raise RuntimeError(f"the link was refused: {answer.status} {answer.reason}")
+    connection.close()
+    return url.netloc, cookie[0]
+
+
+def open_session(data: DataFolder, device: str) -> tuple[str, int, str]:
+    """(Host header, port, Cookie header) of a new session to the device's web service."""
+    link = run_towline("link", device, "--data", str(data.root), "--duration", str(SESSION_S))
+    host, cookie = redeem(link)
+    return host, int(host.rsplit(":", 1)[1]), cookie
+
+
+def _base_port() -> int:
+    """A port with room for the ones after it."""
+    return min(free_port(), 65535 - PORTS)
+
+
+@contextmanager
+def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
+    """Starts everything, enrols one agent for the upstream, opens a session, and ends it all afterwards."""
+    data = DataFolder(root / "data")
+    up = [
+        sys.executable,
+        "-m",
+        "towline",
+        "up",
+        "--no-demo",
+        "--data",
+        str(data.root),
+        "--port",
+        str(_base_port()),
+    ]
+    log = root / "up.log"
+    with running(up, log) as launcher:
+
+        def ready() -> bool:
+            if launcher.poll() is not None:
+                raise RuntimeError(f"towline up ended:\n{log.read_text()}")
+            return "/welcome#" in log.read_text()
+
+        wait_for("towline up", ready, START_DEADLINE_S)
+        gateway = GatewayClient(Credentials.load(data.credentials))
+        config = enrol_agent(root, data, gateway.address, "bench", {"web": upstream_port})
+        with running(
+            [sys.executable, "-m", "towline", "agent", "--config", str(config)], root / "agent.log"
+        ) as agent:
+            wait_for("the device is online", lambda: gateway.device("bench")["online"])
+            host, port, cookie = open_session(data, "bench")
+            server_pid = wait_for(
+                "the tunnel server's process", lambda: pid_of(launcher.pid, "tunnel_server")
+            )
+            target = Target(
+                "towline", "127.0.0.1", port, (("Host", host), ("Cookie", cookie)),
+                {"server": (server_pid,), "agent": (agent.pid,)},
+            )  # fmt: skip
+            yield TowlineStack(target, gateway, data, server_pid, agent.pid)
