@@ -68,6 +68,7 @@ class Stack:
         self.address = ""
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._heard: queue.Queue[str | None] = queue.Queue()
 
     @property
@@ -85,7 +86,8 @@ class Stack:
         self._process = subprocess.Popen(
             self.command(*more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        threading.Thread(target=self._listen, args=(self._process, self._heard), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process, self._heard), daemon=True)
+        self._listener.start()
         ready = self.wait_line("Towline is ready after", START_TIMEOUT_S)
         self.address = self.wait_line("/welcome#", CALL_TIMEOUT_S).strip()
         return float(ready.split("after ")[1].split(" s")[0])
@@ -118,13 +120,15 @@ class Stack:
             assert wait_gone(pid, marker, STOP_TIMEOUT_S), name
 
     def close(self) -> None:
-        """Whatever state it is in."""
+        """End it, whatever state it is in."""
         if self._process is not None and self._process.poll() is None:
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(STOP_TIMEOUT_S)
+        if self._listener is not None:
+            self._listener.join(STOP_TIMEOUT_S)
 
     def pid(self, name: str) -> int:
         known = PidFile(self.data / "run" / f"{name}.pid").read()
@@ -153,9 +157,10 @@ class Stack:
 
     def _listen(self, process: subprocess.Popen[str], heard: queue.Queue[str | None]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.append(line)
-            heard.put(line)
+        with process.stdout:
+            for line in process.stdout:
+                self.lines.append(line)
+                heard.put(line)
         heard.put(None)
 
 

@@ -203,9 +203,9 @@ class Supervisor:
                 async with asyncio.timeout(timeout_s):
                     await process.wait()
             except TimeoutError:
+                self._tell(f"{one.program.name} did not end {timeout_s:.0f} s after {number.name}")
                 continue
             return
-        self._tell(f"{one.program.name} (process {process.pid}) does not end")
 
 
 async def _copy_output(process: asyncio.subprocess.Process, log: LogFile) -> None:
