@@ -181,8 +181,10 @@ class Stream:
 
     def send_room(self) -> int:
         """Bytes that both credits allow now, minus what is queued. After a 0, Writable tells of new room."""
+        if self.state is StreamState.OVER:
+            return 0
         room = self._room()
-        if room <= 0 and self.state is not StreamState.OVER:
+        if room <= 0:
             self._wants_writable = True
             self._connection.wait_for_room(self)
         return max(room, 0)

@@ -52,8 +52,8 @@ _PING: Final = int(WSMsgType.PING.value)
 _PONG: Final = int(WSMsgType.PONG.value)
 _CLOSE: Final = int(WSMsgType.CLOSE.value)
 _PAD_SIZE: Final = len(PAD)
-# Every idle tunnel pays for it; it grows by itself when messages do not fit. 4 KiB holds a request.
-_READ_BUFFER: Final = 4_096
+# picows' least. Every idle tunnel pays for it, and it grows by itself, once, when messages do not fit.
+_READ_BUFFER: Final = 2_048
 
 
 class PicowsLink(WSListener):
@@ -76,6 +76,8 @@ class PicowsLink(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        transport.request.headers.clear()  # picows would keep both sets for the link's whole life
+        transport.response.headers.clear()
         set_no_delay(transport.underlying_transport)
         self._call(self._owner.link_open, self)
 
