@@ -1,4 +1,4 @@
-"""The node's two neighbours for unit tests: a device that speaks the real protocol, and a gateway in memory."""
+"""The node's two neighbours in unit tests: a device that speaks the real protocol, a gateway in memory."""
 
 from __future__ import annotations
 
@@ -175,6 +175,7 @@ class Splice(asyncio.Protocol):
         self.device = device
         self.stream = stream
         self.transport: asyncio.Transport | None = None
+        self.target_finished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -187,6 +188,7 @@ class Splice(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
+        self.target_finished = True
         self.stream.finish()
         return True
 
@@ -209,7 +211,11 @@ class Splice(asyncio.Protocol):
         self.stream.consumed(len(data), self.device.now())
 
     def finished(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self.target_finished:
+            self.transport.close()
+        else:
             self.transport.write_eof()
 
     def reset(self, code: ResetCode) -> None:

@@ -9,7 +9,7 @@ from tunnel_server.errors import BadResponse
 from tunnel_server.policy.cookies import rewritten_set_cookie
 from tunnel_server.policy.names import HOP_BY_HOP, RuleCache, tokens, without_nominated
 
-_ABSOLUTE = re.compile(rb"(?:https?:)?//([^/?#@]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(rb"(?:https?:)?//([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 # Authority over the browser's state for an origin, or over a proxy in front, is not the device's to use:
 # our own session cookie lives on this origin, and nginx obeys X-Accel-Redirect.
