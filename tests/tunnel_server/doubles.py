@@ -176,6 +176,7 @@ class Splice(asyncio.Protocol):
         self.stream = stream
         self.transport: asyncio.Transport | None = None
         self.target_finished = False
+        self.stream_finished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -190,7 +191,7 @@ class Splice(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.target_finished = True
         self.stream.finish()
-        return True
+        return not self.stream_finished
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.device.splices.discard(self)
@@ -211,6 +212,7 @@ class Splice(asyncio.Protocol):
         self.stream.consumed(len(data), self.device.now())
 
     def finished(self) -> None:
+        self.stream_finished = True
         if self.transport is None or self.transport.is_closing():
             return
         if self.target_finished:

@@ -210,10 +210,7 @@ class UpstreamStream:
         self._peer_finished = True
         visitor, exchange = self.visitor, self.exchange
         if visitor is not None:
-            if visitor.transport.can_write_eof():
-                visitor.transport.write_eof()
-            else:
-                visitor.close_lingering()
+            visitor.finish_raw()
         elif exchange is None:
             self._idle_died()
         elif self._until_eof and not self._in_head:

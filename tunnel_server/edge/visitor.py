@@ -51,6 +51,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         "current",
         "deadline",
         "edge",
+        "finished_here",
+        "finished_there",
         "held",
         "last_request",
         "raw",
@@ -68,6 +70,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.waiting: deque[Exchange] = deque()
         self.raw: UpstreamStream | None = None  # set once the connection is a WebSocket's bytes
         self.held = b""  # bytes behind an upgrade request, until it is decided
+        self.finished_here = False  # the visitor's FIN came, raw alone
+        self.finished_there = False  # the device's FIN went out, raw alone
         self.deadline = 0.0
         self.closing = False  # nothing more is read as a request
         self.last_request = False  # the visitor said that no other one follows
@@ -133,10 +137,12 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self._feed(data)
 
     def eof_received(self) -> bool:
-        if self.raw is not None:
-            self.raw.finish_raw()
-            return not self.edge.settings.certificate  # TLS has no half-closed state here
-        return False
+        if self.raw is None or self.finished_there or not self.transport.can_write_eof():
+            return False  # TLS has no half-closed state here
+        self.raw.finish_raw()
+        self.finished_here = True
+        self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
+        return True
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -293,6 +299,16 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.close_lingering()
 
     # What exchanges ask for
+
+    def finish_raw(self) -> None:
+        """The device's FIN inside a WebSocket: the visitor may still say its last."""
+        if self.finished_here or not self.transport.can_write_eof():
+            self.closing = True
+            self.transport.close()
+        else:
+            self.finished_there = True
+            self.transport.write_eof()
+        self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
 
     def exchange_done(self, exchange: Exchange, *, keep: bool) -> None:
         """The answer is written; go on with the next request or end."""

@@ -1,0 +1,138 @@
+"""WebSockets: raw bytes only behind the device's valid 101."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+
+from tests.tunnel_server.conftest import LABEL, Limits, Stage
+from tests.tunnel_server.doubles import Script, Upstream, answering
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = (
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    f"Sec-WebSocket-Key: {KEY}",
+    "Sec-WebSocket-Version: 13",
+    f"Origin: http://{LABEL}.localhost",
+)
+ACCEPT = base64.b64encode(hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+
+
+def switching(accept: bytes = ACCEPT, early: bytes = b"") -> Script:
+    """Answers 101, then echoes in upper case until EOF, which it answers with its own."""
+
+    async def script(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.head(reader)
+        writer.write(
+            b"HTTP/1.1 101 Whatever\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n"
+            b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Accept: %b\r\n\r\n%b" % (accept, early)
+        )
+        while data := await reader.read(65_536):
+            writer.write(data.upper())
+        writer.write_eof()
+        upstream.reached.set()
+
+    return script
+
+
+async def test_bytes_are_spliced_both_ways_after_101(stage: Stage) -> None:
+    upstream = await stage.serve(switching(early=b"EARLY"))
+    visitor = await stage.visitor()
+    visitor.get("/ws?x=1", *UPGRADE)
+    head = await visitor.head()
+    assert head == (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Accept: %b\r\n\r\n" % ACCEPT
+    )
+    assert await visitor.exactly(5) == b"EARLY"
+    for size in (1, 1000, 500_000):
+        visitor.send(b"a" * size)
+        assert await visitor.exactly(size) == b"A" * size
+    assert bytes(upstream.received) == (
+        b"GET /ws?x=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Version: 13\r\nOrigin: http://127.0.0.1\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %b\r\n\r\n" % KEY.encode()
+    )
+    visitor.writer.write_eof()
+    async with asyncio.timeout(5):
+        await upstream.reached.wait()
+    assert await visitor.rest() == b""
+
+
+async def test_bytes_sent_before_the_answer_are_kept_for_the_device(stage: Stage) -> None:
+    await stage.serve(switching())
+    visitor = await stage.visitor()
+    visitor.get("/ws", *UPGRADE)
+    visitor.send(b"hasty")
+    await visitor.head()
+    assert await visitor.exactly(5) == b"HASTY"
+
+
+@pytest.mark.parametrize("accept", [b"", b"AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
+async def test_a_101_without_the_right_accept_is_no_switch(stage: Stage, accept: bytes) -> None:
+    await stage.serve(switching(accept, early=b"raw"))
+    visitor = await stage.visitor()
+    visitor.get("/ws", *UPGRADE)
+    head, _ = await visitor.response()
+    assert head.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"426 Upgrade Required", b"200 OK"])
+async def test_a_request_behind_a_refused_upgrade_is_parsed(stage: Stage, status: bytes) -> None:
+    answer = b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nno" % status
+    upstream = await stage.serve(answering(answer))
+    visitor = await stage.visitor()
+    visitor.get("/ws", *UPGRADE)
+    visitor.send(b"GET /admin HTTP/1.1\r\nHost: %b.localhost\r\n\r\n" % LABEL.encode())
+    head, body = await visitor.response()
+    assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 " + status, b"no")
+    head, _ = await visitor.response()
+    assert head.startswith(b"HTTP/1.1 403 ")  # it carried no cookie: it was seen as the request it is
+    assert b"/admin" not in upstream.received
+    visitor.get("/third")
+    assert (await visitor.response())[1] == b"no"
+
+
+async def test_any_other_upgrade_is_an_ordinary_request(stage: Stage) -> None:
+    upstream = await stage.serve(answering(OK))
+    visitor = await stage.visitor()
+    visitor.get("/a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    visitor.get("/b")
+    assert [(await visitor.response())[1] for _ in range(2)] == [b"hello", b"hello"]
+    assert b"h2c" not in upstream.received
+    assert b"pgrade" not in upstream.received
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", f"http://{'b' * 26}.localhost", "null", None])
+async def test_another_sites_page_opens_no_websocket(stage: Stage, origin: str | None) -> None:
+    upstream = await stage.serve(switching())
+    visitor = await stage.visitor()
+    headers = [line for line in UPGRADE if not line.startswith("Origin")]
+    visitor.get("/ws", *headers, *([f"Origin: {origin}"] if origin else []))
+    assert (await visitor.response())[0].startswith(b"HTTP/1.1 403 ")
+    assert not upstream.received
+
+
+async def test_websockets_leave_one_stream_for_pages(stage: Stage) -> None:
+    await stage.serve(switching(), limits=Limits(max_streams=3))
+    visitors = [await stage.visitor() for _ in range(3)]
+    for visitor in visitors[:2]:
+        visitor.get("/ws", *UPGRADE)
+        assert (await visitor.head()).startswith(b"HTTP/1.1 101 ")
+    visitors[2].get("/ws", *UPGRADE)
+    assert (await visitors[2].response())[0].startswith(b"HTTP/1.1 503 ")
+
+
+async def test_the_end_of_either_side_ends_the_other(stage: Stage) -> None:
+    await stage.serve(switching())
+    visitor = await stage.visitor()
+    visitor.get("/ws", *UPGRADE)
+    await visitor.head()
+    visitor.close()
+    await stage.until(lambda: not stage.devices[0].splices)
+    assert stage.node.devices.tunnels()[0].in_use == 0
+    assert stage.node.devices.tunnels()[0].live_streams == 0
