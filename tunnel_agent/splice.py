@@ -81,10 +81,9 @@ class Splice(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         room = self._stream.send_room()  # after a 0, writable() follows
-        if room >= READ_BYTES:
-            return _SHARED
         if room > 0:
-            return _SHARED[:room]
+            self._starved = False  # an earlier offer may have found nothing to read
+            return _SHARED[:room] if room < READ_BYTES else _SHARED
         self._starved = True
         return _LEAST
 

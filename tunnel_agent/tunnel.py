@@ -18,6 +18,7 @@ from tunnel_agent.policy.grants import ConnectionGrants, Grant, GrantBook, Refus
 from tunnel_agent.policy.reconnect import Ending
 from tunnel_agent.splice import Splice
 from tunnel_protocol import (
+    WEBSOCKET_STATUS_BASE,
     ChallengeReceived,
     CloseCode,
     ConnectionLost,
@@ -173,7 +174,9 @@ class AgentTunnel(TunnelDriver):
         device = self._device
         if event.server_name.casefold() != self._host.casefold():
             reason = f"the server calls itself {event.server_name!r}, dialled was {self._host!r}"
-            self.connection.refuse_peer(CloseCode.WRONG_SERVER_NAME, reason)
+            # No frame may precede AUTH, so the WebSocket's own status says why.
+            assert self.link is not None
+            self.link.close(WEBSOCKET_STATUS_BASE + CloseCode.WRONG_SERVER_NAME, reason)
             return
         transcript = auth_transcript(event.nonce, event.server_name, device.id, device.instance)
         self.connection.authenticate(
