@@ -94,13 +94,13 @@ class UpstreamStream:
         self._peer_finished = False
         self._live = False  # counted among the device's long-lived streams
         self._unconsumed = 0
-        self._unframed = 0
         self._body_bytes = 0
         self._reset_answer()
 
     def _reset_answer(self) -> None:
         self._in_head = True
         self._head_bytes = 0
+        self._unframed = 0
         self._complete = False
         self._interim = False
         self._informational = 0
