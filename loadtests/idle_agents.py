@@ -1,7 +1,8 @@
-"""Many devices in one process, each with one idle tunnel: the load of the memory figure.
+"""Many devices in one process, each with some idle tunnels: the load of the memory figure.
 
-Started by `loadtests.idle_tunnels`; reads `{"gateway": …, "tokens": […]}` from standard input, enrols one
-device a token, dials, prints `ready N`, and stays until standard input ends.
+Started by `loadtests.idle_tunnels`; reads `{"gateway": …, "tokens": […], "tunnels": N}` from standard input,
+enrols one device a token, dials N times for each, prints `ready N`, and stays until standard input ends.
+Devices are few since the gateway limits how many registration tokens a person makes at once.
 """
 
 from __future__ import annotations
@@ -47,19 +48,21 @@ def _call(method: str, url: str, body: dict[str, Any] | None, bearer: str | None
 class IdleDevice(TunnelDriver):
     """A device that authenticates and then does nothing."""
 
-    def __init__(self, ticker: Ticker, device: str, key: DeviceKey) -> None:
+    def __init__(self, ticker: Ticker, device: str, key: DeviceKey, instance: bytes) -> None:
         hello = Hello(software="bench", services=(Service("web"),))
         super().__init__(Side.DEVICE, Limits(keepalive_ms=KEEPALIVE_MS), ticker, hello)
         self._device = device
         self._key = key
+        self._instance = instance
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_event(self, event: Event) -> None:
         match event:
             case ChallengeReceived():
-                instance = token_bytes(16)
-                text = auth_transcript(event.nonce, event.server_name, self._device, instance)
-                self.connection.authenticate(self._device, instance, self._key.key_id, self._key.sign(text))
+                text = auth_transcript(event.nonce, event.server_name, self._device, self._instance)
+                self.connection.authenticate(
+                    self._device, self._instance, self._key.key_id, self._key.sign(text)
+                )
             case PeerReady():
                 self.ready.set_result(None)
             case ConnectionLost():
@@ -69,41 +72,47 @@ class IdleDevice(TunnelDriver):
                     print(f"lost {event.code} {event.reason}", flush=True)
 
 
-async def _one(gateway: str, token: str, number: int, ticker: Ticker, slots: asyncio.Semaphore) -> IdleDevice:
+async def _enrol(gateway: str, token: str, number: int) -> tuple[DeviceKey, dict[str, Any]]:
+    key = DeviceKey.generate()
+    body = {
+        "token": token,
+        "csr": key.signing_request(),
+        "name": f"idle {number}",
+        "hardware_id": f"idle-{number}-{token_bytes(4).hex()}",
+        "software": "bench",
+    }
+    made = await asyncio.to_thread(_call, "POST", f"{gateway}/v1/enrolments", body)
+    url = f"{gateway}/v1/enrolments/{made['enrolment_id']}"
+    return key, await asyncio.to_thread(_call, "GET", url, None, made["poll_secret"])
+
+
+async def _device(
+    gateway: str, token: str, number: int, tunnels: int, slots: asyncio.Semaphore
+) -> list[IdleDevice]:
     async with slots:
-        key = DeviceKey.generate()
-        body = {
-            "token": token,
-            "csr": key.signing_request(),
-            "name": f"idle {number}",
-            "hardware_id": f"idle-{number}-{token_bytes(4).hex()}",
-            "software": "bench",
-        }
-        made = await asyncio.to_thread(_call, "POST", f"{gateway}/v1/enrolments", body)
-        url = f"{gateway}/v1/enrolments/{made['enrolment_id']}"
-        identity = await asyncio.to_thread(_call, "GET", url, None, made["poll_secret"])
+        key, identity = await _enrol(gateway, token, number)
         context = ssl.create_default_context(cadata=identity["server_ca"])
-        device = IdleDevice(ticker, identity["device_id"], key)
-        await dial(
-            identity["tunnel_urls"][0],
-            device,
-            ssl=context,
-            max_message=Limits().max_message,
-            timeout_s=CALL_TIMEOUT_S,
-        )
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await device.ready
-        return device
+        instance, ticker, opened = token_bytes(16), Ticker(), []
+        for _ in range(tunnels):
+            device = IdleDevice(ticker, identity["device_id"], key, instance)
+            url, most = identity["tunnel_urls"][0], Limits().max_message
+            await dial(url, device, ssl=context, max_message=most, timeout_s=CALL_TIMEOUT_S)
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await device.ready
+            opened.append(device)
+        return opened
 
 
 async def main() -> None:
     order = json.loads(await asyncio.to_thread(sys.stdin.readline))
     slots = asyncio.Semaphore(DIALS_AT_ONCE)
-    ticker = Ticker()
     devices = await asyncio.gather(
-        *(_one(order["gateway"], token, n, ticker, slots) for n, token in enumerate(order["tokens"]))
+        *(
+            _device(order["gateway"], token, number, order["tunnels"], slots)
+            for number, token in enumerate(order["tokens"])
+        )
     )
-    print(f"ready {len(devices)}", flush=True)
+    print(f"ready {sum(len(opened) for opened in devices)}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 

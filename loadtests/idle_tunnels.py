@@ -14,13 +14,15 @@ from loadtests.stack import TowlineStack
 READY_DEADLINE_S = 180.0
 SETTLE_S = 3.0  # the handshakes' own buffers are given back
 FIRST_SHARE = 10  # a tenth of the tunnels first: pools and code pages are not charged to the tunnels
+TUNNELS_PER_DEVICE = 8  # of one instance
 
 
-def _agents(stack: TowlineStack, count: int) -> subprocess.Popen[str]:
+def _agents(stack: TowlineStack, devices: int) -> subprocess.Popen[str]:
     tokens = [
         stack.gateway.post("/v1/registration-tokens", {"name": f"idle {n}", "approve": True})["token"]
-        for n in range(count)
+        for n in range(devices)
     ]
+    count = devices * TUNNELS_PER_DEVICE
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtests.idle_agents"],
         stdin=subprocess.PIPE,
@@ -29,7 +31,8 @@ def _agents(stack: TowlineStack, count: int) -> subprocess.Popen[str]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps({"gateway": stack.gateway.address, "tokens": tokens}) + "\n")
+    order = {"gateway": stack.gateway.address, "tokens": tokens, "tunnels": TUNNELS_PER_DEVICE}
+    process.stdin.write(json.dumps(order) + "\n")
     process.stdin.flush()
     line = process.stdout.readline()
     if line != f"ready {count}\n":
@@ -45,11 +48,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 def idle_tunnel_memory(stack: TowlineStack, count: int) -> dict[str, Any]:
     """KiB of server RSS for each of `count` idle tunnels over TLS, beyond the first tenth of them."""
     agent_rss = rss_kib(stack.agent_pid)
-    first = _agents(stack, max(1, count // FIRST_SHARE))
+    devices = max(1, count // TUNNELS_PER_DEVICE)
+    count = devices * TUNNELS_PER_DEVICE
+    first = _agents(stack, max(1, devices // FIRST_SHARE))
     try:
         time.sleep(SETTLE_S)
         before = rss_kib(stack.server_pid)
-        rest = _agents(stack, count)
+        rest = _agents(stack, devices)
         try:
             time.sleep(SETTLE_S)
             after = rss_kib(stack.server_pid)

@@ -50,6 +50,7 @@ class Target:
     port: int
     headers: tuple[tuple[str, str], ...]
     pids: dict[str, tuple[int, ...]]
+    upload_headers: tuple[tuple[str, str], ...] = ()  # what an unsafe method needs beside them
 
     def url(self, path: str) -> str:
         return f"http://{self.host}:{self.port}{path}"
@@ -97,6 +98,8 @@ def bulk_mb_per_s(target: Target, path: str, *, upload: Path | None = None) -> f
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]
     if upload is not None:
+        for name, value in target.upload_headers:
+            command += ["-H", f"{name}: {value}"]
         command += ["-T", str(upload), "-H", "Expect:", "-w", "%{speed_upload}"]
     else:
         command += ["-w", "%{speed_download}"]

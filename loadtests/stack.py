@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.measure import Target
-from loadtests.peers import free_port
 from towline.data_folder import DataFolder
 from towline.gateway_client import Credentials, GatewayClient
 
@@ -139,9 +140,18 @@ def open_session(data: DataFolder, device: str) -> tuple[str, int, str]:
     return host, int(host.rsplit(":", 1)[1]), cookie
 
 
-def _base_port() -> int:
-    """A port with room for the ones after it."""
-    return min(free_port(), 65535 - PORTS)
+def base_port() -> int:
+    """The first of PORTS free ports in a row, below those that the kernel gives to outgoing connections."""
+    for _ in range(100):
+        base = random.randrange(10_000, 30_000, PORTS)
+        try:
+            for port in range(base, base + PORTS):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    raise RuntimeError(f"no {PORTS} free ports in a row")
 
 
 @contextmanager
@@ -157,7 +167,7 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
         "--data",
         str(data.root),
         "--port",
-        str(_base_port()),
+        str(base_port()),
     ]
     log = root / "up.log"
     with running(up, log) as launcher:
@@ -181,5 +191,6 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
             target = Target(
                 "towline", "127.0.0.1", port, (("Host", host), ("Cookie", cookie)),
                 {"server": (server_pid,), "agent": (agent.pid,)},
+                (("Origin", f"http://{host}"),),
             )  # fmt: skip
             yield TowlineStack(target, gateway, data, server_pid, agent.pid)
