@@ -430,25 +430,18 @@ class Connection:
         """A half of the stream's window was consumed: grows it when that was quick."""
         budget = self.budget
         if stream.parked:
-            budget.parked -= stream.parked  # what was promised beyond the window has been used up by now
-            stream.parked = 0
+            still = max(stream.receive_limit - stream.consumed_bytes - stream.window, 0)
+            budget.parked -= max(stream.parked - still, 0)
+            stream.parked = min(stream.parked, still)
         drained_in_s = now - stream.returned_at
-        maximum, rtt_s = self.limits.stream_window_max, self.liveness.rtt_s
-        window = grown_window(stream.window, maximum, drained_in_s, rtt_s, budget.spare)
-        if (
-            window == stream.window
-            and budget.spare < window < maximum
-            and now - budget.looked_at > PRESSURE_INTERVAL_S
-        ):
+        wanted = grown_window(stream.window, self.limits.stream_window_max, drained_in_s, self.liveness.rtt_s)
+        more = wanted - stream.window
+        if more > budget.spare and now - budget.looked_at > PRESSURE_INTERVAL_S:
             budget.looked_at = now
-            self._park_idle(
-                lambda other: (
-                    other.received == other.consumed_bytes and now - other.returned_at > IDLE_UNDER_PRESSURE_S
-                )
-            )
-            window = grown_window(stream.window, maximum, drained_in_s, rtt_s, budget.spare)
-        budget.used += window - stream.window
-        stream.window = window
+            self._park_idle(lambda other: other.is_idle(now, IDLE_UNDER_PRESSURE_S))
+        if more <= budget.spare:
+            budget.used += more
+            stream.window = wanted
 
     def _park_idle(self, idle: Callable[[Stream], bool]) -> None:
         """Gives the growth of idle streams back to the budget."""

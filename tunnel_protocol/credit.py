@@ -14,15 +14,14 @@ IDLE_UNDER_PRESSURE_S: Final = 0.25
 PRESSURE_INTERVAL_S: Final = 0.1
 
 
-def grown_window(window: int, maximum: int, drained_in_s: float, rtt_s: float | None, spare: int) -> int:
-    """The window after half of it drained in `drained_in_s`: doubled if that was quick and within `spare`.
+def grown_window(window: int, maximum: int, drained_in_s: float, rtt_s: float | None) -> int:
+    """The window that a stream deserves when half of it drained in `drained_in_s`: twice it if quick.
 
     Without a round trip measured yet nothing grows.
     """
-    if rtt_s is None or window >= maximum or drained_in_s > max(2 * rtt_s, QUICK_FLOOR_S):
+    if rtt_s is None or drained_in_s > max(2 * rtt_s, QUICK_FLOOR_S):
         return window
-    grown = min(2 * window, maximum)
-    return grown if grown - window <= spare else window
+    return min(2 * window, maximum)
 
 
 class WindowBudget:

@@ -278,6 +278,10 @@ class Stream:
 
     # For the connection and the scheduler
 
+    def is_idle(self, now: float, since_s: float) -> bool:
+        """Everything that came is consumed, and no credit was due for `since_s`."""
+        return self.received == self.consumed_bytes and now - self.returned_at > since_s
+
     def _next(self, call: Call) -> StreamState:
         try:
             return STREAM[self.state, call]

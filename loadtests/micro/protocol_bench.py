@@ -1,7 +1,7 @@
 """What the machine itself costs: µs for each request-like exchange, 1 KB up and 1 KB down, no I/O.
 
-Run: python -m loadtests.micro.protocol_bench [--json]. Figures are CPU time of this process, best of several runs,
-divided by two for one side. `batched` is 32 exchanges in each message, as with 32 requests in flight.
+Run: python -m loadtests.micro.protocol_bench [--json]. Figures are CPU time of this process, best of several
+runs, divided by two for one side. `batched` is 32 exchanges in each message, as with 32 requests in flight.
 """
 
 from __future__ import annotations

@@ -54,14 +54,18 @@ class End:
         return [event for event in self.heard if isinstance(event, kind)]
 
     def data(self, stream_id: int) -> bytes:
-        pieces = [bytes(e.data) for e in self.heard if isinstance(e, DataReceived) and e.stream.id == stream_id]
+        pieces = [
+            bytes(e.data) for e in self.heard if isinstance(e, DataReceived) and e.stream.id == stream_id
+        ]
         return b"".join(pieces)
 
 
 class Pair:
     """`server` and `device`; after open() the handshake is over and both have forgotten its events."""
 
-    def __init__(self, server: Limits | None = None, device: Limits | None = None, hello: Hello | None = None) -> None:
+    def __init__(
+        self, server: Limits | None = None, device: Limits | None = None, hello: Hello | None = None
+    ) -> None:
         self.now = 0.0
         self.server = End(Side.SERVER, server or Limits())
         self.device = End(Side.DEVICE, device or Limits(), hello)

@@ -1,4 +1,4 @@
-"""Any cutting of frames into messages gives the same events; garbage gives ConnectionLost and nothing worse."""
+"""Any cutting of frames into messages gives the same events; garbage gives ConnectionLost at worst."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tunnel_protocol.frames import HEADER, credit_frame, frame, open_frame, refu
 
 
 def open_device() -> Pair:
-    return Pair.open(device=Limits(max_frame=1000, stream_window=5000, connection_window=20_000, max_streams=3))
+    return Pair.open(
+        device=Limits(max_frame=1000, stream_window=5000, connection_window=20_000, max_streams=3)
+    )
 
 
 def digest(events: list[Event]) -> list[tuple[object, ...]]:
@@ -75,7 +77,7 @@ def accepting(end: End, message: bytes) -> list[Event]:
 @settings(max_examples=150, deadline=None)
 @given(frames=st.lists(FRAMES, max_size=12), cuts=st.lists(st.booleans(), min_size=12, max_size=12))
 def test_any_cutting_into_messages_gives_the_same_events(frames: list[bytes], cuts: list[bool]) -> None:
-    """An OPEN always ends its message here: accepting earlier or later moves data between early and direct."""
+    """An OPEN always ends its message here: accepting later moves data from direct to early."""
     one, other = open_device().device, open_device().device
     for piece in frames:
         accepting(one, piece)
