@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from runtime.process import run
 from towline import commands
 from towline.data_folder import DataFolder, default_data
 from towline.errors import TowlineError
@@ -17,12 +17,8 @@ EXIT_FAILED = 1
 DEFAULT_DURATION_S = 3600  # a session; the gateway's own ceiling applies
 DEFAULT_PORT = 8080
 
-# Commands that are the services' own: module, function, extra to install. They get everything after the name.
-_SERVICES = {
-    "agent": ("tunnel_agent.cli", "main", "agent"),
-    "gateway": ("gateway.__main__", "start", "server"),
-    "server": ("tunnel_server.cli", "main", "server"),
-}
+# Commands that are the services' own, with the extra that installs them. They get everything after the name.
+_SERVICES = {"agent": "agent", "gateway": "server", "server": "server"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in _SERVICES:
             return _run_service(arguments[0], arguments[1:])
         parsed = _parser().parse_args(arguments)
-        run: Callable[[argparse.Namespace], int] = parsed.run
-        return run(parsed)
+        command: Callable[[argparse.Namespace], int] = parsed.run
+        return command(parsed)
     except TowlineError as error:
         print(f"towline: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -45,15 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_service(name: str, argv: list[str]) -> int:
-    module_name, function, extra = _SERVICES[name]
+    """Imported only here: each needs packages that a machine with another part alone has not."""
     try:
-        module = importlib.import_module(module_name)
+        if name == "agent":
+            from tunnel_agent.cli import main as run_agent
+
+            return run_agent(argv)
+        if name == "gateway":
+            from gateway.__main__ import start as run_gateway
+
+            return run_gateway(argv)
+        from tunnel_server.app import main as run_server
+
+        return run("towline server", run_server, argv)
     except ModuleNotFoundError as error:
         raise TowlineError(
-            f"`towline {name}` needs the package {error.name}: pip install 'towline[{extra}]'"
+            f"`towline {name}` needs the package {error.name}: pip install 'towline[{_SERVICES[name]}]'"
         ) from None
-    code: int = getattr(module, function)(argv)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.metrics import gateway_metrics
+from gateway.settings import Settings as GatewaySettings
 from runtime.metrics import MetricDoc, Registry
-from runtime.settings import FieldDoc, describe
+from runtime.settings import FieldDoc, describe, from_table
+from tunnel_agent.settings import AgentSettings
+from tunnel_server.app import Node
+from tunnel_server.control.gateway import HttpGateway
+from tunnel_server.control.internal_http import InternalHttp
+from tunnel_server.settings import Settings as NodeSettings
 
-# Title, module and name of each settings dataclass, in reading order.
-SETTINGS = (
-    ("gateway", "gateway.settings", "Settings"),
-    ("tunnel_server", "tunnel_server.settings", "Settings"),
-    ("tunnel_agent", "tunnel_agent.settings", "AgentSettings"),
-)
-# Title, module and name of what registers a service's metrics: called with a Registry.
-METRICS = (
-    ("gateway", "gateway.metrics", "gateway_metrics"),
-    ("tunnel_server", "tunnel_server.metrics", "Metrics"),
-)
+# In reading order.
+SETTINGS = (("gateway", GatewaySettings), ("tunnel_server", NodeSettings), ("tunnel_agent", AgentSettings))
 
 _HEAD = "<!-- Written by `make docs`; change the code, not this file. -->\n"
 
@@ -32,8 +30,7 @@ def settings_document() -> str:
         "Each service reads one TOML file (`--config FILE`). Relative paths start at the file's folder. An\n"
         "unknown, missing or wrong setting is named on one line, and the service exits with code 2.\n"
     )
-    for title, module, name in SETTINGS:
-        cls = getattr(importlib.import_module(module), name)
+    for title, cls in SETTINGS:
         rows = [_settings_row(field) for field in describe(cls)]
         parts.append(
             f"\n## {title}\n\n| setting | type | default | what it is |\n|---|---|---|---|\n" + "".join(rows)
@@ -41,14 +38,45 @@ def settings_document() -> str:
     return "".join(parts)
 
 
+def gateway_registry() -> Registry:
+    """The gateway's metrics."""
+    registry = Registry()
+    gateway_metrics(registry)
+    return registry
+
+
+def node_registry() -> Registry:
+    """A tunnel server node's metrics, from a node that is wired as it runs and never started."""
+    table = {
+        "node": "documents",
+        "ops_listen": "127.0.0.1:0",
+        "visitors": {"listen": "127.0.0.1:0", "domain": "localhost"},
+        "tunnels": {"listen": "127.0.0.1:0", "server_names": ["localhost"]},
+        "gateway": {
+            "internal_url": "http://localhost",
+            "public_url": "http://localhost",
+            "ca": "ca",
+            "certificate": "crt",
+            "key": "key",
+        },
+    }
+    settings = from_table(NodeSettings, table, source=Path("documents.toml"))
+
+    async def wired() -> Registry:
+        return Node(settings, HttpGateway(InternalHttp(settings.gateway))).registry
+
+    return asyncio.run(wired())
+
+
+METRICS = (("gateway", gateway_registry), ("tunnel_server", node_registry))
+
+
 def metrics_document() -> str:
     """Every metric of every service."""
     parts = [f"# Metrics\n\n{_HEAD}"]
     parts.append("Each service answers `/metrics` on its `ops_listen` address, in Prometheus' text format.\n")
-    for title, module, name in METRICS:
-        registry = Registry()
-        getattr(importlib.import_module(module), name)(registry)
-        rows = [_metrics_row(metric) for metric in registry.describe()]
+    for title, registry in METRICS:
+        rows = [_metrics_row(metric) for metric in registry().describe()]
         parts.append(
             f"\n## {title}\n\n| metric | kind | labels | what it counts |\n|---|---|---|---|\n"
             + "".join(rows)

@@ -129,6 +129,8 @@ class Stack:
                 self._process.wait(STOP_TIMEOUT_S)
         if self._listener is not None:
             self._listener.join(STOP_TIMEOUT_S)
+        stuck = [line for line in self.lines if "did not end" in line]
+        assert not stuck, f"{stuck}\n{self.log_ends()}"
 
     def pid(self, name: str) -> int:
         known = PidFile(self.data / "run" / f"{name}.pid").read()
