@@ -171,8 +171,8 @@ class DeviceLimits:
         check=between(0.05, 600),
     )
     idle_streams: int = setting(
-        "Idle pooled streams of one session; a browser opens six connections.",
-        default=8,
+        "Idle pooled streams of one session: as many as a proxy in front keeps requests in flight.",
+        default=32,
         check=between(0, 256),
     )
     queue_s: float = setting(

@@ -39,6 +39,33 @@ async def test_a_get_reaches_the_device_and_its_answer_the_visitor(stage: Stage)
     )
 
 
+async def test_heads_that_come_apart_from_their_bodies_are_no_empty_framing(stage: Stage) -> None:
+    filler = b"X-Fill: " + b"a" * 3_000 + b"\r\n"
+    size = 5
+
+    async def script(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await upstream.head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (filler * 8, size))
+            upstream.reached.set()
+            body = await upstream.body(reader, size)
+            writer.write(body)
+
+    upstream = await stage.serve(script)
+    visitor = await stage.visitor()
+    for _ in range(10):
+        upstream.reached.clear()
+        visitor.get(
+            "/", *[f"X-Fill-{n}: " + "a" * 3_000 for n in range(8)], f"Content-Length: {size}", method="PUT"
+        )
+        async with asyncio.timeout(5):
+            await upstream.reached.wait()
+        assert b"Connection: close" in await visitor.head()
+        visitor.send(b"hello")
+        assert await visitor.exactly(size) == b"hello"
+        visitor = await stage.visitor(visitor.cookie)
+
+
 async def test_one_stream_serves_requests_one_after_another(stage: Stage) -> None:
     upstream = await stage.serve(answering(OK))
     visitor = await stage.visitor()

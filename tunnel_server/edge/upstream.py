@@ -295,6 +295,7 @@ class UpstreamStream:
             return
         parser = self._parser
         self._in_head = False
+        self._body_bytes = 1  # this read carried something
         status = parser.get_status_code()
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):

@@ -232,6 +232,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         head = self._head
         self._in_head = False
+        self._body_bytes = 1  # this read carried something
         parser = self._parser
         version = parser.get_http_version()
         if version != "1.1":
