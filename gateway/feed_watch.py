@@ -7,7 +7,6 @@ The numbers in the table are the truth. LISTEN/NOTIFY only makes the next look c
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,8 +23,6 @@ from runtime.metrics import Gauge
 HEARTBEAT_S = 1.0  # nodes judge the feed dead after 5 s: four may be lost
 # Not ready when the last good look is older: one may be slow, three are an outage.
 STALE_AFTER_S = 3.0
-# Entries kept in memory for readers that are up to date; others read the table.
-RECENT_MAX = 4096
 
 log = get_logger("gateway.feed")
 
@@ -39,14 +36,14 @@ class FeedWatch:
         self._head_gauge = head_gauge
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_MAX)
         self._closed = False
         self.head = 0
         """The last number seen; heartbeats carry it."""
         self._looks = 0
         self._restores = 0
         """How often the numbers went back: every reader must then start over."""
-        self._away = False
+        self._away = True
+        """Whether the last look failed; said once an outage, not once a second."""
         self._last_look: float | None = None
         """Monotonic seconds of the last look that Postgres answered; None: none yet."""
 
@@ -69,6 +66,10 @@ class FeedWatch:
         finally:
             if listener is not None:
                 listener.terminate()
+
+    def look_now(self) -> None:
+        """Do not wait for the next second."""
+        self._wake.set()
 
     async def close(self) -> None:
         """End every reader (the process stops)."""
@@ -101,12 +102,7 @@ class FeedWatch:
             await self._wait_look(looks)
 
     async def _batch(self, position: int) -> list[dict[str, Any]] | None:
-        """What came after `position`, from memory when it reaches that far back, else from the table.
-
-        None when Postgres does not answer, empty when all of it was pruned.
-        """
-        if self._recent and self._recent[0]["n"] <= position + 1:
-            return [entry for entry in self._recent if entry["n"] > position]
+        """What came after `position`; None when Postgres does not answer, empty when all of it was pruned."""
         try:
             async with self._database.transaction() as tx:
                 return await feed.entries_after(tx, position)
@@ -121,24 +117,15 @@ class FeedWatch:
         try:
             async with self._database.transaction() as tx:
                 head = await feed.head(tx)
-                if self._last_look is None or head.n < self.head:
-                    # The first look; or the database was restored from an older copy.
-                    self._restores += self._last_look is not None
-                    self._recent.clear()
-                    self.head = head.n
-                batch = await feed.entries_after(tx, self.head)
         except StoreUnavailableError as error:
             self._note_away(str(error))
             return
         if self._away:
             self._away = False
-            log.info("revocation feed can be read again")
+            log.info("revocation feed is read", extra={"head": head.n})
         async with self._changed:
-            if batch:
-                self._recent.extend(batch)
-                self.head = batch[-1]["n"]
-                if self.head < head.n:
-                    self._wake.set()  # more than one batch waits
+            self._restores += head.n < self.head  # the database was restored from an older copy
+            self.head = head.n
             self._head_gauge.set(self.head)
             self._looks += 1
             self._last_look = self._clock.monotonic()
@@ -153,17 +140,20 @@ class FeedWatch:
     async def _listening(self, listener: asyncpg.Connection[Row] | None) -> asyncpg.Connection[Row] | None:
         if listener is not None and not listener.is_closed():
             return listener
+        fresh: asyncpg.Connection[Row] | None = None
         try:
-            listener = await self._database.connect()
+            fresh = await self._database.connect()
             async with translated():
-                await listener.add_listener(REVOCATION_CHANNEL, self._notified)
+                await fresh.add_listener(REVOCATION_CHANNEL, self._notified)
         except StoreUnavailableError as error:
             self._note_away(str(error))
+            if fresh is not None:
+                fresh.terminate()
             return None
-        return listener
+        return fresh
 
     def _note_away(self, reason: str) -> None:
-        if not self._away:  # once an outage, not once a second
+        if not self._away:
             self._away = True
             log.warning("revocation feed cannot be read", extra={"reason": reason})
 

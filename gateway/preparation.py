@@ -27,6 +27,7 @@ async def prepare(parts: GatewayParts, admin_password: str | None) -> None:
         try:
             await _migrate(parts, migrations)
             parts.database.prepared = True
+            parts.feed.look_now()
             await _put_administrator(parts, admin_password)
             return
         except StoreUnavailableError as error:

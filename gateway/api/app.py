@@ -20,19 +20,21 @@ from gateway.parts import GatewayParts
 # The largest body is an enrolment with its certificate request, about 6 KB.
 PUBLIC_BODY_MAX = 64 * 1024
 
+ROUTERS = (
+    login.router,
+    enrolments.router,
+    devices.router,
+    sessions.router,
+    links.router,
+    wellknown.router,
+    pages.router,
+)
+
 
 def public_app(parts: GatewayParts) -> ASGIApp:
     """Everything that browsers, programs and devices may ask."""
     app = new_app(parts, "Towline gateway")
-    for router in (
-        login.router,
-        enrolments.router,
-        devices.router,
-        sessions.router,
-        links.router,
-        wellknown.router,
-        pages.router,
-    ):
+    for router in ROUTERS:
         app.include_router(router)
     return Edge(
         app,
@@ -76,6 +78,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     codes = {
         HTTPStatus.NOT_FOUND: ("not_found", "There is nothing here."),
         HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not take that method."),
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("too_large", "The request's body is too large."),
     }
     code, detail = codes.get(status, ("bad_request", status.phrase))
     return answer(request, Problem(status, code, detail))

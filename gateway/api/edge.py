@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Problem, StoreUnavailableError
@@ -40,8 +41,11 @@ _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-class BodyTooLargeError(Exception):
-    """The body passed the listener's limit while it was read."""
+class BodyTooLargeError(HTTPException):
+    """The body passed the listener's limit while it was read. (The framework lets its own kind pass.)"""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 class Edge:
@@ -138,8 +142,6 @@ def to_problem(error: Exception) -> Problem:
             "The gateway's database does not answer. Try again in a moment.",
             retry_after_s=STORE_RETRY_AFTER_S,
         )
-    if isinstance(error, BodyTooLargeError):
-        return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request's body is too large.")
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The gateway failed; its log says why.")
 
 

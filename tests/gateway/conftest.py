@@ -21,7 +21,7 @@ from tests.gateway.world import World, settings_for
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     server = PostgresServer(tmp_path_factory.mktemp("pg"))
-    server.start()
+    asyncio.run(server.start())
     yield server
     server.stop()
 

@@ -27,19 +27,20 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._counter = 0
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Call it in the main thread: the kernel ends the server together with the thread that began it."""
         self._embedded.prepare()
         program = self._embedded.program()
         # Durability costs seconds here and proves nothing: no test pulls the plug of the machine.
         argv = [*program.argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=100"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 (it must begin in this very thread)
                 launch_argv(argv, death_signal=signal.SIGINT, jail=program.jail),
                 env=dict(program.environment or {}),
                 stdout=log,
                 stderr=log,
             )
-        asyncio.run(self._wait_ready())
+        await self._wait_ready()
 
     def kill(self) -> None:
         """As a crash does: every backend is gone at once."""

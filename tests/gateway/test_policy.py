@@ -1,0 +1,253 @@
+"""The pure decisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy import durations, links, presence
+from gateway.policy.access import Action, Actor, Resource, may
+from gateway.policy.feed import must_reset
+from gateway.policy.names import clean_name
+
+NOW = 1_000_000.0
+ME = Actor(uuid4(), "me", uuid4())
+MINE, THEIRS, NOBODYS = Resource(ME.user_id), Resource(uuid4()), Resource(None)
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_access_is_denied_by_default(action: Action) -> None:
+    assert not may(None, action)
+    assert not may(None, action, MINE)
+    assert not may(ME, action, THEIRS)
+    assert not may(ME, action, NOBODYS)
+    assert may(ME, action, MINE)
+
+
+def test_things_need_a_thing() -> None:
+    allowed = {action for action in Action if may(ME, action)}
+    assert allowed == {Action.TOKEN_CREATE, Action.DEVICE_LIST, Action.SESSION_LIST}
+
+
+def test_durations() -> None:
+    assert durations.session_expiry(3600, 3600, 10.9) == 3610
+    for wrong in (-1, 0, 4, 3601, 10**12):
+        with pytest.raises(durations.DurationError):
+            durations.session_expiry(wrong, 3600, 0)
+    assert durations.link_expiry(60, 30, 0) == 30
+    assert durations.link_expiry(60, 3600, 0.5) == 60
+
+
+FRESH = links.LinkFacts(
+    binding="click",
+    burnt=False,
+    expires_at=NOW + 60,
+    code_expires_at=None,
+    session_ended=False,
+    session_expires_at=NOW + 3600,
+)
+CODED = replace(FRESH, binding="browser", code_expires_at=NOW + 10)
+
+
+@pytest.mark.parametrize(
+    ("facts", "presented", "now", "refusal"),
+    [
+        (FRESH, "token", NOW, None),
+        (FRESH, "token", NOW + 60, links.LinkRefusal.EXPIRED),
+        (replace(FRESH, burnt=True), "token", NOW, links.LinkRefusal.USED),
+        (replace(FRESH, burnt=True), "token", NOW + 90, links.LinkRefusal.USED),
+        (replace(FRESH, session_ended=True), "token", NOW, links.LinkRefusal.ENDED),
+        (replace(FRESH, session_expires_at=NOW), "token", NOW, links.LinkRefusal.ENDED),
+        (FRESH, "code", NOW, links.LinkRefusal.BAD),
+        (CODED, "token", NOW, links.LinkRefusal.BINDING),
+        (replace(CODED, burnt=True), "token", NOW, links.LinkRefusal.BINDING),
+        (CODED, "code", NOW, None),
+        (CODED, "code", NOW + 10, links.LinkRefusal.EXPIRED),
+        (replace(CODED, code_expires_at=None), "code", NOW, links.LinkRefusal.EXPIRED),
+        (replace(CODED, burnt=True), "code", NOW, links.LinkRefusal.USED),
+        # A code that was issued in the link's last second still has its ten seconds.
+        (replace(CODED, expires_at=NOW + 1), "code", NOW + 5, None),
+    ],
+)
+def test_redeeming(
+    facts: links.LinkFacts, presented: links.Presented, now: float, refusal: links.LinkRefusal | None
+) -> None:
+    assert links.refuse_redeem(facts, presented, now) is refusal
+
+
+def test_codes_are_for_the_browser_binding_alone() -> None:
+    assert links.refuse_code(CODED, NOW) is None
+    assert links.refuse_code(FRESH, NOW) is links.LinkRefusal.BINDING
+    assert links.refuse_code(CODED, NOW + 60) is links.LinkRefusal.EXPIRED
+
+
+def test_names() -> None:
+    assert clean_name("  Pumpe Süd <b>  ") == "Pumpe Süd <b>"
+    for wrong in ("", "   ", "a" * 65, "a\nb", "a\x00", "evil\u202etxt.exe", "zero\u200bwidth", "\ud800"):
+        with pytest.raises(ValueError, match="must"):
+            clean_name(wrong)
+
+
+@pytest.mark.parametrize(
+    ("after", "pruned", "head", "reset"),
+    [
+        (0, 0, 0, False),
+        (0, 0, 9, False),
+        (5, 5, 9, False),
+        (4, 5, 9, True),
+        (9, 5, 9, False),
+        (10, 5, 9, True),
+    ],
+)
+def test_where_a_feed_may_go_on(after: int, pruned: int, head: int, reset: bool) -> None:
+    assert must_reset(after, pruned, head) is reset
+
+
+A, B = b"A" * 16, b"B" * 16
+
+
+def device(**changes: object) -> presence.DevicePresence:
+    values: dict[str, object] = {
+        "device_id": "d",
+        "instance": None,
+        "instance_at": 0.0,
+        "since": None,
+        "tunnels": {},
+        "recent_replacements": 0,
+    }
+    return presence.DevicePresence(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def report(instance: bytes = A, state: str = "connected", **changes: object) -> presence.Report:
+    values: dict[str, object] = {
+        "device_id": "d",
+        "instance": instance,
+        "connection": 1,
+        "state": state,
+        "at": NOW,
+    }
+    return presence.Report(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def fold(
+    known: presence.DevicePresence,
+    *reports: presence.Report,
+    node: str = "n1",
+    full: bool = False,
+    now: float = NOW,
+) -> presence.PresenceChanges:
+    return presence.apply_reports(node, {"d": known}, reports, full=full, now=now)
+
+
+def test_connections_of_one_instance_coexist() -> None:
+    known = device()
+    first = fold(known, report(connection=1))
+    second = fold(known, report(connection=2), node="n2")
+    assert len(known.tunnels) == 2
+    assert not first.replaced
+    assert not second.replaced
+    assert known.since == NOW
+
+
+def test_a_new_instance_replaces_the_old_on_every_node() -> None:
+    known = device()
+    fold(known, report(A), now=NOW)
+    changes = fold(known, report(B, at=NOW + 5), node="n2", now=NOW + 5)
+    assert changes.replaced == {"d": B}
+    assert {key.instance for key in known.tunnels} == {B}
+    assert {key.node for key in changes.closed} == {"n1"}
+
+
+def test_an_older_instance_that_is_reported_late_does_not_win() -> None:
+    known = device()
+    fold(known, report(B, at=NOW + 5), now=NOW + 6)
+    changes = fold(known, report(A, at=NOW), node="n2", now=NOW + 6)
+    assert changes.replaced == {"d": B}
+    assert known.instance == B
+    assert not changes.opened
+
+
+def test_a_restart_without_overlap_replaces_nobody() -> None:
+    known = device()
+    fold(known, report(A))
+    fold(known, report(A, "disconnected", error="keepalive_timeout"), now=NOW + 1)
+    assert known.last_error == "keepalive_timeout"
+    changes = fold(known, report(B, at=NOW + 2), now=NOW + 2)
+    assert not changes.replaced
+    assert known.instance == B
+
+
+def test_a_node_with_a_wrong_clock_cannot_keep_a_device_out() -> None:
+    known = device()
+    fold(known, report(A, at=NOW + 1e6), now=NOW)
+    changes = fold(known, report(B, at=NOW - 1e6), node="n2", now=NOW + 30)
+    assert changes.replaced == {"d": B}
+
+
+def test_a_full_report_drops_what_it_does_not_name() -> None:
+    known = device()
+    fold(known, report(connection=1), report(connection=2))
+    fold(known, report(connection=3), node="n2")
+    changes = fold(known, report(connection=2), full=True)
+    assert {key.connection for key in known.tunnels} == {2, 3}
+    assert {key.connection for key in changes.closed} == {1}
+    fold(known, full=True, node="n2")
+    fold(known, full=True, now=NOW + 9)
+    assert not known.tunnels
+    assert known.since == NOW + 9
+
+
+def test_two_machines_with_one_key_raise_the_alarm() -> None:
+    known = device()
+    alarms = []
+    for step in range(6):
+        at = NOW + step
+        changes = fold(known, report((A, B)[step % 2], at=at), now=at)
+        alarms.append("d" in changes.flapping)
+    assert alarms == [False, False, False, False, True, True]
+
+
+def test_unknown_devices_are_ignored() -> None:
+    changes = presence.apply_reports("n1", {}, [report()], full=False, now=NOW)
+    assert changes == presence.PresenceChanges()
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(["n1", "n2"]),
+        st.sampled_from([A, B]),
+        st.integers(1, 2),
+        st.sampled_from(["connected", "disconnected"]),
+        st.floats(0, 20),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@given(events)
+def test_never_two_instances_and_the_changes_say_it_all(
+    steps: list[tuple[str, bytes, int, str, float, bool]],
+) -> None:
+    known = device()
+    stored: dict[presence.TunnelKey, presence.Tunnel] = {}
+    for number, (node, instance, connection, state, age, full) in enumerate(steps):
+        now = NOW + number
+        changes = fold(
+            known,
+            report(instance, state, connection=connection, at=now - age),
+            node=node,
+            full=full,
+            now=now,
+        )
+        for key in changes.closed:
+            stored.pop(key, None)
+        stored.update(changes.opened)
+        assert len({key.instance for key in known.tunnels}) <= 1
+        assert stored.keys() == known.tunnels.keys()
+        if known.tunnels:
+            assert {key.instance for key in known.tunnels} == {known.instance}
