@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLContext
@@ -49,14 +49,18 @@ class Agent:
         *,
         clock: Clock = SYSTEM_CLOCK,
         on_crash: Callable[[], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Must be made while the event loop runs. `on_crash`: a task that must run for ever has failed."""
+        """Must be made while the event loop runs. `on_crash`: a task that must run for ever has failed.
+        `sleep`: between two dials.
+        """
         self.identity = identity
         self.crashed = False
         self._settings = settings
         self._store = store
         self._clock = clock
         self._on_crash = on_crash
+        self._sleep = sleep
         self._lasting = TaskOwner("agent", on_crash=self._task_crashed)
         self._work = TaskOwner("agent work")  # each ends by itself
         self._saving = asyncio.Lock()
@@ -96,6 +100,7 @@ class Agent:
                 dial_timeout_s=self._settings.dial_timeout_s,
                 max_message=self._device.limits.max_message,
                 now=self._clock.monotonic,
+                sleep=self._sleep,
             )
             self._diallers.append(dialler)
             self._lasting.start(dialler.run(), f"dialler {len(self._diallers)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from ssl import SSLContext
@@ -51,7 +50,7 @@ class Dialler:
         dial_timeout_s: float,
         max_message: int,
         now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.url = url

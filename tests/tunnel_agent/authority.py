@@ -91,8 +91,13 @@ class Authority:
 
     def certificate(self, key: DeviceKey, start: float = -86400, end: float = 86400) -> str:
         """A PEM certificate for the device's key; start and end in seconds from now."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
         request = x509.load_pem_x509_csr(key.signing_request().encode())
+        return self.certificate_for(request, start, end)
+
+    def certificate_for(
+        self, request: x509.CertificateSigningRequest, start: float = -86400, end: float = 86400
+    ) -> str:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
         builder = x509.CertificateBuilder(name, name, request.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(datetime.fromtimestamp(self.now + start, UTC))
         builder = builder.not_valid_after(datetime.fromtimestamp(self.now + end, UTC))

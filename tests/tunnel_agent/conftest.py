@@ -53,6 +53,19 @@ class LocalService(Changing):
         self._server.close()
 
 
+class Naps(Changing):
+    """What diallers want to sleep between two dials; they get a hundredth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.changed()
+        await asyncio.sleep(seconds / 100)
+
+
 class Bench:
     """Everything of one test."""
 
@@ -62,6 +75,7 @@ class Bench:
         self.store = IdentityStore(tmp_path / "state")
         self.store.save(self.identity)
         self.crashes: list[str] = []
+        self.naps = Naps()
         self._stack = stack
 
     async def service(self, talk: Talk) -> tuple[LocalService, str]:
@@ -88,7 +102,13 @@ class Bench:
             },
         }
         settings = from_table(AgentSettings, table | changes, source=self.store.directory / "agent.toml")
-        agent = Agent(settings, self.identity, self.store, on_crash=lambda: self.crashes.append("crash"))
+        agent = Agent(
+            settings,
+            self.identity,
+            self.store,
+            on_crash=lambda: self.crashes.append("crash"),
+            sleep=self.naps.sleep,
+        )
         agent.run()
         self._stack.push_async_callback(agent.close, 0.0)
         return agent

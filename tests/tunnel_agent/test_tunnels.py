@@ -13,7 +13,7 @@ import pytest
 
 from tests.tunnel_agent.authority import DEVICE, KEY, OTHER_KEY, Authority, claims, grant_id, token
 from tests.tunnel_agent.conftest import Bench
-from tests.tunnel_agent.node import Changing, NodeTunnel
+from tests.tunnel_agent.node import NodeTunnel
 from tunnel_agent.policy.grants import LEEWAY_S
 from tunnel_agent.policy.key_list import KeyList
 from tunnel_protocol import CloseCode, ConnectionState, RefusedCode, Service
@@ -23,30 +23,6 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
-
-
-class Naps(Changing):
-    """What diallers sleep between two dials."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        self.changed()
-        await _plain_sleep(seconds / 100)
-
-
-_plain_sleep = asyncio.sleep
-
-
-@pytest.fixture(autouse=True)
-def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
-    """Reconnect delays of a hundredth; their rules have tests of their own."""
-    naps = Naps()
-    monkeypatch.setattr("tunnel_agent.dialler.asyncio.sleep", naps.sleep)
-    return naps
 
 
 # Handshake
@@ -287,14 +263,14 @@ async def test_a_server_that_is_gone_is_left_for_another(bench: Bench) -> None:
 
 @pytest.mark.parametrize("code", [CloseCode.REVOKED, CloseCode.REPLACED, CloseCode.AUTH_FAILED])
 async def test_a_refused_device_says_why_and_stays_quiet(
-    bench: Bench, code: CloseCode, naps: Naps, caplog: pytest.LogCaptureFixture
+    bench: Bench, code: CloseCode, caplog: pytest.LogCaptureFixture
 ) -> None:
     node, url = await bench.node()
     node.refuse_with = code
     await bench.agent([url], {"web": "127.0.0.1:80"})
     await node.until(lambda: node.tunnels and node.tunnels[0].lost)
-    await naps.until(lambda: naps.seconds)
-    assert naps.seconds[0] >= 7
+    await bench.naps.until(lambda: bench.naps.seconds)
+    assert bench.naps.seconds[0] >= 7
     assert len(node.tunnels) == 1
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
