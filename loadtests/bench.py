@@ -173,7 +173,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run (default 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all targets (default 5)")
     parser.add_argument(
-        "--tunnels", type=int, default=400, help="idle tunnels for the memory figure (default 400)"
+        "--tunnels", type=int, default=300, help="idle tunnels for the memory figure (default 300)"
     )
     parser.add_argument(
         "--write",

@@ -11,7 +11,10 @@ import asyncio
 import json
 import ssl
 import sys
+import time
+import urllib.error
 import urllib.request
+from http import HTTPStatus
 from secrets import token_bytes
 from typing import Any
 
@@ -32,6 +35,7 @@ from tunnel_protocol import (
 
 DIALS_AT_ONCE = 16
 CALL_TIMEOUT_S = 20.0
+LIMITED_DEADLINE_S = 120.0  # the gateway's own limit on enrolments lets through one a second
 KEEPALIVE_MS = 60_000  # idle is idle: no PINGs while memory is read
 
 
@@ -41,8 +45,15 @@ def _call(method: str, url: str, body: dict[str, Any] | None, bearer: str | None
         headers["Authorization"] = f"Bearer {bearer}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as answer:
-        return json.loads(answer.read())
+    deadline = time.monotonic() + LIMITED_DEADLINE_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() > deadline:
+                raise
+            time.sleep(float(error.headers.get("Retry-After") or 1))
 
 
 class IdleDevice(TunnelDriver):

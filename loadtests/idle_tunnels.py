@@ -13,8 +13,8 @@ from loadtests.stack import TowlineStack
 
 READY_DEADLINE_S = 180.0
 SETTLE_S = 3.0  # the handshakes' own buffers are given back
-FIRST_SHARE = 10  # a tenth of the tunnels first: pools and code pages are not charged to the tunnels
-TUNNELS_PER_DEVICE = 8  # of one instance
+FIRST_SHARE = 5  # a fifth of the tunnels first: pools and code pages are not charged to the tunnels
+TUNNELS_PER_DEVICE = 4  # of one instance; the server takes no more
 
 
 def _agents(stack: TowlineStack, devices: int) -> subprocess.Popen[str]:
@@ -46,7 +46,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def idle_tunnel_memory(stack: TowlineStack, count: int) -> dict[str, Any]:
-    """KiB of server RSS for each of `count` idle tunnels over TLS, beyond the first tenth of them."""
+    """KiB of server RSS for each of `count` idle tunnels over TLS, beyond the first fifth of them."""
     agent_rss = rss_kib(stack.agent_pid)
     devices = max(1, count // TUNNELS_PER_DEVICE)
     count = devices * TUNNELS_PER_DEVICE
