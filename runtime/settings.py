@@ -15,6 +15,7 @@ names the field and the file.
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 import types
 import typing
@@ -64,6 +65,11 @@ def between(low: float, high: float) -> Check:
 def not_empty(value: Any) -> str | None:
     """Check: a text, list or table that holds something."""
     return None if value else "must not be empty"
+
+
+def readable_file(value: Path) -> str | None:
+    """Check: a file that this process can read now."""
+    return None if value.is_file() and os.access(value, os.R_OK) else "must be a readable file"
 
 
 def load(cls: type[T], path: Path, *, section: str | None = None) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.addresses import is_address, parse_address
-from runtime.settings import between, not_empty, setting
+from runtime.settings import between, not_empty, readable_file, setting
 
 LOOPBACK_DOMAIN = "localhost"
 
@@ -113,8 +113,10 @@ class VisitorSettings:
 
     listen: str = setting("Address of the visitors' listener, host:port.", check=is_address)
     domain: str = setting("Sessions live on random labels below this domain.", check=is_domain)
-    certificate: Path | None = setting("PEM chain for *.domain; none: plain HTTP.", default=None)
-    key: Path | None = setting("PEM key of the certificate.", default=None)
+    certificate: Path | None = setting(
+        "PEM chain for *.domain; none: plain HTTP.", default=None, check=readable_file
+    )
+    key: Path | None = setting("PEM key of the certificate.", default=None, check=readable_file)
     behind_tls: bool = setting("A proxy in front ends TLS: the visitor's scheme is https.", default=False)
     trusted_proxies: tuple[str, ...] = setting(
         "Networks whose X-Forwarded-For is believed.", default=(), check=are_networks
@@ -193,8 +195,10 @@ class TunnelSettings:
     server_names: tuple[str, ...] = setting(
         "Names that devices dial; the first stands in for any other.", check=not_empty
     )
-    certificate: Path | None = setting("PEM chain of the listener; none: plain, loopback only.", default=None)
-    key: Path | None = setting("PEM key of the certificate.", default=None)
+    certificate: Path | None = setting(
+        "PEM chain of the listener; none: plain, loopback only.", default=None, check=readable_file
+    )
+    key: Path | None = setting("PEM key of the certificate.", default=None, check=readable_file)
     connections: int = setting(
         "Device connections at once, with a handshake in progress or done.",
         default=20_000,
@@ -255,9 +259,11 @@ class GatewaySettings:
 
     internal_url: str = setting("https:// address of the internal listener.", check=not_empty)
     public_url: str = setting("Where people log in; link pages go back there.", check=not_empty)
-    ca: Path = setting("PEM of the internal CA that signed the gateway's certificate.")
-    certificate: Path = setting("PEM of this node's client certificate; its CN is the node's name.")
-    key: Path = setting("PEM key of the client certificate.")
+    ca: Path = setting("PEM of the internal CA that signed the gateway's certificate.", check=readable_file)
+    certificate: Path = setting(
+        "PEM of this node's client certificate; its CN is the node's name.", check=readable_file
+    )
+    key: Path = setting("PEM key of the client certificate.", check=readable_file)
     connections: int = setting(
         "Kept connections to the gateway; 5,000 returning devices are checked through them.",
         default=8,

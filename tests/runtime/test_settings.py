@@ -7,7 +7,16 @@ from typing import Literal
 import pytest
 
 from runtime.addresses import Address, is_address, parse_address
-from runtime.settings import SettingsError, between, describe, from_table, load, not_empty, setting
+from runtime.settings import (
+    SettingsError,
+    between,
+    describe,
+    from_table,
+    load,
+    not_empty,
+    readable_file,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -155,3 +164,10 @@ def test_addresses_that_are_none(text: str) -> None:
 
 def test_an_ipv6_address_gets_its_brackets_back() -> None:
     assert parse_address("[::1]:80") == Address("::1", 80)
+
+
+def test_a_file_that_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "here").touch()
+    assert readable_file(tmp_path / "here") is None
+    assert readable_file(tmp_path / "none") == "must be a readable file"
+    assert readable_file(tmp_path) == "must be a readable file"

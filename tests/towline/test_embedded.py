@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -167,11 +168,32 @@ def test_an_orphan_does_not_start(tmp_path: Path) -> None:
 
 
 def test_a_socket_path_always_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with tempfile.TemporaryDirectory(prefix="t") as short_base:
+        monkeypatch.setattr("tempfile.tempdir", short_base)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        _check_links(tmp_path, Path(short_base))
+
+
+def test_a_runtime_folder_of_the_user_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("a" * 100) / "run"
+    deep.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="t") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        assert short_path(deep).is_relative_to(runtime)
+
+
+def test_a_path_that_fits_nowhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.embedded.postgres.MAX_SOCKET_PATH", 20)
+    with pytest.raises(TowlineError, match="choose a shorter --data"):
+        short_path(tmp_path)
+
+
+def _check_links(tmp_path: Path, base: Path) -> None:
     deep = tmp_path / ("a" * 100) / "run"
     deep.mkdir(parents=True)
     link = short_path(deep)
     assert link.resolve() == deep
+    assert link.is_relative_to(base)
     assert short_path(deep) == link
     assert len(os.fsencode(link / SOCKET_NAME)) <= MAX_SOCKET_PATH
     os.chmod(link.parent, 0o777)

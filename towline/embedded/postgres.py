@@ -344,14 +344,28 @@ def _digest(path: Path) -> str:
 
 def short_path(run: Path) -> Path:
     """``run``, or a link to it with a path that fits into a socket address."""
-    if len(os.fsencode(run / SOCKET_NAME)) <= MAX_SOCKET_PATH:
+    if _fits(run):
         return run
-    folder = Path(tempfile.gettempdir()) / f"towline-{os.geteuid()}-{_digest(run)}"
+    # The first is cleared only at logout; a temporary folder may be swept of what is old.
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if base and os.access(base, os.W_OK):
+            link = Path(base) / f"towline-{os.geteuid()}-{_digest(run)}" / "db"
+            if _fits(link):
+                return _link(link, run)
+    raise TowlineError(f"{run} is too long for a socket's path: choose a shorter --data")
+
+
+def _fits(run: Path) -> bool:
+    return len(os.fsencode(run / SOCKET_NAME)) <= MAX_SOCKET_PATH
+
+
+def _link(link: Path, run: Path) -> Path:
+    """Make ``link`` point to ``run``, in a folder that nobody else can have prepared for us."""
+    folder = link.parent
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise TowlineError(f"{folder} is not this user's own folder: remove it, or choose a shorter --data")
-    link = folder / "db"
     if not link.is_symlink() or link.readlink() != run:
         link.unlink(missing_ok=True)
         link.symlink_to(run)
