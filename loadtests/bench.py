@@ -21,7 +21,7 @@ from typing import Any
 
 from loadtests import peers, report
 from loadtests.idle_tunnels import idle_tunnel_memory
-from loadtests.measure import PacedClient, Target, bulk_mb_per_s, median, percentile, request_cost
+from loadtests.measure import PacedClient, Target, Transfer, median, percentile, request_cost, transfer
 from loadtests.stack import towline_stack
 
 LATENCY_PAUSE_S = 0.001  # low load: one request a millisecond at most
@@ -86,21 +86,25 @@ def request_costs(
 
 
 def bulk_rates(targets: Sequence[Target], rounds: int, upload: Path) -> dict[str, Any]:
-    """MB/s down and up of every target: median over rounds and spread."""
-    down: dict[str, list[float]] = {target.name: [] for target in targets}
-    up: dict[str, list[float]] = {target.name: [] for target in targets}
+    """MB/s and CPU-ms a MB, down and up, of every target: medians over rounds, and the spread of the rate."""
+    runs: dict[str, dict[str, list[Transfer]]] = {target.name: {"down": [], "up": []} for target in targets}
     for _ in range(rounds):
         for target in targets:
-            down[target.name].append(bulk_mb_per_s(target, "/bulk"))
-            up[target.name].append(bulk_mb_per_s(target, "/upload", upload=upload))
+            runs[target.name]["down"].append(transfer(target, "/bulk"))
+            runs[target.name]["up"].append(transfer(target, "/upload", upload=upload))
     return {
         name: {
-            "down_mb_s": median(down[name]),
-            "down_spread": [min(down[name]), max(down[name])],
-            "up_mb_s": median(up[name]),
-            "up_spread": [min(up[name]), max(up[name])],
+            way: {
+                "mb_s": median([run.mb_per_s for run in of]),
+                "spread": [min(run.mb_per_s for run in of), max(run.mb_per_s for run in of)],
+                "cpu_ms_mb": median([run.total_ms_per_mb for run in of]),
+                "parts_ms_mb": {
+                    part: median([run.cpu_ms_per_mb[part] for run in of]) for part in of[0].cpu_ms_per_mb
+                },
+            }
+            for way, of in ways.items()
         }
-        for name in down
+        for name, ways in runs.items()
     }
 
 
@@ -141,7 +145,7 @@ def run(seconds: int, rounds: int, tunnels: int) -> dict[str, Any]:
         targets = [up.target, proxy, towline.target]
         for target in targets:  # warm up: pools, page cache, JIT of nothing, windows
             request_cost(target, "/1k", 32, 1)
-            bulk_mb_per_s(target, "/bulk")
+            transfer(target, "/bulk")
         result: dict[str, Any] = {
             "commit": commit(),
             "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

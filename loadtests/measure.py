@@ -92,21 +92,36 @@ def request_cost(target: Target, path: str, connections: int, seconds: int) -> R
     return RequestCost(requests, float(rate[1]) if rate else 0.0, errors, cpu)
 
 
-def bulk_mb_per_s(target: Target, path: str, *, upload: Path | None = None) -> float:
-    """MB/s (10⁶) of one transfer by curl; `upload` sends that file, else the body of `path` is fetched."""
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One bulk transfer: MB/s (10⁶), and CPU-ms for each MB by part."""
+
+    mb_per_s: float
+    cpu_ms_per_mb: dict[str, float]
+
+    @property
+    def total_ms_per_mb(self) -> float:
+        return sum(self.cpu_ms_per_mb.values())
+
+
+def transfer(target: Target, path: str, *, upload: Path | None = None) -> Transfer:
+    """One transfer by curl; `upload` sends that file, else the body of `path` is fetched."""
     command = ["curl", "-s", "-S", "-f", "-o", "/dev/null"]
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]
     if upload is not None:
         for name, value in target.upload_headers:
             command += ["-H", f"{name}: {value}"]
-        command += ["-T", str(upload), "-H", "Expect:", "-w", "%{speed_upload}"]
+        command += ["-T", str(upload), "-H", "Expect:", "-w", "%{speed_upload} %{size_upload}"]
     else:
-        command += ["-w", "%{speed_download}"]
+        command += ["-w", "%{speed_download} %{size_download}"]
+    before = {part: cpu_ns(pids) for part, pids in target.pids.items()}
     out = subprocess.run(
         [*command, target.url(path)], capture_output=True, text=True, check=True, timeout=CURL_DEADLINE_S
     ).stdout
-    return float(out) / 1e6
+    rate, size = (float(text) / 1e6 for text in out.split())
+    cpu = {part: (cpu_ns(pids) - before[part]) / 1e6 / size for part, pids in target.pids.items()}
+    return Transfer(rate, cpu)
 
 
 class PacedClient:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,11 @@ _UPSTREAM = """
     root {root}/www;
     default_type application/octet-stream;
     etag off;
-    location /upload {{ proxy_pass http://127.0.0.1:{port}/swallow; proxy_request_buffering off; }}
-    location /swallow {{ return 200 "ok"; }}
+    location /upload {{
+      proxy_pass http://127.0.0.1:{sink};
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+    }}
   }}
 """
 
@@ -58,6 +62,7 @@ _PROXY = """
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_max_temp_file_size 0;
+      proxy_request_buffering off;
     }}
   }}
 """
@@ -65,7 +70,7 @@ _PROXY = """
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`."""
+    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`; `/upload` reads all of it."""
 
     port: int
     target: Target
@@ -85,7 +90,7 @@ def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"nginx did not start on port {port}; see its error log") from None
+                raise RuntimeError(f"{process.args!r} does not listen on port {port}") from None
             time.sleep(0.02)
 
 
@@ -117,9 +122,16 @@ def upstream(root: Path) -> Iterator[Upstream]:
         chunk = os.urandom(1 << 20)
         for _ in range(BULK_BYTES >> 20):
             bulk.write(chunk)
-    port = free_port()
-    with _nginx("upstream", _UPSTREAM.format(port=port, root=root), root, port) as pids:
-        yield Upstream(port, Target("nginx direct", "127.0.0.1", port, (), {"nginx": pids}))
+    port, sink_port = free_port(), free_port()
+    sink = subprocess.Popen([sys.executable, "-m", "loadtests.sink", str(sink_port)])
+    http = _UPSTREAM.format(port=port, root=root, sink=sink_port)
+    try:
+        _wait_listening(sink_port, sink)
+        with _nginx("upstream", http, root, port) as pids:
+            yield Upstream(port, Target("nginx direct", "127.0.0.1", port, (), {"nginx": pids}))
+    finally:
+        sink.terminate()
+        sink.wait(timeout=START_DEADLINE_S)
 
 
 @contextmanager

@@ -37,17 +37,17 @@ def _costs(title: str, rows: dict[str, Any]) -> list[str]:
     return _table(title, columns, cells)
 
 
-def _bulk(rows: dict[str, Any]) -> list[str]:
-    columns = ["path", "down MB/s", "spread", "of proxy", "up MB/s", "spread", "of proxy"]
-    proxy = rows["nginx as proxy"]
+def _bulk(way: str, rows: dict[str, Any]) -> list[str]:
+    columns = ["path", "MB/s", "spread", "of nginx as proxy", "CPU-ms a MB", "parts"]
+    proxy = rows["nginx as proxy"][way]
     cells = []
-    for name, row in rows.items():
-        cells.append([name])
-        for way in ("down", "up"):
-            rate = row[f"{way}_mb_s"]
-            ratio = rate / proxy[f"{way}_mb_s"]
-            cells[-1] += [f"{rate:.0f}", _spread(row[f"{way}_spread"], 0), f"{ratio:.2f}"]
-    return _table("Bulk through one tunnel", columns, cells)
+    for name, ways in rows.items():
+        row = ways[way]
+        parts = " + ".join(f"{part} {value:.2f}" for part, value in row["parts_ms_mb"].items())
+        rate = f"{row['mb_s']:.0f}"
+        ratio = f"{row['mb_s'] / proxy['mb_s']:.2f}"
+        cells.append([name, rate, _spread(row["spread"], 0), ratio, f"{row['cpu_ms_mb']:.2f}", parts])
+    return _table(f"Bulk {way} through one tunnel", columns, cells)
 
 
 def _latency(rows: dict[str, Any]) -> list[str]:
@@ -68,7 +68,8 @@ def tables(result: dict[str, Any]) -> str:
     lines += _costs("1 KB, 32 connections", result["small_c32"])
     lines += _costs("1 KB, 1 connection", result["small_c1"])
     lines += _costs("64 KB, 8 connections", result["large_c8"])
-    lines += _bulk(result["bulk"])
+    lines += _bulk("down", result["bulk"])
+    lines += _bulk("up", result["bulk"])
     lines += _latency(result["latency"])
     lines += [
         "",
