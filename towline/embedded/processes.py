@@ -26,6 +26,9 @@ STOP_TIMEOUT_S = (
 KILL_TIMEOUT_S = 5.0  # after SIGKILL only the kernel's own work is left
 FIRST_READY_POLL_S = 0.05  # a starting process is asked whether it serves: often at first,
 LAST_READY_POLL_S = 2.0  # and still now and then when it does not
+LAST_WORDS_S = (
+    0.2  # a traceback is in the pipe before its writer is gone: reading it takes one turn of the loop
+)
 OUTPUT_CHUNK = 1 << 16  # one read of a child's output; a pipe holds no more
 
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -209,13 +212,18 @@ class Supervisor:
 
 
 async def _copy_output(process: asyncio.subprocess.Process, log: LogFile) -> None:
-    """Copy until the child closed its output or ended: a grandchild may hold the pipe open for longer."""
+    """Copy until the child closed its output; one that ended has LAST_WORDS_S for what is still in the pipe.
+
+    Its own children may hold the pipe open for much longer, as those of a killed database do.
+    """
     assert process.stdout is not None
     ended = asyncio.ensure_future(process.wait())
     try:
         while True:
             read = asyncio.ensure_future(process.stdout.read(OUTPUT_CHUNK))
             await asyncio.wait({read, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not read.done():
+                await asyncio.wait({read}, timeout=LAST_WORDS_S)
             if not read.done():
                 read.cancel()
                 return

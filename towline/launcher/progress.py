@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-
-Say = Callable[[str], None]
 
 
 class Progress:
@@ -19,7 +17,12 @@ class Progress:
         return time.monotonic() - self._started
 
     def say(self, text: str) -> None:
-        print(f"[{self.elapsed_s:5.1f} s] {text}", flush=True)
+        self.show(f"[{self.elapsed_s:5.1f} s] {text}")
+
+    def show(self, text: str) -> None:
+        """Print; a terminal or pipe that went away stops nothing."""
+        with contextlib.suppress(OSError):
+            print(text, flush=True)
 
 
 def welcome_text(address: str, elapsed_s: float, *, visitors_port: int, ssh_target: str | None) -> str:

@@ -97,14 +97,13 @@ class _Launcher:
         else:
             await self._supervisor.start(self._server(), SERVICE_TIMEOUT_S)
             say("tunnel server ready")
-        print(
+        self._progress.show(
             welcome_text(
                 self._config.welcome_address,
                 self._progress.elapsed_s,
                 visitors_port=self._ports.visitors,
                 ssh_target=_ssh_target(),
-            ),
-            flush=True,
+            )
         )
 
     async def _start_postgres(self) -> None:
