@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import uvloop
 
 from runtime.clock import SYSTEM_CLOCK
 from tests.tunnel_server.doubles import (
@@ -162,9 +163,8 @@ def settings(
         ops_listen="127.0.0.1:0",
         visitors=VisitorSettings(
             listen="127.0.0.1:0",
-            domain="localhost",
             limits=limits or VisitorLimits(resolves_per_s=1000.0),
-            **(visitors or {}),
+            **({"domain": "localhost"} | (visitors or {})),
         ),
         tunnels=TunnelSettings(listen="127.0.0.1:0", server_names=("127.0.0.1",), **(tunnels or {})),
         gateway=GatewaySettings(
@@ -194,6 +194,11 @@ async def running(config: Settings) -> AsyncIterator[Stage]:
         yield stage
     finally:
         await stage.close()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a node runs on: its transports differ from asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

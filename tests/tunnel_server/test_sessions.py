@@ -136,7 +136,8 @@ async def test_a_code_opens_a_session_too(stage: Stage) -> None:
     ("body", "status"),
     [
         ("", 400), ("token=", 400), ("token=a&token=b", 400), ("token=a&code=b", 400), ("token=%00", 400),
-        ("token=unknown", 400), ("other=1", 400), ("token=" + "a" * 5_000, 400), ("token=" + "a" * 10_000, 413),
+        ("token=unknown", 400), ("other=1", 400),
+        ("token=" + "a" * 5_000, 400), ("token=" + "a" * 10_000, 413),
     ],
 )  # fmt: skip
 async def test_a_bad_link_post_gets_a_clear_answer(stage: Stage, body: str, status: int) -> None:

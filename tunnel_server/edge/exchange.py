@@ -1,4 +1,4 @@
-"""One request of a visitor and its answer: from the parsed head to the last byte, or the page that says why."""
+"""One request of a visitor and its answer: from the parsed head to the last byte, or a page that says why."""
 
 from __future__ import annotations
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from typing import Any
-
-import aiofastnet
 
 from runtime.addresses import Address, parse_address
 from tunnel_server.edge.context import Edge
@@ -32,21 +29,12 @@ class VisitorListener:
         context = visitor_context(self._edge.settings)
         loop = asyncio.get_running_loop()
         host, port = self._address.host, self._address.port
-        if context is None:
-            self._server = await loop.create_server(self._make, host, port, backlog=BACKLOG)
-        else:
-            # Half the CPU of the loop's own TLS, and no 256 KiB buffer a connection. It logs each failed
-            # handshake of a scanner with a traceback: those are no event of ours.
-            logging.getLogger("aiofastnet").setLevel(logging.CRITICAL)
-            self._server = await aiofastnet.create_server(
-                loop,
-                self._make,
-                host,
-                port,
-                backlog=BACKLOG,
-                ssl=context,
-                ssl_handshake_timeout=TLS_HANDSHAKE_S,
-            )
+        # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is paused and
+        # resumed (its resume asks the socket, which is empty), and uploads hang.
+        handshake_s = None if context is None else TLS_HANDSHAKE_S
+        self._server = await loop.create_server(
+            self._make, host, port, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
+        )
 
     def _make(self) -> VisitorConnection:
         return VisitorConnection(self._edge)
