@@ -20,7 +20,7 @@ FAST_RATE: Final = MAX_BATCH / HORIZON_S
 
 
 class LinkPace:
-    """Reads the link's rate off its pauses: from pause to resume the transport was never empty.
+    """Reads the link's rate off its pauses: from pause to resume there was always something to send.
 
     `batch` is the most bytes for one message.
     """
@@ -33,15 +33,20 @@ class LinkPace:
         self._paused_at = 0.0
         self._unsent = 0
 
+    @property
+    def careful(self) -> bool:
+        """The link is not known to be fast."""
+        return self.batch < MAX_BATCH
+
     def full_batch_left(self) -> bool:
-        """A full batch went into a link that did not pause: it may take more. Whether `batch` changed."""
+        """A full batch went out at once: the link may take more. Whether `batch` changed."""
         if self.batch == MAX_BATCH:
             return False
         self.batch = min(2 * self.batch, MAX_BATCH)
         return True
 
     def paused(self, now: float, unsent: int) -> None:
-        """`unsent`: bytes in the transport's buffer."""
+        """Nothing more is handed over for now; `unsent` bytes wait to be sent."""
         self._paused_at = now
         self._unsent = unsent
 

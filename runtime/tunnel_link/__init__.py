@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl as ssl_module
 
 from runtime.tunnel_link.driver import StreamOwner, TunnelDriver
@@ -15,6 +16,7 @@ from runtime.tunnel_link.link import (
     UpgradeRequest,
 )
 from runtime.tunnel_link.ticker import Ticker
+from runtime.tunnel_link.tls_failures import quiet_failed_handshakes
 
 try:
     from runtime.tunnel_link import picows_link as _links
@@ -34,6 +36,7 @@ __all__ = [
     "UpgradeRequest",
     "dial",
     "listen",
+    "quiet_failed_handshakes",
 ]
 
 
@@ -60,4 +63,6 @@ async def listen(
     host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
 ) -> Listener:
     """Listens for links; port 0 takes any free one. Raises OSError when the address cannot be had."""
+    if ssl is not None:
+        quiet_failed_handshakes(asyncio.get_running_loop())
     return await _links.listen(host, port, on_request, ssl=ssl, max_message=max_message)

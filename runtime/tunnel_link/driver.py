@@ -32,6 +32,8 @@ from tunnel_protocol import (
 
 _log = logging.getLogger("towline.tunnel_link")
 
+HOLD_S: Final = 0.02  # how long a slow link's kernel is left alone between two looks at it
+
 _STREAM_EVENTS: Final = (StreamAccepted, StreamRefused, StreamFinished, StreamReset, Writable)
 
 
@@ -62,7 +64,7 @@ class TunnelDriver:
     after the owners of all live streams were told; also when the link never opened (call failed then).
     """
 
-    __slots__ = ("_dispatching", "_pace", "connection", "link", "ticker", "timer_at")
+    __slots__ = ("_dispatching", "_held", "_pace", "_unseen", "connection", "link", "ticker", "timer_at")
 
     def __init__(self, side: Side, limits: Limits, ticker: Ticker, hello: Hello | None = None) -> None:
         self.ticker = ticker
@@ -70,6 +72,8 @@ class TunnelDriver:
         self.timer_at = 0.0
         self._pace = LinkPace()
         self._dispatching = False
+        self._held = False  # waits for the kernel to send what it has
+        self._unseen = 0  # bytes since the last look at the kernel
         self.connection = Connection(side, limits, ticker.now(), wake=self._wake, hello=hello)
         ticker.arm(self, self.connection.next_timer())
 
@@ -96,13 +100,15 @@ class TunnelDriver:
         """Sends what may leave; happens by itself once a loop turn. Call it after a send that borrowed."""
         connection, link, pace = self.connection, self.link, self._pace
         if link is not None:
-            while not link.paused:
+            while not connection.blocked:
                 message = connection.next_message(pace.batch, PAD)
                 if message is None:
                     break
                 link.send(message)
-                if len(message) > pace.batch - 1024 and not link.paused and pace.full_batch_left():
-                    self._follow_pace()
+                if pace.careful:
+                    self._unseen += len(message)
+                    if self._unseen > pace.batch // 2:
+                        self._look(link)
         if connection.borrowed:
             connection.keep_borrowed()
         if connection.has_events:
@@ -133,14 +139,13 @@ class TunnelDriver:
             self._dispatch(events)
 
     def link_paused(self, link: Link) -> None:
-        self.connection.blocked = True
-        self._pace.paused(self.ticker.now(), link.unsent)
+        if not self._held:
+            self.connection.blocked = True
+            self._pace.paused(self.ticker.now(), link.unsent)
 
     def link_resumed(self, link: Link) -> None:
-        self.connection.blocked = False
-        if self._pace.resumed(self.ticker.now(), link.unsent):
-            self._follow_pace()
-        self.ticker.mark(self)
+        if not self._held:
+            self._go_on(link.unsent)
 
     def link_closed(self, link: Link, status: int | None, reason: str) -> None:
         self.link = None
@@ -154,6 +159,43 @@ class TunnelDriver:
         self._dispatch(events)
 
     def _wake(self, connection: Connection) -> None:
+        self.ticker.mark(self)
+
+    # Pace
+
+    def _look(self, link: Link) -> None:
+        """On links not known to be fast: a kernel may take far more than it sends, and nothing passes that."""
+        self._unseen = 0
+        backlog = link.kernel_unsent
+        if not backlog:
+            if self._pace.full_batch_left():
+                self._follow_pace()
+        elif backlog > self._pace.batch and not link.paused:
+            self._hold(backlog)
+
+    def _hold(self, backlog: int) -> None:
+        self._held = self.connection.blocked = True
+        self._pace.paused(self.ticker.now(), backlog)
+        self.ticker.later(HOLD_S, self._release)
+
+    def _release(self) -> None:
+        self._held = False
+        link = self.link
+        if link is None:
+            return
+        backlog = link.kernel_unsent
+        if backlog > self._pace.batch and not link.paused:
+            self._pace.resumed(self.ticker.now(), backlog)
+            self._hold(backlog)
+        else:
+            self._go_on(backlog)
+            if link.paused:
+                self.link_paused(link)
+
+    def _go_on(self, backlog: int) -> None:
+        self.connection.blocked = False
+        if self._pace.resumed(self.ticker.now(), backlog):
+            self._follow_pace()
         self.ticker.mark(self)
 
     def _follow_pace(self) -> None:

@@ -51,6 +51,10 @@ class Link(Protocol):
     def unsent(self) -> int:
         """Bytes in the transport's buffer, the kernel's not counted."""
 
+    @property
+    def kernel_unsent(self) -> int:
+        """Bytes in the kernel that have never been sent; 0 where it does not tell."""
+
     def send(self, message: bytearray) -> None:
         """Sends one binary message, and uses it up; its first len(PAD) bytes are not part of it."""
 

@@ -1,4 +1,7 @@
-"""Links on picows and aiofastnet: the fast ones."""
+"""Links on picows and aiofastnet: the fast ones.
+
+aiofastnet is not optional: on asyncio's own transports picows 2.3 corrupts messages over 8 KiB that wait.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import ssl as ssl_module
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import aiofastnet  # noqa: F401 - missing, this whole module must be: see above
 from picows import (
     WSCloseCode,
     WSError,
@@ -36,7 +40,7 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import kernel_unsent, peer_address, set_kernel_unsent, set_no_delay
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -149,6 +153,10 @@ class PicowsLink(WSListener):
             self._transport.underlying_transport.get_write_buffer_size() if self._transport is not None else 0
         )
 
+    @property
+    def kernel_unsent(self) -> int:
+        return kernel_unsent(self._transport.underlying_transport) if self._transport is not None else 0
+
     def send(self, message: bytearray) -> None:
         if self._transport is not None:
             self._transport.send_reuse_external_bytearray(WSMsgType.BINARY, message, _PAD_SIZE)
@@ -204,6 +212,7 @@ async def dial(
                 extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL},
                 max_redirects=0,
                 read_buffer_init_size=_READ_BUFFER,
+                use_aiofastnet=True,
                 **options,
             )
     except TimeoutError:
@@ -254,6 +263,7 @@ async def listen(
         enable_auto_pong=False,
         max_frame_size=max_message,
         read_buffer_init_size=_READ_BUFFER,
+        use_aiofastnet=True,
         backlog=BACKLOG,
         ssl=ssl,
     )

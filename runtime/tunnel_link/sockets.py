@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import sys
 from typing import Final
 
 # Missing from Python's socket module on some systems where the kernel has it (linux/tcp.h).
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if hasattr(socket, "TCP_QUICKACK") else None)
+
+_SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h
 
 
 def set_no_delay(transport: asyncio.BaseTransport) -> None:
@@ -22,6 +26,14 @@ def set_kernel_unsent(transport: asyncio.BaseTransport, size: int) -> None:
     raw = transport.get_extra_info("socket")
     if raw is not None and _NOTSENT_LOWAT is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, size)
+
+
+def kernel_unsent(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the kernel holds and has not sent once; 0 where it does not tell."""
+    raw = transport.get_extra_info("socket")
+    if raw is None or not sys.platform.startswith("linux") or raw.fileno() < 0:
+        return 0
+    return int.from_bytes(fcntl.ioctl(raw.fileno(), _SIOCOUTQNSD, bytes(4)), sys.byteorder)
 
 
 def peer_address(transport: asyncio.BaseTransport) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 # Timers here are keepalives of 4 s and more: a coarse tick serves thousands of tunnels with few wake-ups.
@@ -26,7 +28,7 @@ class Ticker:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time  # monotonic seconds
+        self.now = time.monotonic  # uvloop's loop.time counts milliseconds and stands still within a turn
         self._dirty: list[Ticked] = []
         self._due: list[tuple[float, int, Ticked]] = []  # a heap; the number breaks ties
         self._numbers = itertools.count()
@@ -44,6 +46,10 @@ class Ticker:
         for driver in dirty:
             driver.flush()
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """For short waits, exact to the loop's own timers."""
+        self._loop.call_later(seconds, call)
+
     def arm(self, driver: Ticked, at: float) -> None:
         """`driver.tick` is called at `at` or up to TICK_S later, instead of at any time armed before."""
         driver.timer_at = at
@@ -56,8 +62,9 @@ class Ticker:
     def _schedule(self, at: float) -> None:
         if self._wake_up is not None:
             self._wake_up.cancel()
-        self._wake_at = max(at, self.now() + TICK_S)
-        self._wake_up = self._loop.call_at(self._wake_at, self._tick)
+        now = self.now()
+        self._wake_at = max(at, now + TICK_S)
+        self._wake_up = self._loop.call_later(self._wake_at - now, self._tick)
 
     def _tick(self) -> None:
         self._wake_up = None

@@ -32,7 +32,7 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import kernel_unsent, peer_address, set_kernel_unsent, set_no_delay
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -173,6 +173,10 @@ class WebsocketsLink(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def kernel_unsent(self) -> int:
+        return kernel_unsent(self._transport) if self._transport is not None else 0
 
     def send(self, message: bytearray) -> None:
         if self._protocol.state is State.OPEN and not self._lost:
