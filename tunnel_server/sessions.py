@@ -104,12 +104,12 @@ class SessionTable:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_sid.values()))
 
-    def find(self, cookie_hash: bytes, label: str) -> Session | None:
-        """The live session of this cookie on this label."""
+    def find(self, cookie_hash: bytes, label: str, now: float) -> Session | None:
+        """The live session of this cookie on this label at ``now`` (monotonic seconds)."""
         session = self._by_cookie.get(cookie_hash)
         if session is None or session.facts.label != label:
             return None
-        if session.ends_at <= self._clock.monotonic():
+        if session.ends_at <= now:
             self._end(session, "expired")
             return None
         return session

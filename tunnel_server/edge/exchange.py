@@ -115,16 +115,16 @@ class Exchange:
         elif own is None:
             self.fail(pages.NO_SESSION)
         else:
-            self._find_session(site, hashlib.sha256(own).digest())
+            self._find_session(site, hashlib.sha256(own).digest(), now)
 
-    def _find_session(self, site: Site, cookie_hash: bytes) -> None:
+    def _find_session(self, site: Site, cookie_hash: bytes, now: float) -> None:
         edge = self.visitor.edge
-        session = edge.sessions.find(cookie_hash, site.label)
+        session = edge.sessions.find(cookie_hash, site.label, now)
         if session is not None:
             self.with_session(session)
         elif edge.sessions.why_ended(cookie_hash) is not None:
             self.fail(pages.SESSION_ENDED)
-        elif edge.unknown_cookies.is_known_bad(cookie_hash, edge.monotonic()):
+        elif edge.unknown_cookies.is_known_bad(cookie_hash, now):
             self.fail(pages.NO_SESSION)
         elif not edge.accepts_sessions():
             self.fail(pages.CONTROL_LOST)

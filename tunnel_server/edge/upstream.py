@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _RULES = RULES.rules
 _learn = RULES.learn
-_UNKNOWN = object()  # neither a rule nor None
 _CLOSE = b"Connection: close\r\n\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -280,13 +279,14 @@ class UpstreamStream:
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer; also a chunk's end makes none
-        rule = _RULES.get(name, _UNKNOWN)
-        if rule is _UNKNOWN:
+        try:
+            rule = _RULES[name]
+        except KeyError:
             rule = _learn(name)
         if rule is None:
             self._head.lines.append(b"%b: %b\r\n" % (name, value))
         else:
-            rule(self._head, name, value)  # type: ignore[operator]
+            rule(self._head, name, value)
 
     def on_headers_complete(self) -> None:
         exchange = self.exchange
@@ -297,11 +297,14 @@ class UpstreamStream:
         self._in_head = False
         self._body_bytes = 1  # this read carried something
         status = parser.get_status_code()
-        version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise BadResponse("the device's HTTP version")
-        minor = 0 if version == "1.0" else 1
         head = self._head
+        minor = 1
+        # Without Connection only HTTP/1.1 keeps alive; the version itself costs llhttp's binding a format().
+        if head.connection is not None or not parser.should_keep_alive():
+            version = parser.get_http_version()
+            if version not in ("1.1", "1.0"):
+                raise BadResponse("the device's HTTP version")
+            minor = 0 if version == "1.0" else 1
         if len(head.lines) > self.device.limits.response_headers:
             raise BadResponse("too many headers")
         head.finish(minor=minor)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _RULES = RULES.rules
 _learn = RULES.learn
-_UNKNOWN = object()  # neither a rule nor None
 
 _log = get_logger("tunnel_server.edge")
 
@@ -221,24 +220,27 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer: nothing that may follow a body is of use to a device's UI
-        rule = _RULES.get(name, _UNKNOWN)
-        if rule is _UNKNOWN:
+        try:
+            rule = _RULES[name]
+        except KeyError:
             rule = _learn(name)
         if rule is None:
             self._head.lines.append(b"%b: %b\r\n" % (name, value))
         else:
-            rule(self._head, name, value)  # type: ignore[operator]
+            rule(self._head, name, value)
 
     def on_headers_complete(self) -> None:
         head = self._head
         self._in_head = False
         self._body_bytes = 1  # this read carried something
         parser = self._parser
-        version = parser.get_http_version()
-        if version != "1.1":
-            if version != "1.0":
-                raise BadRequest("this server speaks HTTP/1.1", 505)
-            head.minor = 0
+        # Without Connection only HTTP/1.1 keeps alive; the version itself costs llhttp's binding a format().
+        if head.connection is not None or not parser.should_keep_alive():
+            version = parser.get_http_version()
+            if version != "1.1":
+                if version != "1.0":
+                    raise BadRequest("this server speaks HTTP/1.1", 505)
+                head.minor = 0
         limits = self.edge.limits
         if len(head.lines) > limits.headers:
             raise BadRequest("too many headers", 431)

@@ -14,6 +14,8 @@ class DuplicateCookie(Exception):
 
 def split_cookie(header: bytes, name: bytes) -> tuple[bytes | None, bytes | None]:
     """(value of our cookie or None, the Cookie header without our cookies or None when nothing is left)."""
+    if header.startswith(name) and header[len(name) : len(name) + 1] == b"=" and b";" not in header:
+        return header[len(name) + 1 :], None  # the commonest case: ours alone
     if b"towline" not in header.lower():
         return None, header
     own: bytes | None = None

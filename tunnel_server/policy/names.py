@@ -51,14 +51,22 @@ class RuleCache(Generic[R]):
         return rule
 
 
-def tokens(value: bytes) -> list[bytes]:
+def _tokens(value: bytes) -> frozenset[bytes]:
+    return frozenset(part.strip(b" \t").lower() for part in value.split(b","))
+
+
+# What nearly every Connection header says: looked up, not parsed, on each request.
+_USUAL_TOKENS = {value: _tokens(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Upgrade")}
+
+
+def tokens(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated list (RFC 9110 section 5.6.1)."""
-    return [part.strip(b" \t").lower() for part in value.split(b",")]
+    return _USUAL_TOKENS.get(value) or _tokens(value)
 
 
 def without_nominated(lines: list[bytes], connection: bytes) -> list[bytes]:
     """Header lines without those that ``Connection`` names (RFC 9110 section 7.6.1)."""
-    nominated = set(tokens(connection)) - CONNECTION_OPTIONS
+    nominated = tokens(connection) - CONNECTION_OPTIONS
     if not nominated:
         return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in nominated]

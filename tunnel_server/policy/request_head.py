@@ -128,7 +128,7 @@ class RequestHead:
 
     def _check_upgrade(self) -> None:
         named = b"upgrade" in tokens(self.connection or b"")
-        websocket = named and tokens(self.upgrade or b"") == [b"websocket"]
+        websocket = named and tokens(self.upgrade or b"") == {b"websocket"}
         if named and self.has_body:
             # llhttp takes the body of such a request for bytes of the new protocol: no safe reading exists.
             raise BadRequest("a request that asks for an upgrade has no body")
@@ -141,10 +141,6 @@ class RequestHead:
 
 
 Rule = Callable[[RequestHead, bytes, bytes], None]
-
-
-def _line(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _drop(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -195,27 +191,27 @@ def _forwarded_for(head: RequestHead, name: bytes, value: bytes) -> None:
 
 def _fetch_site(head: RequestHead, name: bytes, value: bytes) -> None:
     head.fetch_site = value if head.fetch_site is None else b"twice"
-    _line(head, name, value)
+    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _fetch_mode(head: RequestHead, name: bytes, value: bytes) -> None:
     head.fetch_mode = value if head.fetch_mode is None else b"twice"
-    _line(head, name, value)
+    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _fetch_dest(head: RequestHead, name: bytes, value: bytes) -> None:
     head.fetch_dest = value if head.fetch_dest is None else b"twice"
-    _line(head, name, value)
+    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _accept(head: RequestHead, name: bytes, value: bytes) -> None:
     head.accept = value
-    _line(head, name, value)
+    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _content_type(head: RequestHead, name: bytes, value: bytes) -> None:
     head.content_type = value
-    _line(head, name, value)
+    head.lines.append(b"%b: %b\r\n" % (name, value))
 
 
 def _referer(head: RequestHead, name: bytes, value: bytes) -> None:

@@ -65,7 +65,7 @@ class ResponseHead:
         """Whether a 101 is the right answer to the key whose accept value is given (RFC 6455 section 4.1)."""
         return (
             self.websocket_accept == accept
-            and tokens(self.upgrade or b"") == [b"websocket"]
+            and tokens(self.upgrade or b"") == {b"websocket"}
             and b"upgrade" in tokens(self.connection or b"")
         )
 

@@ -49,7 +49,7 @@ def upstream_head(
 
 def _rewritten(value: bytes, site: Site, service: ServiceOptions) -> bytes:
     """Our own origin at the front becomes the service's; a foreign or opaque one stays."""
-    if service.origin is None or not value.lower().startswith(site.origin):
+    if service.origin is None or not (value.startswith(site.origin) or value.lower().startswith(site.origin)):
         return value
     rest = value[len(site.origin) :]
     return service.origin + rest if rest[:1] in (b"", b"/") else value
