@@ -21,6 +21,7 @@ from tunnel_agent.dialler import Dialler
 from tunnel_agent.errors import IdentityError
 from tunnel_agent.gateway_client import trust
 from tunnel_agent.identity import Identity, IdentityStore
+from tunnel_agent.memory import release_startup_memory
 from tunnel_agent.policy.grants import Grant, GrantBook
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import may_replace, verify_key_list
@@ -67,13 +68,14 @@ class Agent:
         # Those that are open, and those that drain.
         self._tunnels: set[AgentTunnel] = set()
         self._all_gone = asyncio.Event()
+        self._was_ready = False
         self._diallers: list[Dialler] = []
         self._expiry: asyncio.TimerHandle | None = None
         self._trust: tuple[str | None, SSLContext] | None = None
         self.grants = GrantBook(
             identity.device_id,
             identity.key_list,
-            earliest=identity.certificate.not_valid_before_utc.timestamp(),
+            earliest=identity.certificate.not_before,
         )
         self._device = Device(
             id=identity.device_id,
@@ -155,6 +157,9 @@ class Agent:
     # For tunnels
 
     def tunnel_ready(self, tunnel: AgentTunnel) -> None:
+        if not self._was_ready:
+            self._was_ready = True
+            release_startup_memory()
         for dialler in self._diallers:
             if dialler.tunnel is tunnel:
                 dialler.opened()

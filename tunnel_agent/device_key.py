@@ -6,20 +6,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import NameOID
 
-from tunnel_agent.errors import IdentityError
+from tunnel_agent import p256
 
 _KEY_ID_BYTES = 16  # specification, section 4
 _COORDINATE_BYTES = 32
@@ -32,7 +23,7 @@ class DeviceKey:
 
     def __init__(self, private: ec.EllipticCurvePrivateKey) -> None:
         self._private = private
-        self.public_der = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.public_der = p256.public_der(private.public_key())
         self.key_id = sha256(self.public_der).digest()[:_KEY_ID_BYTES]
 
     @classmethod
@@ -43,19 +34,13 @@ class DeviceKey:
     @classmethod
     def from_pem(cls, pem: bytes) -> DeviceKey:
         """Read what `to_pem` wrote; raises IdentityError for anything but a P-256 key."""
-        try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
-            raise IdentityError("the device key cannot be read") from error
-        if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-            raise IdentityError("the device key is not a P-256 key")
-        return cls(private)
+        return cls(p256.private_from_pem(pem))
 
     def to_pem(self) -> bytes:
         """PKCS #8, unencrypted: the file's mode protects it, since a device starts with nobody there to
         type.
         """
-        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return p256.private_pem(self._private)
 
     def sign(self, message: bytes) -> bytes:
         """ECDSA with SHA-256 over `message`, 64 bytes r ‖ s."""
@@ -66,6 +51,10 @@ class DeviceKey:
         """A PEM certificate request. The gateway sets the subject itself, so the one here only says what
         it is.
         """
+        from cryptography import x509  # 4 MiB that only enrolment and renewal need
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.x509.oid import NameOID
+
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "towline device")])
         request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(self._private, SHA256())
-        return request.public_bytes(Encoding.PEM).decode("ascii")
+        return request.public_bytes(serialization.Encoding.PEM).decode("ascii")

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel_agent import p256
+from tunnel_agent.certificate import read_certificate
 from tunnel_agent.device_key import DeviceKey
 from tunnel_agent.errors import (
     EnrolmentError,
@@ -22,7 +24,7 @@ from tunnel_agent.errors import (
     IdentityError,
 )
 from tunnel_agent.gateway_client import GatewayClient
-from tunnel_agent.identity import Identity, IdentityStore, parse_device_root
+from tunnel_agent.identity import Identity, IdentityStore
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import KeyList, may_replace, verify_key_list
 from tunnel_agent.urls import gateway_url_problem, tunnel_url_problem
@@ -82,7 +84,7 @@ class Enrolment:
         if pending.get("gateway") != self._client.url or not pending.keys() >= _PENDING_FIELDS:
             pending = self._begin(key)
         answer = self._wait_decided(pending)
-        identity = identity_from_answer(answer, self._store, key, self._request)
+        identity = identity_from_answer(answer, key, self._request)
         self._store.save(identity)
         return identity
 
@@ -153,14 +155,12 @@ class Enrolment:
         raise EnrolmentError(f"the enrolment ended: {str(status)[:40]}; make a new registration token")
 
 
-def identity_from_answer(
-    answer: dict[str, object], store: IdentityStore, key: DeviceKey, request: EnrolmentRequest
-) -> Identity:
+def identity_from_answer(answer: dict[str, object], key: DeviceKey, request: EnrolmentRequest) -> Identity:
     """Check an approval as a whole before anything of it is stored; raises EnrolmentError."""
     try:
-        root = parse_device_root(_text(answer, "device_root").encode())
+        root = p256.public_from_pem(_text(answer, "device_root").encode())
         key_list = verify_key_list(_text(answer, "key_list").encode(), root)
-        certificate = store.parse_certificate(_text(answer, "certificate"), key)
+        certificate = read_certificate(_text(answer, "certificate"), key)
     except (TokenRefused, IdentityError) as error:
         raise EnrolmentError(f"the gateway's answer cannot be used: {error}") from error
     gateway_url = answer.get("gateway_url")

@@ -7,8 +7,8 @@ device_root.pem  the pinned key that signs key lists, SubjectPublicKeyInfo PEM; 
 server_ca.pem    CA of the tunnel servers, where it is not a public one
 gateway_ca.pem   CA of the gateway's HTTPS, where one was given at enrolment
 keylist.jws      the newest verified list of grant keys
-identity.toml    device_id, gateway_url, tunnel_urls; written last, so its presence means the rest is
-complete enrolment.json   an enrolment that still waits for approval, mode 0600; gone afterwards
+identity.toml    device id, addresses, the certificate's times; written last: there, the rest is complete
+enrolment.json   an enrolment that still waits for approval; gone afterwards
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from tunnel_agent import p256
+from tunnel_agent.certificate import Certificate
 from tunnel_agent.device_key import DeviceKey
 from tunnel_agent.errors import IdentityError
 from tunnel_agent.policy.jws import TokenRefused
@@ -42,7 +42,7 @@ class Identity:
     gateway_url: str
     tunnel_urls: tuple[str, ...]
     key: DeviceKey
-    certificate: x509.Certificate
+    certificate: Certificate
     device_ca: str
     device_root: ec.EllipticCurvePublicKey
     key_list: KeyList
@@ -79,9 +79,7 @@ class IdentityStore:
             isinstance(u, str) and not tunnel_url_problem(u) for u in urls
         ):
             raise self._wrong("identity.toml", "tunnel_urls is not a list of wss addresses")
-        key = DeviceKey.from_pem(self._read("device.key"))
-        certificate = self.parse_certificate(self._read("device.crt").decode("utf-8", "replace"), key)
-        root = parse_device_root(self._read("device_root.pem"))
+        key, root = self._stored_key(), self._root()
         try:
             key_list = verify_key_list(self._read("keylist.jws"), root)
         except TokenRefused as refused:
@@ -91,7 +89,7 @@ class IdentityStore:
             gateway_url=gateway_url,
             tunnel_urls=tuple(urls),
             key=key,
-            certificate=certificate,
+            certificate=self._certificate(table),
             device_ca=self._optional("device_ca.pem") or "",
             device_root=root,
             key_list=key_list,
@@ -103,22 +101,23 @@ class IdentityStore:
         """Write all of it, identity.toml last."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write("device.key", identity.key.to_pem())
-        root = identity.device_root.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        self._write("device_root.pem", root)
+        self._write("device_root.pem", p256.public_pem(identity.device_root))
         self._write_or_remove("gateway_ca.pem", identity.gateway_ca)
         self.save_renewed(identity)
         self.remove_pending()
 
     def save_renewed(self, identity: Identity) -> None:
         """Write what a renewal may have changed; the pinned root and the key are never touched."""
-        self._write("device.crt", identity.certificate.public_bytes(Encoding.PEM))
+        self._write("device.crt", identity.certificate.pem.encode())
         self._write("device_ca.pem", identity.device_ca.encode())
         self._write_or_remove("server_ca.pem", identity.server_ca)
         self.save_key_list(identity.key_list)
-        lines = {
+        lines: dict[str, object] = {
             "device_id": identity.device_id,
             "gateway_url": identity.gateway_url,
             "tunnel_urls": list(identity.tunnel_urls),
+            "certificate_from": identity.certificate.not_before,
+            "certificate_until": identity.certificate.not_after,
         }
         # A JSON string or list of ASCII strings is a TOML one (TOML 1.0, basic strings), and all three
         # are ASCII by check.
@@ -133,21 +132,10 @@ class IdentityStore:
         """The stored key, or a new one that is on disk before anyone else hears of it."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (self.directory / "device.key").is_file():
-            return DeviceKey.from_pem(self._read("device.key"))
+            return self._stored_key()
         key = DeviceKey.generate()
         self._write("device.key", key.to_pem())
         return key
-
-    def parse_certificate(self, pem: str, key: DeviceKey) -> x509.Certificate:
-        """A certificate for `key`; raises IdentityError for anything else."""
-        try:
-            certificate = x509.load_pem_x509_certificate(pem.encode())
-            public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except ValueError as error:
-            raise self._wrong("device.crt", "is not a certificate") from error
-        if public != key.public_der:
-            raise self._wrong("device.crt", "is for another key")
-        return certificate
 
     def pending(self) -> dict[str, str]:
         """The enrolment that waits for approval, or an empty dict."""
@@ -166,6 +154,25 @@ class IdentityStore:
         """Forget it: decided."""
         (self.directory / "enrolment.json").unlink(missing_ok=True)
 
+    def _stored_key(self) -> DeviceKey:
+        try:
+            return DeviceKey.from_pem(self._read("device.key"))
+        except IdentityError as error:
+            raise self._wrong("device.key", str(error)) from error
+
+    def _root(self) -> ec.EllipticCurvePublicKey:
+        try:
+            return p256.public_from_pem(self._read("device_root.pem"))
+        except IdentityError as error:
+            raise self._wrong("device_root.pem", str(error)) from error
+
+    def _certificate(self, table: dict[str, object]) -> Certificate:
+        """The stored one. It was checked when it came; its times are stored too, as parsing costs 4 MiB."""
+        start, end = table.get("certificate_from"), table.get("certificate_until")
+        if type(start) is not int or type(end) is not int:
+            raise self._wrong("identity.toml", "certificate_from and certificate_until are not Unix seconds")
+        return Certificate(self._read("device.crt").decode("utf-8", "replace"), start, end)
+
     def _identity_table(self) -> dict[str, object]:
         try:
             return tomllib.loads(self._read("identity.toml").decode("utf-8"))
@@ -177,7 +184,7 @@ class IdentityStore:
             with (self.directory / name).open("rb") as file:
                 return file.read(MAX_FILE_BYTES)
         except OSError as error:
-            raise self._wrong(name, f"cannot be read: {error.strerror}") from error
+            raise IdentityError(f"{self.directory / name} cannot be read: {error.strerror}") from error
 
     def _optional(self, name: str) -> str | None:
         return self._read(name).decode("utf-8", "replace") if (self.directory / name).is_file() else None
@@ -208,15 +215,4 @@ class IdentityStore:
             os.close(descriptor)
 
     def _wrong(self, name: str, problem: str) -> IdentityError:
-        return IdentityError(f"{self.directory / name} {problem}")
-
-
-def parse_device_root(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """The pinned root; raises IdentityError unless it is a P-256 public key."""
-    try:
-        root = load_pem_public_key(pem)
-    except ValueError as error:
-        raise IdentityError("the device root is not a public key") from error
-    if not isinstance(root, ec.EllipticCurvePublicKey) or not isinstance(root.curve, ec.SECP256R1):
-        raise IdentityError("the device root is not a P-256 key")
-    return root
+        return IdentityError(f"{self.directory / name}: {problem}")

@@ -10,9 +10,11 @@ import binascii
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from runtime.clock import Clock
 from runtime.logs import get_logger
+from tunnel_agent.certificate import read_certificate
 from tunnel_agent.enrolment import newer_key_list, tunnel_urls
 from tunnel_agent.errors import AgentError, EnrolmentError, GatewayRefused
 from tunnel_agent.gateway_client import GatewayClient
@@ -42,9 +44,7 @@ def renew(identity: Identity, store: IdentityStore, client: GatewayClient) -> Id
     certificate, ca, server_ca = answer.get("certificate"), answer.get("ca"), answer.get("server_ca")
     renewed = replace(
         identity,
-        certificate=store.parse_certificate(
-            certificate if isinstance(certificate, str) else "", identity.key
-        ),
+        certificate=read_certificate(certificate if isinstance(certificate, str) else "", identity.key),
         device_ca=ca if isinstance(ca, str) else identity.device_ca,
         key_list=newer_key_list(answer, identity),
         tunnel_urls=tunnel_urls(answer) if answer.get("tunnel_urls") else identity.tunnel_urls,
@@ -70,9 +70,7 @@ async def keep_renewed(
     failures, spread = 0, draw()
     while True:
         certificate = current().certificate
-        due = policy.renewal_time(
-            certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp(), spread
-        )
+        due = policy.renewal_time(certificate.not_before, certificate.not_after, spread)
         wait = due - clock.wall()
         if wait > 0:
             await sleep(min(wait, policy.LOOK_AGAIN_S))
@@ -92,9 +90,8 @@ async def keep_renewed(
             await sleep(delay)
             continue
         failures, spread = 0, draw()
-        _log.info(
-            "certificate renewed", extra={"until": current().certificate.not_valid_after_utc.isoformat()}
-        )
+        until = datetime.fromtimestamp(current().certificate.not_after, UTC)
+        _log.info("certificate renewed", extra={"until": until.isoformat()})
 
 
 def _nonce(text: object) -> bytes:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from tunnel_agent.certificate import read_certificate
 from tunnel_agent.device_key import DeviceKey
 from tunnel_agent.identity import Identity
 from tunnel_agent.policy.key_list import KeyList, verify_key_list
@@ -114,7 +115,7 @@ class Authority:
             gateway_url="http://127.0.0.1:1",
             tunnel_urls=urls,
             key=key,
-            certificate=x509.load_pem_x509_certificate(self.certificate(key).encode()),
+            certificate=read_certificate(self.certificate(key), key),
             device_ca="",
             device_root=self.root.public_key(),
             key_list=self.key_list(),

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.tunnel_agent.authority import Authority
-from tunnel_agent.device_key import DeviceKey
+from tunnel_agent import p256
 from tunnel_agent.errors import IdentityError
 from tunnel_agent.identity import IdentityStore
 
@@ -67,8 +69,12 @@ def test_a_crash_at_any_write_leaves_the_old_or_no_identity(
         ("identity.toml", 'device_id = "d_1"\ngateway_url = "http://g"\ntunnel_urls = []\n'),
         ("identity.toml", 'device_id = "d_1"\ngateway_url = "https://g"\ntunnel_urls = ["ws://t/"]\n'),
         ("identity.toml", 'device_id = "d_1"\ngateway_url = "https://g"\n'),
-        ("device.crt", "rubbish"),
+        ("identity.toml", 'device_id = "d_1"\ngateway_url = "https://g"\ntunnel_urls = []\n'),
         ("keylist.jws", "a.b.c"),
+        ("device.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        ("device.key", "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n"),
+        ("device.key", ""),
+        ("device_root.pem", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
     ],
 )
 def test_a_broken_file_is_named(store: IdentityStore, name: str, content: str) -> None:
@@ -84,12 +90,6 @@ def test_a_missing_file_is_named(store: IdentityStore, name: str) -> None:
         store.load()
 
 
-def test_a_key_of_somebody_else_does_not_fit(store: IdentityStore) -> None:
-    (store.directory / "device.key").write_bytes(DeviceKey.generate().to_pem())
-    with pytest.raises(IdentityError, match="another key"):
-        store.load()
-
-
 def test_without_an_identity_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match="towline agent enrol"):
         IdentityStore(tmp_path).load()
@@ -102,3 +102,28 @@ def test_a_planted_link_is_not_written_through(store: IdentityStore, tmp_path: P
     store.save_key_list(AUTHORITY.key_list(3))
     assert victim.read_text() == "untouched"
     assert not os.path.islink(store.directory / "keylist.jws")
+
+
+def test_keys_are_in_the_forms_that_others_read_and_write() -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    assert p256.private_pem(private) == pem
+    assert p256.private_from_pem(pem).private_numbers() == private.private_numbers()
+    public = private.public_key()
+    assert p256.public_pem(public) == public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert p256.public_from_pem(p256.public_pem(public)) == public
+
+
+def test_a_point_off_the_curve_is_no_key() -> None:
+    der = bytearray(p256.public_der(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    der[-1] ^= 1
+    with pytest.raises(IdentityError):
+        p256.public_from_pem(p256._to_pem("PUBLIC KEY", bytes(der)))
+
+
+def test_a_private_key_with_another_public_one_is_no_key() -> None:
+    pem = p256.private_pem(ec.generate_private_key(ec.SECP256R1()))
+    der = bytearray(p256._from_pem("PRIVATE KEY", pem))
+    der[-1] ^= 1
+    with pytest.raises(IdentityError):
+        p256.private_from_pem(p256._to_pem("PRIVATE KEY", bytes(der)))

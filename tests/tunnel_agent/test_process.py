@@ -17,6 +17,7 @@ import pytest
 from runtime.settings import SettingsError, from_table
 from tests.tunnel_agent.conftest import Bench
 from tunnel_agent import cli
+from tunnel_agent.memory import clean_code
 from tunnel_agent.settings import AgentSettings
 from tunnel_agent.supervision import Supervisor
 
@@ -117,9 +118,10 @@ def _receive(notify: socket.socket) -> str:
 
 
 def test_no_web_framework_comes_along() -> None:
-    code = "import sys, tunnel_agent.app, tunnel_agent.cli; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys, tunnel_agent.app, tunnel_agent.cli; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
-    assert not {"httpx", "fastapi", "requests", "pydantic", "starlette", "h11", "http"} & set(out.split())
+    modules = set(out.split())
+    assert not {"httpx", "fastapi", "requests", "pydantic", "starlette", "h11", "http.client"} & modules
 
 
 def test_without_a_supervisor_nothing_is_said() -> None:
@@ -140,3 +142,31 @@ def test_without_a_supervisor_nothing_is_said() -> None:
 )
 def test_the_watchdog_is_for_this_process(environment: dict[str, str], expected: float | None) -> None:
     assert Supervisor(environment).watchdog_s == expected
+
+
+SMAPS = """\
+1000-3000 r-xp 00000000 08:01 7                          /lib/clean.so
+Rss:                   8 kB
+Private_Dirty:         0 kB
+Anonymous:             0 kB
+3000-4000 r-xp 00000000 08:01 8                          /lib/with relocations.so
+Rss:                   4 kB
+Private_Dirty:         4 kB
+Anonymous:             4 kB
+4000-5000 r--p 00000000 08:01 7                          /lib/clean.so
+Private_Dirty:         0 kB
+5000-6000 r-xp 00000000 00:00 0                          [vdso]
+Private_Dirty:         0 kB
+6000-7000 r-xp 00000000 00:00 0
+Private_Dirty:         0 kB
+7000-8000 rwxp 00000000 08:01 9                          /lib/odd.so
+Private_Dirty:         0 kB
+8000-9000 r-xp 00000000 08:01 9                          /lib/last.so
+Private_Dirty:         0 kB
+Swap:                  0 kB
+VmFlags: rd ex mr mw me
+"""
+
+
+def test_only_code_that_was_never_written_is_given_back() -> None:
+    assert list(clean_code(SMAPS)) == [(0x1000, 0x3000), (0x8000, 0x9000)]

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from runtime.clock import FakeClock
 from tests.tunnel_agent.authority import DEVICE, NOW, OTHER_KEY, Authority
 from tests.tunnel_agent.gateway_double import GatewayDouble, foreign_certificate
+from tunnel_agent.certificate import read_certificate
 from tunnel_agent.errors import AgentError
 from tunnel_agent.gateway_client import GatewayClient
 from tunnel_agent.identity import Identity, IdentityStore
@@ -34,9 +34,8 @@ def enrolled(
 ) -> tuple[Identity, IdentityStore]:
     identity = gateway.authority.identity(("wss://old.test/tunnel",))
     pem = gateway.authority.certificate(identity.key, start, end)
-    identity = replace(
-        identity, gateway_url=gateway.url, certificate=x509.load_pem_x509_certificate(pem.encode())
-    )
+    certificate = read_certificate(pem, identity.key)
+    identity = replace(identity, gateway_url=gateway.url, certificate=certificate)
     gateway.public = identity.key._private.public_key()
     store = IdentityStore(tmp_path)
     store.save(identity)
@@ -61,7 +60,7 @@ def test_a_certificate_is_renewed_by_challenge(gateway: GatewayDouble, tmp_path:
     identity, store = enrolled(gateway, tmp_path, -500 * DAY, end)
     gateway.changes = {"tunnel_urls": ["wss://new.test/tunnel"], "server_ca": "PEM of a CA"}
     renewed = renew(identity, store, GatewayClient(gateway.url))
-    assert renewed.certificate.not_valid_after_utc.timestamp() == NOW + DAY
+    assert renewed.certificate.not_after == NOW + DAY
     stored = store.load()
     assert stored.certificate == renewed.certificate
     assert stored.tunnel_urls == ("wss://new.test/tunnel",)
