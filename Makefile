@@ -21,7 +21,7 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
 test-fast: setup-dev ## the tests without browser, database and child processes: under 30 s, no network
-	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser $(ARGS)
+	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser -m "not database" $(ARGS)
 
 check: setup-dev ## ruff, mypy --strict, import contracts, file sizes
 	$(PYTHON_BIN) -m ruff check .

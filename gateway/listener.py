@@ -24,6 +24,7 @@ CONNECTIONS_MAX = 4096
 BACKLOG = 1024  # agents that all return at once knock here together
 HEAD_MAX = 32 * 1024  # cookies and an access token fit several times
 START_TIMEOUT_S = 10.0
+_TICKS_PER_S = 10  # how uvicorn counts in on_tick
 
 
 class Listener:
@@ -75,7 +76,7 @@ class Listener:
 
     async def close(self) -> None:
         """Let requests in flight finish (GRACE_S), then end."""
-        self._server.should_exit = True
+        self._server.stop()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=GRACE_S + START_TIMEOUT_S)
 
@@ -86,6 +87,22 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.accepting = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the main loop now."""
+        self.should_exit = True
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes ten times a second to look at a flag; its Date header needs one.
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += _TICKS_PER_S
+            try:
+                await asyncio.wait_for(self._stopped.wait(), 1.0)
+            except TimeoutError:
+                continue
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

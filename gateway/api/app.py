@@ -54,6 +54,7 @@ def new_app(parts: GatewayParts, title: str) -> FastAPI:
     app.add_exception_handler(StoreUnavailableError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_error)  # the edge logs it
     return app
 
 

@@ -201,6 +201,8 @@ class Database:
             server_settings={
                 "application_name": "towline-gateway",
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+                # What we gave up waiting for must not go on holding locks.
+                "statement_timeout": str(int(COMMAND_TIMEOUT_S * 1000)),
             },
         )
         await self._pool
@@ -234,15 +236,37 @@ class Database:
         if self._pool is None or not self.prepared:
             raise StoreUnavailableError("not prepared")
         try:
-            async with (
-                self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-                connection.transaction(),
-            ):
-                transaction = Transaction(connection, self._wall())
-                yield transaction
-                await transaction.flush()
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                async with _transaction(connection):
+                    transaction = Transaction(connection, self._wall())
+                    yield transaction
+                    await transaction.flush()
+            finally:
+                await self._pool.release(connection)
         except _AWAY as error:
             raise StoreUnavailableError(type(error).__name__) from error
+
+
+@asynccontextmanager
+async def _transaction(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> AsyncIterator[None]:
+    """Like asyncpg's own, but a cancelled one drops its connection instead of rolling back over it.
+
+    A rollback first waits for the running statement, and Postgres may miss the wish to cancel that one
+    (it ignores a wish that overtakes its statement). With the connection gone it rolls back by itself.
+    """
+    work = connection.transaction()
+    await work.start()
+    try:
+        yield
+        await work.commit()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    except BaseException:
+        if not connection.is_closed():
+            await work.rollback()
+        raise
 
 
 @asynccontextmanager

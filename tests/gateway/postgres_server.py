@@ -31,8 +31,8 @@ class PostgresServer:
         """Call it in the main thread: the kernel ends the server together with the thread that began it."""
         self._embedded.prepare()
         program = self._embedded.program()
-        # Durability costs seconds here and proves nothing: no test pulls the plug of the machine.
-        argv = [*program.argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=100"]
+        # Syncing costs seconds here and proves nothing: tests kill the server, never the machine.
+        argv = [*program.argv, "-c", "fsync=off", "-c", "max_connections=100"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 (it must begin in this very thread)
                 launch_argv(argv, death_signal=signal.SIGINT, jail=program.jail),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import httpx
 import pytest
@@ -185,8 +186,6 @@ async def renew(
     world: World, device: Device, *, nonce: str, signer: Device | None = None, key: object = None
 ) -> httpx.Response:
     padded = nonce + "=" * (-len(nonce) % 4)
-    import base64
-
     message = b"towline-renew-v1" + base64.urlsafe_b64decode(padded) + device.id.encode()
     body = {
         "nonce": nonce,
