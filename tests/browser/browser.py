@@ -1,0 +1,45 @@
+"""Chromium as a person has it, driven by Playwright; Debian's build, found by its usual name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, sync_playwright
+
+WAIT_MS = 20_000  # a step of a test; a loaded machine needs seconds, a hang needs an end
+
+# Headless, without the background calls home that a closed network would only delay; one profile a context.
+_ARGUMENTS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium_path() -> str:
+    """Where Debian's chromium lies; AssertionError with the way to get it where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert found is not None, "chromium is missing: apt-get install chromium"
+    return found
+
+
+@contextmanager
+def chromium(*, resolve: str | None = None) -> Iterator[Browser]:
+    """A browser; `resolve` names a domain (`*.tunnel.test`) that is this machine."""
+    arguments = list(_ARGUMENTS)
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # Chromium refuses to start its sandbox as root
+    if resolve is not None:
+        arguments.append(f"--host-resolver-rules=MAP {resolve} 127.0.0.1")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), headless=True, args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
