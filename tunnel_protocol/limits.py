@@ -13,11 +13,10 @@ class Limits:
     """Sizes in bytes. The first group is told to the peer in HELLO; the second is ours alone."""
 
     max_frame: int = 65_535  # largest DATA payload accepted
-    max_message: int = 1 << 20  # largest message accepted
+    # Largest message accepted. Senders have no use for more than 64 KiB; a stranger may make us buffer this much.
+    max_message: int = 1 << 18
     stream_window: int = 65_536  # first credit of every stream towards us
-    connection_window: int = (
-        1 << 20
-    )  # first credit of the connection; bounds what is in flight, so everyone's latency
+    connection_window: int = 1 << 20  # first credit of the connection; bounds what is in flight
     max_streams: int = 256  # streams that the peer may have open at once
     keepalive_ms: int = 4_000  # silence after which we ask; 2.25 times that and the peer is dead
 

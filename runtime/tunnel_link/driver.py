@@ -164,7 +164,7 @@ class TunnelDriver:
     # Pace
 
     def _look(self, link: Link) -> None:
-        """On links not known to be fast: a kernel may take far more than it sends, and nothing passes that."""
+        """On links not known to be fast: kernels may take far more than they send; nothing passes that."""
         self._unseen = 0
         backlog = link.kernel_unsent
         if not backlog:

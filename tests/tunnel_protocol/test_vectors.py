@@ -58,6 +58,7 @@ DEVICE_LIMITS = Limits(
     max_streams=4,
     window_budget=0,
 )
+SERVER_LIMITS = Limits(max_message=1 << 20)
 EVENT_NAMES = {
     "ChallengeReceived": "challenge",
     "AuthReceived": "auth",
@@ -234,7 +235,7 @@ def sent(end: End) -> list[str]:
 def test_the_handshake_goes_as_the_vectors_say() -> None:
     """Both machines say the recorded messages, byte for byte, and hear the recorded events."""
     conversation = load("handshake.json")
-    server, device = End(Side.SERVER, Limits()), End(Side.DEVICE, DEVICE_LIMITS)
+    server, device = End(Side.SERVER, SERVER_LIMITS), End(Side.DEVICE, DEVICE_LIMITS)
     server.connection.challenge(bytes.fromhex(conversation["nonce"]), conversation["server_name"])
     for number, message in enumerate(conversation["messages"]):
         sender, receiver = (server, device) if message["from"] == "server" else (device, server)
@@ -269,7 +270,7 @@ def _request(connection: Connection) -> None:
 
 def taken_to(side: Side, state: str, peer: Hello | None = None) -> End:
     """A fresh machine of `side` in `state`, with all its output taken."""
-    end = End(side, DEVICE_LIMITS if side is Side.DEVICE else Limits())
+    end = End(side, DEVICE_LIMITS if side is Side.DEVICE else SERVER_LIMITS)
     connection = end.connection
     hello = frame(FrameType.HELLO, encode_hello(peer)) if peer else SERVER_HELLO
     if side is Side.SERVER:
