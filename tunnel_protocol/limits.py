@@ -13,7 +13,7 @@ class Limits:
     """Sizes in bytes. The first group is told to the peer in HELLO; the second is ours alone."""
 
     max_frame: int = 65_535  # largest DATA payload accepted
-    # Largest message accepted. Senders have no use for more than 64 KiB; a stranger may make us buffer this much.
+    # Largest message accepted. Senders have no use for over 64 KiB; a stranger may make us buffer this much.
     max_message: int = 1 << 18
     stream_window: int = 65_536  # first credit of every stream towards us
     connection_window: int = 1 << 20  # first credit of the connection; bounds what is in flight
@@ -21,9 +21,7 @@ class Limits:
     keepalive_ms: int = 4_000  # silence after which we ask; 2.25 times that and the peer is dead
 
     stream_window_max: int = 4 << 20  # a stream's window grows up to here
-    window_budget: int = (
-        12 << 20
-    )  # what all windows of one connection may grow by; as much again may lie parked
+    window_budget: int = 12 << 20  # what a connection's windows may grow by; as much again may lie parked
     handshake_timeout_s: float = 10.0
     send_queue_high: int = 65_536  # Stream.send says False above this many queued bytes
     send_queue_low: int = 16_384  # and Writable follows at or below this many
