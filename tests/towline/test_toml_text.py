@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towline.toml_text import toml_text
@@ -22,7 +22,7 @@ tables = st.recursive(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(tables)
 def test_what_is_written_is_read_back(table: dict[str, Any]) -> None:
     assert tomllib.loads(toml_text(table)) == table
