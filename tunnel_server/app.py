@@ -124,13 +124,15 @@ class Node:
             async with asyncio.timeout(self._config.drain_s):
                 await self.edge.wait_empty()
                 await self.tunnels.wait_empty()
-        self.sessions_close()
-        await self.presence.send_once()
+        self._cut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):  # a gateway that is down too must not hold up the exit
+                await self.presence.send_once()
         await self.tasks.close(CLOSE_S)
         await self.ops.close()
         _log.info("node stopped", extra={"node": self._config.node})
 
-    def sessions_close(self) -> None:
+    def _cut(self) -> None:
         """Cut every connection that is left."""
         self.visitors.close()
         self.tunnels.close()

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,7 +132,7 @@ class MemoryGateway:
     async def key_list(self) -> bytes:
         return b"key.list.jws"
 
-    async def revocations(self, *, after: int, silence_s: float) -> AsyncIterator[bytes]:
+    async def revocations(self, *, after: int, silence_s: float) -> AsyncGenerator[bytes, None]:
         self._check_up()
         feed: asyncio.Queue[bytes] = asyncio.Queue()
         self._feeds.append(feed)

@@ -53,6 +53,7 @@ REFUSED = {
     "unknown expectation": (POST + b"Expect: 200-ok\r\nContent-Length: 1\r\n\r\na", 417),
     "long target": (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
     "head too long": (GET + b"A: " + b"a" * 70_000, 431),
+    "one header in a thousand pieces": (GET + b"X-Forwarded-For: 1\r\n" * 1000 + b"\r\n", 431),
     "too many headers": (GET + b"A: b\r\n" * 300 + b"\r\n", 431),
 }
 

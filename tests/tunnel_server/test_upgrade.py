@@ -107,6 +107,14 @@ async def test_any_other_upgrade_is_an_ordinary_request(stage: Stage) -> None:
     assert b"pgrade" not in upstream.received
 
 
+async def test_hundreds_of_refused_upgrades_in_one_read_are_only_requests(stage: Stage) -> None:
+    visitor = await stage.visitor(b"")
+    one = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    visitor.send(one * 800)
+    for _ in range(800):
+        assert (await visitor.response())[0].startswith(b"HTTP/1.1 421 ")
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", f"http://{'b' * 26}.localhost", "null", None])
 async def test_another_sites_page_opens_no_websocket(stage: Stage, origin: str | None) -> None:
     upstream = await stage.serve(switching())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ class Gateway(Protocol):
         """The root-signed grant key list (compact JWS)."""
         ...
 
-    def revocations(self, *, after: int, silence_s: float) -> AsyncIterator[bytes]:
+    def revocations(self, *, after: int, silence_s: float) -> AsyncGenerator[bytes, None]:
         """The feed's lines after number ``after``."""
         ...
 
@@ -93,5 +93,5 @@ class HttpGateway:
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayUnavailable(f"malformed key list: {error!r}") from error
 
-    def revocations(self, *, after: int, silence_s: float) -> AsyncIterator[bytes]:
+    def revocations(self, *, after: int, silence_s: float) -> AsyncGenerator[bytes, None]:
         return self._http.lines(f"/internal/v1/revocations?after={after}", silence_s)

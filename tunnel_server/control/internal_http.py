@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +109,7 @@ class InternalHttp:
         finally:
             self._waiting -= 1
 
-    async def lines(self, path: str, silence_s: float) -> AsyncIterator[bytes]:
+    async def lines(self, path: str, silence_s: float) -> AsyncGenerator[bytes, None]:
         """The lines of an endless answer; GatewayUnavailable at its end or ``silence_s`` of silence."""
         connection: _Connection | None = None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from dataclasses import dataclass
@@ -82,8 +83,9 @@ class RevocationFeed:
 
     async def _read(self) -> None:
         lines = self._gateway.revocations(after=self.position.number, silence_s=self._settings.feed_silence_s)
-        async for line in lines:
-            self._handle(line)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                self._handle(line)
 
     def _handle(self, line: bytes) -> None:
         try:

@@ -158,21 +158,30 @@ class VisitorConnection(asyncio.BufferedProtocol):
     # Parsing
 
     def _feed(self, data: memoryview) -> None:
+        """Parse; llhttp stops behind any request with Upgrade, and what follows is raw only after a 101."""
+        rest = self._parse(data)
+        while rest is not None and not self.closing:
+            if self._waits_for_upgrade() or any(exchange.head.wants_upgrade for exchange in self.waiting):
+                self._hold(bytes(rest))
+                return
+            rest = self._parse(rest)
+
+    def _parse(self, data: memoryview) -> memoryview | None:
+        """What is left behind a request with Upgrade, or None."""
         self._body_bytes = 0
         self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._parser = httptools.HttpRequestParser(self)
-            rest = bytes(data[upgrade.args[0] :])
-            if rest:
-                self._after_upgrade_request(rest)
-            return
+            rest = data[upgrade.args[0] :]
+            return rest if len(rest) else None
         except httptools.HttpParserError as error:
             if not self.last_request:
                 self._refuse(error)
-            return
+            return None
         self._count(self._read_bytes)
+        return None
 
     def _count(self, size: int) -> None:
         """Bound what carries no body: heads without an end, chunk extensions, trailers."""
@@ -190,13 +199,6 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def _waits_for_upgrade(self) -> bool:
         current = self.current
         return current is not None and current.head.wants_upgrade
-
-    def _after_upgrade_request(self, rest: bytes) -> None:
-        """llhttp stops behind any request with Upgrade; what follows is raw only after the device's 101."""
-        if self._waits_for_upgrade() or any(exchange.head.wants_upgrade for exchange in self.waiting):
-            self._hold(rest)
-        else:
-            self._feed(memoryview(rest))
 
     def _hold(self, data: bytes) -> None:
         self.held += data

@@ -51,6 +51,19 @@ class RuleCache(Generic[R]):
         return rule
 
 
+# One header in more pieces than this is an attack on whoever joins them.
+MAX_PIECES = 64
+
+
+def joined(earlier: bytes | None, value: bytes, separator: bytes = b",") -> bytes:
+    """A header that came in several lines (RFC 9110 section 5.2); ValueError for absurdly many."""
+    if earlier is None:
+        return value
+    if earlier.count(separator) > MAX_PIECES:
+        raise ValueError("one header in too many pieces")
+    return earlier + separator + value
+
+
 def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(part.strip(b" \t").lower() for part in value.split(b","))
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from tunnel_server.errors import BadRequest
-from tunnel_server.policy.names import HOP_BY_HOP, RuleCache, tokens, without_nominated
+from tunnel_server.policy.names import HOP_BY_HOP, RuleCache, joined, tokens, without_nominated
 
 # What a device's UI may use; CONNECT and TRACE make no sense through an origin, others are no HTTP.
 METHODS = frozenset(
@@ -143,6 +143,13 @@ class RequestHead:
 Rule = Callable[[RequestHead, bytes, bytes], None]
 
 
+def _joined(earlier: bytes | None, value: bytes, separator: bytes = b",") -> bytes:
+    try:
+        return joined(earlier, value, separator)
+    except ValueError as error:
+        raise BadRequest(str(error), 431) from error
+
+
 def _drop(head: RequestHead, name: bytes, value: bytes) -> None:
     """Neither passed on nor looked at."""
 
@@ -154,11 +161,11 @@ def _host(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 def _connection(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.connection = value if head.connection is None else head.connection + b"," + value
+    head.connection = _joined(head.connection, value)
 
 
 def _cookie(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.cookie = value if head.cookie is None else head.cookie + b"; " + value
+    head.cookie = _joined(head.cookie, value, b"; ")
 
 
 def _origin(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -172,21 +179,19 @@ def _content_length(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 def _transfer_encoding(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.transfer_encoding = (
-        value if head.transfer_encoding is None else head.transfer_encoding + b"," + value
-    )
+    head.transfer_encoding = _joined(head.transfer_encoding, value)
 
 
 def _upgrade(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.upgrade = value if head.upgrade is None else head.upgrade + b"," + value
+    head.upgrade = _joined(head.upgrade, value)
 
 
 def _expect(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.expect = value if head.expect is None else head.expect + b"," + value
+    head.expect = _joined(head.expect, value)
 
 
 def _forwarded_for(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b"," + value
+    head.forwarded_for = _joined(head.forwarded_for, value)
 
 
 def _fetch_site(head: RequestHead, name: bytes, value: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tunnel_server.errors import BadResponse
 from tunnel_server.policy.cookies import rewritten_set_cookie
-from tunnel_server.policy.names import HOP_BY_HOP, RuleCache, tokens, without_nominated
+from tunnel_server.policy.names import HOP_BY_HOP, RuleCache, joined, tokens, without_nominated
 
 _ABSOLUTE = re.compile(rb"(?:https?:)?//([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -85,12 +85,19 @@ def rewritten_location(value: bytes, own_hosts: tuple[bytes, ...], visitor_origi
 Rule = Callable[[ResponseHead, bytes, bytes], None]
 
 
+def _joined(earlier: bytes | None, value: bytes) -> bytes:
+    try:
+        return joined(earlier, value)
+    except ValueError as error:
+        raise BadResponse(str(error)) from error
+
+
 def _drop(head: ResponseHead, name: bytes, value: bytes) -> None:
     """Not passed on."""
 
 
 def _connection(head: ResponseHead, name: bytes, value: bytes) -> None:
-    head.connection = value if head.connection is None else head.connection + b"," + value
+    head.connection = _joined(head.connection, value)
 
 
 def _content_length(head: ResponseHead, name: bytes, value: bytes) -> None:
@@ -98,9 +105,7 @@ def _content_length(head: ResponseHead, name: bytes, value: bytes) -> None:
 
 
 def _transfer_encoding(head: ResponseHead, name: bytes, value: bytes) -> None:
-    head.transfer_encoding = (
-        value if head.transfer_encoding is None else head.transfer_encoding + b"," + value
-    )
+    head.transfer_encoding = _joined(head.transfer_encoding, value)
 
 
 def _set_cookie(head: ResponseHead, name: bytes, value: bytes) -> None:
