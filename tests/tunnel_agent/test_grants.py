@@ -26,7 +26,7 @@ from tunnel_agent.policy.grants import (
     LEEWAY_S,
     MAX_GRANTS,
     MAX_PENDING,
-    MAX_REVOKED,
+    MAX_UNSEEN,
     NO_GRANT,
     NO_TIME,
     REVOKED,
@@ -288,12 +288,12 @@ def test_a_withdrawn_key_ends_its_grants_and_a_kept_one_does_not() -> None:
 def test_memory_is_bounded_whatever_a_server_sends() -> None:
     book = new_book()
     connection = ConnectionGrants(book, DEVICE)
-    for index in range(2 * MAX_REVOKED):
+    for index in range(2 * MAX_UNSEEN):
         book.revoke(index.to_bytes(16, "big"), MONO + index)
         connection.offer(index.to_bytes(16, "little"), b"junk", NOW, MONO)
     for index in range(2 * MAX_PENDING):
         connection.offer(index.to_bytes(16, "little"), GENUINE, 1000.0, MONO)
-    assert len(book._revoked) <= MAX_REVOKED
+    assert len(book._revoked) + len(book._unseen) <= MAX_UNSEEN
     assert len(book._pending) <= MAX_PENDING
     assert len(connection._refused) + len(connection._known) <= 2 * MAX_GRANTS
 
@@ -313,3 +313,12 @@ def test_a_small_key_signs_nothing() -> None:
     weak = GrantKey("weak", bits=1024)
     with pytest.raises(Exception, match="wrong size"):
         AUTHORITY.key_list(2, weak)
+
+
+def test_invented_revocations_push_out_no_real_one() -> None:
+    book = new_book()
+    book.offer(GRANT_ID, GENUINE, NOW, MONO)
+    book.revoke(GRANT_ID, MONO)
+    for index in range(MAX_UNSEEN + 1):
+        book.revoke(index.to_bytes(16, "big"), MONO)
+    assert book.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED

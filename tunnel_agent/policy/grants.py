@@ -23,7 +23,7 @@ from tunnel_protocol import RefusedCode
 LEEWAY_S = 30  # specification, section 7
 MAX_GRANTS = 1024  # sessions at once on one device; beyond it only a server that floods us
 MAX_PENDING = 64  # grants kept (1.5 KiB each) until the device knows the time
-MAX_REVOKED = 4096  # ids remembered after REVOKE
+MAX_UNSEEN = 4096  # ids remembered after a REVOKE that named no grant of ours
 MAX_REFUSED = 256  # refused ids one connection remembers, for a better answer than no_grant
 # a REVOKE for a grant we never saw: its exp is unknown, sessions are shorter than a day
 UNKNOWN_REVOKED_S = 24 * 3600.0
@@ -95,7 +95,7 @@ class GrantBook:
     connections.
     """
 
-    __slots__ = ("_accepted", "_device", "_earliest", "_keys", "_pending", "_revoked")
+    __slots__ = ("_accepted", "_device", "_earliest", "_keys", "_pending", "_revoked", "_unseen")
 
     def __init__(self, device: str, keys: KeyList, *, earliest: float) -> None:
         """`earliest`: Unix seconds before which this device's clock is certainly wrong (its certificate
@@ -106,7 +106,10 @@ class GrantBook:
         self._earliest = max(earliest, keys.issued_at) - LEEWAY_S
         self._accepted: dict[bytes, Grant] = {}
         self._pending: dict[bytes, bytes] = {}
-        self._revoked: dict[bytes, float] = {}  # grant id → monotonic seconds until which it is remembered
+        # Grant id → monotonic seconds until which it is remembered. Apart, since anyone can invent ids: a
+        # flood of them must not push out a revocation that counts.
+        self._revoked: dict[bytes, float] = {}
+        self._unseen: dict[bytes, float] = {}
 
     def replace_keys(self, keys: KeyList) -> list[bytes]:
         """Take a newer list; returns the grants that end because their key was withdrawn."""
@@ -121,7 +124,7 @@ class GrantBook:
         """A GRANT frame came. A token that is already accepted costs a hash; a forged repeat displaces
         nothing.
         """
-        if grant_id in self._revoked:
+        if grant_id in self._revoked or grant_id in self._unseen:
             return REVOKED
         known = self._accepted.get(grant_id)
         if known is not None and known.digest == sha256(token).digest():
@@ -148,7 +151,7 @@ class GrantBook:
         grant = self._accepted.get(grant_id)
         if grant is not None:
             return grant if now < grant.ends_at else EXPIRED
-        if grant_id in self._revoked:
+        if grant_id in self._revoked or grant_id in self._unseen:
             return REVOKED
         token = self._pending.get(grant_id)
         if token is None:
@@ -162,10 +165,15 @@ class GrantBook:
         """Remember the id until its grant would have ended; True when a grant was in force."""
         grant = self._accepted.pop(grant_id, None)
         self._pending.pop(grant_id, None)
-        if len(self._revoked) >= MAX_REVOKED:
-            self._forget_revoked(now)
-        self._revoked[grant_id] = grant.ends_at if grant is not None else now + UNKNOWN_REVOKED_S
-        return grant is not None
+        if grant is not None:
+            self._revoked[grant_id] = grant.ends_at
+            return True
+        if grant_id not in self._revoked:
+            self._unseen.pop(grant_id, None)
+            if len(self._unseen) >= MAX_UNSEEN:
+                del self._unseen[next(iter(self._unseen))]  # the oldest
+            self._unseen[grant_id] = now + UNKNOWN_REVOKED_S
+        return False
 
     def expire(self, now: float) -> list[bytes]:
         """Drop what is over; returns the grants whose streams must end."""
@@ -173,6 +181,7 @@ class GrantBook:
         for grant_id in ended:
             del self._accepted[grant_id]
         self._revoked = {key: until for key, until in self._revoked.items() if until > now}
+        self._unseen = {key: until for key, until in self._unseen.items() if until > now}
         return ended
 
     def next_expiry(self) -> float | None:
@@ -181,12 +190,6 @@ class GrantBook:
 
     def __len__(self) -> int:
         return len(self._accepted)
-
-    def _forget_revoked(self, now: float) -> None:
-        self._revoked = {key: until for key, until in self._revoked.items() if until > now}
-        if len(self._revoked) >= MAX_REVOKED:
-            # Full of live entries: the one that ends first is the least loss.
-            del self._revoked[min(self._revoked, key=self._revoked.__getitem__)]
 
 
 class ConnectionGrants:
