@@ -215,12 +215,15 @@ class HttpServer:
             writer.write(_head(101, response.headers))
             await response.run(reader, writer)
             return False
-        # A client that still sends would read our answer only afterwards: take the rest if it is short.
-        keep = request.keep_alive and not response.close and await _discard(request.body)
+        body = request.body
+        unread = not body.started and (body.length or 0) <= MAX_DISCARD_BYTES
+        keep = request.keep_alive and not response.close and (body.done or unread)
         await _send(writer, response, keep=keep, head_only=request.method == "HEAD")
-        if not request.body.done:
+        if keep and await _discard(body):
+            return True
+        if not body.done:
             await _linger(reader, writer)
-        return keep
+        return False
 
 
 async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
@@ -298,8 +301,7 @@ def _continue(headers: Mapping[str, str], writer: asyncio.StreamWriter) -> Calla
 
 
 async def _discard(body: Body) -> bool:
-    if body.started or (body.length or 0) > MAX_DISCARD_BYTES:
-        return body.done  # half read by an answer that gave up, or too long to wait for
+    """Read a short body that nobody wanted, so that the next request can follow; False when it does not end."""
     left = MAX_DISCARD_BYTES
     try:
         async for piece in body.pieces():
@@ -308,7 +310,7 @@ async def _discard(body: Body) -> bool:
                 return False
     except (HttpError, OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return False
-    return True
+    return body.done
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
