@@ -36,6 +36,19 @@ class _Answer:
         self.status = 0
         self.parser = httptools.HttpResponseParser(self)
 
+    def feed(self, data: bytes) -> None:
+        """Parse; HttpParserError for what is no HTTP, GatewayUnavailable for a body over the limit."""
+        self.parser.feed_data(data)
+        if self._size > self._limit:
+            raise GatewayUnavailable("the answer is too long")
+
+    def take_body(self) -> bytes:
+        """The body bytes since the last call."""
+        data = b"".join(self.body)
+        self.body.clear()
+        self._size = 0
+        return data
+
     def on_message_begin(self) -> None:
         self.begun = True
 
@@ -45,9 +58,8 @@ class _Answer:
 
     def on_body(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > self._limit:
-            raise GatewayUnavailable("the answer is too long")
-        self.body.append(data)
+        if self._size <= self._limit:
+            self.body.append(data)
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -133,10 +145,10 @@ class InternalHttp:
             data = await connection.reader.read(READ_BYTES)
             if not data:
                 raise GatewayUnavailable("the connection ended")
-            answer.parser.feed_data(data)
+            answer.feed(data)
         if answer.status != 200:
             raise GatewayRefused(answer.status, "stream")
-        return answer, self._taken(answer)
+        return answer, answer.take_body()
 
     async def _stream_lines(
         self, connection: _Connection, answer: _Answer, rest: bytes, silence_s: float
@@ -153,15 +165,8 @@ class InternalHttp:
                 data = await connection.reader.read(READ_BYTES)
             if not data:
                 raise GatewayUnavailable("the connection ended")
-            answer.parser.feed_data(data)
-            rest += self._taken(answer)
-
-    @staticmethod
-    def _taken(answer: _Answer) -> bytes:
-        data = b"".join(answer.body)
-        answer.body.clear()
-        answer._size = 0
-        return data
+            answer.feed(data)
+            rest += answer.take_body()
 
     def _request(self, method: str, path: str, body: Any) -> bytes:
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
@@ -193,7 +198,7 @@ class InternalHttp:
                     return None
                 if not data:
                     raise GatewayUnavailable("the answer was cut")
-                answer.parser.feed_data(data)
+                answer.feed(data)
             done = answer.keep
             return answer.status, b"".join(answer.body)
         except ConnectionError:
