@@ -108,6 +108,14 @@ def _add_up(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="PART=PORT",
         help="another port for one part: visitors, agents, internal, gateway-ops, server-ops, demo",
     )
+    up.add_argument(
+        "--tunnel-domain",
+        default="localhost",
+        metavar="DOMAIN",
+        help="sessions live on https://<label>.DOMAIN, which must lead here (default: *.%(default)s, plain)",
+    )
+    up.add_argument("--tunnel-certificate", type=Path, metavar="FILE", help="PEM chain for *.DOMAIN")
+    up.add_argument("--tunnel-key", type=Path, metavar="FILE", help="PEM key of that certificate")
     up.add_argument("--no-demo", action="store_true", help="start no demo device")
     up.set_defaults(run=_up)
 
@@ -192,7 +200,9 @@ def _up(given: argparse.Namespace) -> int:
         raise TowlineError(
             f"`towline up` needs the package {error.name}: pip install 'towline[up]'"
         ) from None
+    from towline.launcher.config_files import SessionSite
     from towline.launcher.ports import Ports
 
     ports = Ports.from_arguments(given.port, given.listen)
-    return run_up(DataFolder(given.data.absolute()), ports, with_demo=not given.no_demo)
+    site = SessionSite(given.tunnel_domain, given.tunnel_certificate, given.tunnel_key)
+    return run_up(DataFolder(given.data.absolute()), ports, site, with_demo=not given.no_demo)

@@ -30,13 +30,17 @@ def chromium_path() -> str:
 
 
 @contextmanager
-def chromium(*, resolve: str | None = None) -> Iterator[Browser]:
-    """A browser; `resolve` names a domain (`*.tunnel.test`) that is this machine."""
+def chromium(*, resolve: str, trust: str) -> Iterator[Browser]:
+    """A browser for which the names `resolve` (`*.tunnel.test`) are this machine, and the key `trust` good.
+
+    `trust` is base64 of SHA-256 over the SPKI. An error that is merely clicked away would not do: Chromium
+    then refuses service workers by itself.
+    """
     arguments = list(_ARGUMENTS)
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses to start its sandbox as root
-    if resolve is not None:
-        arguments.append(f"--host-resolver-rules=MAP {resolve} 127.0.0.1")
+    arguments.append(f"--host-resolver-rules=MAP {resolve} 127.0.0.1")
+    arguments.append(f"--ignore-certificate-errors-spki-list={trust}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), headless=True, args=arguments)
         try:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 
-def wildcard_certificate(folder: Path, domain: str) -> tuple[Path, Path]:
-    """(certificate, key) files for `*.domain`, self-signed."""
+@dataclass(frozen=True, slots=True)
+class WildcardCertificate:
+    """PEM files, and what Chromium is told to trust: base64 of SHA-256 over the public key (SPKI, DER)."""
+
+    certificate: Path
+    key: Path
+    spki_hash: str
+
+
+def wildcard_certificate(folder: Path, domain: str) -> WildcardCertificate:
+    """A certificate for `*.domain`, self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"*.{domain}")])
     now = datetime.now(UTC)
@@ -30,4 +42,5 @@ def wildcard_certificate(folder: Path, domain: str) -> tuple[Path, Path]:
     certificate_file, key_file = folder / "tunnel.crt", folder / "tunnel.key"
     certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return certificate_file, key_file
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return WildcardCertificate(certificate_file, key_file, b64encode(sha256(spki).digest()).decode())

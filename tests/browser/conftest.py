@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser.browser import WAIT_MS, chromium
-from tests.browser.certificates import wildcard_certificate
+from tests.browser.certificates import WildcardCertificate, wildcard_certificate
 from tests.integration.stack import Stack
 
 DOMAIN = "tunnel.test"
@@ -35,28 +35,32 @@ def plain(folder: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def with_tls(folder: Path) -> Iterator[Stack]:
+def certificate(folder: Path) -> WildcardCertificate:
+    return wildcard_certificate(folder, DOMAIN)
+
+
+@pytest.fixture(scope="module")
+def with_tls(folder: Path, certificate: WildcardCertificate) -> Iterator[Stack]:
     """`towline up` with sessions on https://<label>.tunnel.test."""
-    certificate, key = wildcard_certificate(folder, DOMAIN)
     stack = Stack(folder / "tls")
-    options = ["--tunnel-domain", DOMAIN, "--tunnel-certificate", str(certificate), "--tunnel-key", str(key)]
+    files = ["--tunnel-certificate", str(certificate.certificate), "--tunnel-key", str(certificate.key)]
     try:
-        stack.start(*options)
+        stack.start("--tunnel-domain", DOMAIN, *files)
         yield stack
     finally:
         stack.close()
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium(resolve=f"*.{DOMAIN}") as started:
+def browser(certificate: WildcardCertificate) -> Iterator[Browser]:
+    with chromium(resolve=f"*.{DOMAIN}", trust=certificate.spki_hash) as started:
         yield started
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page of a person without a past; the certificate is nobody's."""
-    context = browser.new_context(ignore_https_errors=True, accept_downloads=True)
+    """A page of a person without a past."""
+    context = browser.new_context(accept_downloads=True)
     context.set_default_timeout(WAIT_MS)
     yield context.new_page()
     context.close()

@@ -183,5 +183,5 @@ def test_the_end_of_a_session_takes_its_data_along(two: tuple[Page, str, Page, s
     expect(victim.locator("#status")).not_to_have_text("live", timeout=WAIT_MS)
     answer = victim.goto(victim_origin + "/")
     assert answer is not None
-    assert "storage" in answer.headers["clear-site-data"]
+    assert "storage" in answer.all_headers()["clear-site-data"]
     assert victim.evaluate("localStorage.getItem('left')") is None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from towline.data_folder import DataFolder, write_private
+from towline.errors import TowlineError
 from towline.gateway_client import Credentials
 from towline.launcher.ports import Ports
 from towline.toml_text import toml_text
@@ -19,12 +21,31 @@ SECRET_BYTES = 24  # 192 bits: no rate limit needs to protect it
 DEMO_SERVICE = "web"
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSite:
+    """Where sessions live: plain `*.localhost`, or TLS on a wildcard domain that leads to this machine."""
+
+    domain: str = "localhost"
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.domain != "localhost", self.certificate is not None, self.key is not None]
+        if any(given) and not all(given):
+            raise TowlineError("--tunnel-domain, --tunnel-certificate and --tunnel-key belong together")
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.certificate is None else "https"
+
+
 class ConfigFiles:
     """Writes DATA/config/*.toml and the secrets they name; the secrets are made once and stay."""
 
-    def __init__(self, data: DataFolder, ports: Ports) -> None:
+    def __init__(self, data: DataFolder, ports: Ports, site: SessionSite) -> None:
         self._data = data
         self._ports = ports
+        self._site = site
         self.gateway = data.config / "gateway.toml"
         self.server = data.config / "server.toml"
         self.agent = data.config / "agent.toml"
@@ -57,8 +78,8 @@ class ConfigFiles:
             "keys_dir": self._data.keys,
             "agent_tunnel_urls": [self._tunnel_url()],
             "database_url_file": self._data.secrets / "database-url",
-            "tunnel_scheme": "http",
-            "tunnel_domain": "localhost",
+            "tunnel_scheme": self._site.scheme,
+            "tunnel_domain": self._site.domain,
             "tunnel_port": ports.visitors,
             "admin_username": ADMIN,
             "admin_password_file": self._data.secrets / "admin-password",
@@ -70,7 +91,7 @@ class ConfigFiles:
         return {
             "node": NODE,
             "ops_listen": ports.at("server_ops"),
-            "visitors": {"listen": ports.at("visitors"), "domain": "localhost"},
+            "visitors": self._visitors_table(),
             "tunnels": {
                 "listen": ports.at("agents"),
                 "server_names": ["localhost"],
@@ -85,6 +106,12 @@ class ConfigFiles:
                 "key": node / "node.key",
             },
         }
+
+    def _visitors_table(self) -> dict[str, Any]:
+        table: dict[str, Any] = {"listen": self._ports.at("visitors"), "domain": self._site.domain}
+        if self._site.certificate is not None and self._site.key is not None:
+            table |= {"certificate": self._site.certificate.absolute(), "key": self._site.key.absolute()}
+        return table
 
     def _agent_table(self) -> dict[str, Any]:
         ports = self._ports

@@ -23,7 +23,7 @@ from towline.embedded.processes import Program, Supervisor
 from towline.errors import TowlineError
 from towline.gateway_client import GatewayClient
 from towline.launcher import demo
-from towline.launcher.config_files import NODE, ConfigFiles
+from towline.launcher.config_files import NODE, ConfigFiles, SessionSite
 from towline.launcher.ports import Ports
 from towline.launcher.probes import http_ok
 from towline.launcher.progress import Progress, welcome_text
@@ -36,14 +36,14 @@ NODE_CERTIFICATE_RENEW_S = (
 )  # renewed at a start that finds less than this left; issued for a year
 
 
-def run_up(data: DataFolder, ports: Ports, *, with_demo: bool) -> int:
+def run_up(data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool) -> int:
     """Run until Ctrl-C or SIGTERM; the exit code. TowlineError for anything that keeps it from starting."""
     try:
         data.make()
         with _only_one(data):
             end_leftovers(data.run)
             ports.ensure_free()
-            return asyncio.run(_Launcher(data, ports, with_demo=with_demo).main())
+            return asyncio.run(_Launcher(data, ports, site, with_demo=with_demo).main())
     except OSError as error:
         raise TowlineError(f"{error.filename or data.root}: {error.strerror or error}") from error
 
@@ -51,13 +51,13 @@ def run_up(data: DataFolder, ports: Ports, *, with_demo: bool) -> int:
 class _Launcher:
     """One run of `towline up`."""
 
-    def __init__(self, data: DataFolder, ports: Ports, *, with_demo: bool) -> None:
+    def __init__(self, data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool) -> None:
         self._data = data
         self._ports = ports
         self._with_demo = with_demo
         self._progress = Progress()
         self._supervisor = Supervisor(data.root, self._progress.say)
-        self._config = ConfigFiles(data, ports)
+        self._config = ConfigFiles(data, ports, site)
 
     async def main(self) -> int:
         shutdown = Shutdown().install()
