@@ -301,7 +301,7 @@ def _continue(headers: Mapping[str, str], writer: asyncio.StreamWriter) -> Calla
 
 
 async def _discard(body: Body) -> bool:
-    """Read a short body that nobody wanted, so that the next request can follow; False when it does not end."""
+    """Read a short body that nobody wanted, so that the next request can follow; False: it does not end."""
     left = MAX_DISCARD_BYTES
     try:
         async for piece in body.pieces():
