@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 
+from gateway.policy.links import LABEL_LENGTH
+
 SECRET_BYTES = 32
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -20,8 +22,8 @@ def digest(secret: str) -> bytes:
 
 
 def new_label() -> str:
-    """A session's host label: 26 characters, 130 bits."""
-    return _random(26)
+    """A session's host label."""
+    return _random(LABEL_LENGTH)
 
 
 def new_device_id() -> str:

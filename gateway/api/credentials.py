@@ -85,12 +85,18 @@ async def actor_of(tx: Transaction, parts: GatewayParts, credential: Credential)
     return None
 
 
-async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
-    """The person, when they may do `action` for themselves; 401 otherwise."""
+async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor:
+    """The person; 401 when there is none."""
     actor = await actor_of(tx, parts, credential)
     if actor is None:
         raise login_needed()
-    if action in {Action.TOKEN_CREATE, Action.DEVICE_LIST, Action.SESSION_LIST} and not may(actor, action):
+    return actor
+
+
+async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
+    """The person, when they may do `action` with what is their own; 401 or 403 otherwise."""
+    actor = await logged_in(tx, parts, credential)
+    if not may(actor, action):
         raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "You may not do this.")
     return actor
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from gateway.api.credentials import Credential, CredentialOf, allowed, require
+from gateway.api.credentials import Credential, CredentialOf, allowed, logged_in, require
 from gateway.api.models import DeviceAnswer, DeviceList, device_answer
 from gateway.approval import approve
 from gateway.errors import Problem, not_found
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/devices", tags=["devices"])
 async def list_devices(
     credential: CredentialOf,
     parts: Parts,
-    cursor: Annotated[str, Query(max_length=64)] = "",
+    cursor: Annotated[str, Query(pattern="^[a-z0-9_]{0,64}$")] = "",
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
 ) -> DeviceList:
     """The person's devices by id; `cursor` is the `next_cursor` of the page before."""
@@ -95,7 +95,7 @@ async def find(
     lock: bool = False,
 ) -> tuple[Actor, Device]:
     """The person and the device they may do `action` to; 401, or the same 404 for unknown and not theirs."""
-    actor = await require(tx, parts, credential, action)
+    actor = await logged_in(tx, parts, credential)
     device = await devices.get(tx, device_id, lock=lock)
     if device is None or not allowed(actor, action, Resource(device.owner_id)):
         raise not_found("device")

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import Credential, CredentialOf, allowed, require
+from gateway.api.credentials import Credential, CredentialOf, allowed, logged_in
 from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment
 from gateway.errors import BadTokenError, Problem, login_needed, not_found
 from gateway.parts import GatewayParts, Parts
@@ -72,7 +72,7 @@ async def _own_link(
     if credential.kind != "cookie":
         # The binding is to the browser that holds the login: a bearer token is no browser.
         raise login_needed()
-    actor = await require(tx, parts, credential, action)
+    actor = await logged_in(tx, parts, credential)
     try:
         claims = parts.tokens.read_link(token, tx.now)
     except BadTokenError as error:

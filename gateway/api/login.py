@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.api.credentials import (
     CredentialOf,
-    actor_of,
     clear_login_cookie,
+    logged_in,
     refuse_cross_origin,
     set_login_cookie,
 )
 from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS, WELCOME_PER_ADDRESS, address_of, take
 from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
-from gateway.errors import Problem, login_needed, not_found
+from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.randomness import digest, new_secret
 from gateway.store import people
@@ -85,9 +85,7 @@ async def log_in_welcome(body: WelcomeBody, request: Request, response: Response
 async def log_out(credential: CredentialOf, response: Response, parts: Parts) -> None:
     """End this login, its cookie and its access tokens."""
     async with parts.database.transaction() as tx:
-        actor = await actor_of(tx, parts, credential)
-        if actor is None:
-            raise login_needed()
+        actor = await logged_in(tx, parts, credential)
         await people.end_login(tx, actor.login_id)
         tx.audit(AuditEvent("login.ended", str(actor.user_id), owner=str(actor.user_id)))
     clear_login_cookie(response, parts.settings)
@@ -97,9 +95,7 @@ async def log_out(credential: CredentialOf, response: Response, parts: Parts) ->
 async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     """Who is logged in."""
     async with parts.database.transaction() as tx:
-        actor = await actor_of(tx, parts, credential)
-    if actor is None:
-        raise login_needed()
+        actor = await logged_in(tx, parts, credential)
     return UserAnswer(id=actor.user_id, username=actor.name)
 
 

@@ -33,7 +33,7 @@ class _Body(BaseModel):
 
 
 class LoginBody(_Body):
-    username: Annotated[str, Field(min_length=1, max_length=64)]
+    username: Annotated[str, AfterValidator(clean_name)]
     password: Annotated[str, Field(min_length=1, max_length=PASSWORD_MAX)]
 
 

@@ -8,18 +8,17 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.policy.links import LABEL_PATTERN
-from gateway.policy.names import DEVICE_ID_PATTERN, NODE_PATTERN, SERVICE_PATTERN
+from gateway.policy.names import DEVICE_ID_PATTERN, NODE_PATTERN, printable
 from gateway.tokens.strict import TOKEN_MAX_BYTES
 
 # A full report names every tunnel of a node; a node holds some thousands.
 EVENTS_MAX = 50_000
-SERVICES_MAX = 64  # the tunnel protocol's own limit
 TEXT_MAX = 256  # reasons and addresses, for people
 
 
-def _cut(text: str) -> str:
-    # What a device calls itself ends up in lists: bounded here, escaped there.
-    return text[:128]
+# What devices and visitors say of themselves is made fit here and not refused: one odd device must not
+# cost its node the whole report.
+ForeignText = Annotated[str, AfterValidator(lambda text: printable(text, TEXT_MAX))]
 
 
 Sha256Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -40,7 +39,7 @@ class RedeemBody(_Body):
     code: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
     label: Label
     cookie_sha256: Sha256Hex
-    client: Annotated[str, Field(max_length=TEXT_MAX)] = ""
+    client: ForeignText = ""
 
 
 class ResolveBody(_Body):
@@ -88,8 +87,10 @@ class DeviceFacts(BaseModel):
 
 
 class ServiceFacts(_Body):
-    name: Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
-    kind: Literal["web", "tcp"] = "web"
+    """As the device announced it; what is no proper service is left out of what is stored."""
+
+    name: str
+    kind: str = "web"
 
 
 class PresenceEvent(_Body):
@@ -98,15 +99,15 @@ class PresenceEvent(_Body):
     connection: Annotated[int, Field(ge=0, lt=2**63)]
     state: Literal["connected", "disconnected"]
     at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
-    software: Annotated[str, AfterValidator(_cut)] | None = None
-    services: Annotated[list[ServiceFacts], Field(max_length=SERVICES_MAX)] | None = None
+    software: ForeignText | None = None
+    services: list[ServiceFacts] | None = None
     rtt_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    error: Annotated[str, AfterValidator(_cut)] | None = None
+    error: ForeignText | None = None
 
 
 class PresenceBody(_Body):
     node: Annotated[str, Field(pattern=f"^{NODE_PATTERN.pattern}$")]
-    boot: Annotated[str, Field(min_length=1, max_length=64)]
+    boot: Annotated[str, Field(pattern="^[!-~]{1,64}$")]
     full: bool
     events: Annotated[list[PresenceEvent], Field(max_length=EVENTS_MAX)]
 

@@ -178,7 +178,7 @@ async def _lines(parts: GatewayParts, after: int) -> AsyncIterator[bytes]:
 def _report(event: PresenceEvent) -> presence_policy.Report:
     services = None
     if event.services is not None:
-        services = tuple({"name": s.name, "kind": s.kind} for s in event.services)
+        services = presence_policy.proper_services((s.name, s.kind) for s in event.services)
     return presence_policy.Report(
         device_id=event.device_id,
         instance=bytes.fromhex(event.instance),

@@ -12,6 +12,14 @@ DEVICE_ID_PATTERN = re.compile(r"d_[a-z2-7]{16}")
 NODE_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: it becomes a CN and a SAN
 
 
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def printable(text: str, maximum: int) -> str:
+    """Foreign text made fit to store and show: at most `maximum` characters, odd ones replaced."""
+    return "".join("\ufffd" if unicodedata.category(c) in _INVISIBLE else c for c in text[:maximum])
+
+
 def clean_name(text: str, maximum: int = DEVICE_NAME_MAX) -> str:
     """The text without surrounding blanks.
 
@@ -21,6 +29,6 @@ def clean_name(text: str, maximum: int = DEVICE_NAME_MAX) -> str:
     name = unicodedata.normalize("NFC", text).strip()
     if not 1 <= len(name) <= maximum:
         raise ValueError(f"must have 1..{maximum} characters")
-    if any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for c in name):
+    if any(unicodedata.category(c) in _INVISIBLE for c in name):
         raise ValueError("must not hold control or invisible characters")
     return name

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.policy.names import SERVICE_PATTERN
+
 # Nodes report at least every 5 s; two lost reports and a slow one still fit. With the 9 s that a node
 # needs to see a half-open device this keeps a wrong "online" under 15 s only because a node that lives
 # reports the loss at once: the two waits never add up.
@@ -15,6 +17,8 @@ EVENT_AGE_MAX_S = 15.0
 # More replacements than this within the window is two machines with one key, not a restart.
 FLAP_REPLACEMENTS = 3
 FLAP_WINDOW_S = 600.0
+SERVICES_MAX = 64  # the tunnel protocol's own limit
+SERVICE_KINDS = frozenset({"web", "tcp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,13 @@ class PresenceChanges:
     flapping: set[str] = field(default_factory=set)
 
 
-def node_is_silent(last_heartbeat: float, now: float) -> bool:
-    """Whether the node's devices count as offline."""
-    return now - last_heartbeat > NODE_SILENT_S
+def proper_services(announced: Iterable[tuple[str, str]]) -> tuple[Mapping[str, str], ...]:
+    """The announced (name, kind) pairs that are services: token names, known kinds, each name once."""
+    found: dict[str, str] = {}
+    for name, kind in announced:
+        if len(found) < SERVICES_MAX and SERVICE_PATTERN.fullmatch(name) and kind in SERVICE_KINDS:
+            found.setdefault(name, kind)
+    return tuple({"name": name, "kind": kind} for name, kind in found.items())
 
 
 def apply_reports(

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from gateway.keys.authority import Issued
+from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.presence import NODE_SILENT_S
 from gateway.store.database import Row, Transaction, unix, utc
 
@@ -71,6 +72,8 @@ def _silent_before(tx: Transaction) -> datetime:
 
 async def get(tx: Transaction, device_id: str, *, lock: bool = False) -> Device | None:
     """One device. `lock` holds its row until commit, so that its status cannot change meanwhile."""
+    if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
+        return None
     if lock:
         await tx.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device_id)
     row = await tx.fetchrow(_SELECT + "WHERE d.id = $2", _silent_before(tx), device_id)
@@ -168,6 +171,8 @@ async def drop_tunnels(tx: Transaction, device_id: str) -> None:
 
 async def nodes_of(tx: Transaction, device_id: str) -> list[str]:
     """Names of the nodes that hold a tunnel of the device and are not silent."""
+    if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
+        return []
     rows = await tx.fetch(
         "SELECT DISTINCT t.node FROM tunnels t JOIN nodes n ON n.name = t.node"
         " WHERE t.device_id = $1 AND n.last_heartbeat >= $2 ORDER BY t.node",

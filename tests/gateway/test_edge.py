@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
@@ -256,6 +257,25 @@ async def test_problems_have_one_shape(world: World) -> None:
         assert body["status"] == status
         assert set(body) - {"field"} == {"type", "title", "status", "code", "detail"}
     assert answers[4].headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_odd_characters_are_refused_and_not_a_failure(world: World) -> None:
+    owner = await world.person()
+    for odd in ("%00", "%ff", "%F0%9F%90%99", "d_%00aaaaaaaaaaaaaaa", "..%2f..", "%E2%80%AE"):
+        for path in ("/v1/devices/{}", "/devices/{}", "/v1/devices/{}/nothing", "/static/{}", "/{}"):
+            assert (await owner.get(path.format(odd))).status_code == 404, (path, odd)
+        assert (await owner.post(f"/v1/devices/{odd}/certificate/challenge")).status_code == 404
+        assert (await owner.get(f"/v1/devices?cursor={odd}")).status_code == 422
+    for text in ("a\x00", "\ud800", "a\u202eb"):
+        body = {"username": text, "password": "x"}
+        content = json.dumps(body)
+        answer = await owner.post("/v1/login", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["field"]) == (422, "username")
+    password = {"username": "admin", "password": "\x00\ud800"}
+    answer = await owner.post(
+        "/v1/login", content=json.dumps(password), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code in {401, 422}
 
 
 async def test_a_failure_is_told_as_such(world: World, caplog: pytest.LogCaptureFixture) -> None:
