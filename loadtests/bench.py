@@ -173,26 +173,18 @@ def run(seconds: int, rounds: int, tunnels: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests", description=__doc__)
     parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run (default 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all targets (default 5)")
     parser.add_argument(
         "--tunnels", type=int, default=300, help="idle tunnels for the memory figure (default 300)"
     )
-    parser.add_argument(
-        "--write",
-        action="store_true",
-        help="write docs/performance.json and the tables of docs/performance.md",
-    )
+    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
     args = parser.parse_args()
     result = run(args.seconds, args.rounds, args.tunnels)
     print(report.tables(result))
-    if args.write:
+    if not args.no_write:
         docs = Path(__file__).resolve().parent.parent / "docs"
         (docs / "performance.json").write_text(json.dumps(result, indent=1) + "\n")
         report.write(docs / "performance.md", result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
