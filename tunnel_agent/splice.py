@@ -17,9 +17,9 @@ from typing import Any, Final, cast
 from runtime.tunnel_link import TunnelDriver
 from tunnel_protocol import RefusedCode, ResetCode, Stream
 
-READ_BYTES: Final = (
-    64 << 10
-)  # one frame of the largest size; larger reads make malloc fault its pages again and again
+# One frame with its header in a batch of 64 KiB, and room for credit frames beside it: a read that does not
+# fit is cut, queued and sent in two writes. Larger ones make malloc fault its pages again and again.
+READ_BYTES: Final = (64 << 10) - 512
 # Read when there is no room at all: get_buffer must offer something. It waits in the stream's queue, once.
 LEAST_READ: Final = 2 << 10
 # Up to here a copy is cheaper than the early flush that lending the shared buffer costs.
@@ -95,6 +95,8 @@ class Splice(asyncio.BufferedProtocol):
             more = stream.send(_SHARED[:size], self._now())
             if self._driver.connection.outbox.borrowed:
                 self._driver.flush()
+            if not stream.send_room():  # a bulk transfer at the end of its credit: spare it a crumb
+                more = False
         if not more or self._starved:
             self._starved = False
             self._pause_reading()

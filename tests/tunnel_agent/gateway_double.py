@@ -83,7 +83,8 @@ class GatewayDouble:
 
     def _enrol(self, body: Json) -> tuple[int, Json]:
         self.csr = str(body["csr"])
-        answer = {"enrolment_id": "e1", "device_id": DEVICE, "status": "pending", "poll_secret": POLL_SECRET}
+        answer: Json = {"enrolment_id": "e1", "device_id": DEVICE, "status": "pending"}
+        answer["poll_secret"] = POLL_SECRET
         return 201, answer
 
     def _poll(self, authorization: str) -> tuple[int, Json]:

@@ -178,7 +178,7 @@ async def test_a_broken_stream_looks_broken_to_the_service(bench: Bench, how: st
         visitor.stream.reset(ResetCode.CANCELLED)
     else:
         assert tunnel.link is not None
-        tunnel.link.abort()  # type: ignore[attr-defined]
+        tunnel.link.abort()
     await service.until(lambda: service.ended)
     assert service.ended == ["ConnectionResetError"]
 
