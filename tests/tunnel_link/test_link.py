@@ -8,6 +8,8 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import contains
 from types import ModuleType
 
 import pytest
@@ -138,13 +140,13 @@ async def test_messages_over_8_kib_arrive_intact_under_back_pressure(net: Net) -
         visitor.stream.finish()
     for number in range(len(visitors)):
         local = await joined.device.owner(number)
-        await local.wait_until(lambda local=local: "finished" in local.heard)
+        await local.wait_until(partial(contains, local.heard, "finished"))
         assert hashlib.sha256(local.received).hexdigest() == sent[number]
         assert local.stream is not None
         local.stream.send(bytes(local.received), joined.device.now())
         local.stream.finish()
     for number, visitor in enumerate(visitors):
-        await visitor.wait_until(lambda visitor=visitor: "finished" in visitor.heard)
+        await visitor.wait_until(partial(contains, visitor.heard, "finished"))
         assert hashlib.sha256(visitor.received).hexdigest() == sent[number]
 
 

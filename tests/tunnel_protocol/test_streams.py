@@ -11,6 +11,7 @@ from tunnel_protocol import (
     ConnectionLost,
     DataReceived,
     Drained,
+    Event,
     GoawayReceived,
     GrantReceived,
     GrantRevoked,
@@ -29,7 +30,7 @@ from tunnel_protocol import (
 )
 
 
-def names(events: list) -> list[str]:
+def names(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def taken_to(side: Side, state: str, peer: Hello | None = None) -> End:
     if side is Side.SERVER:
         connection.challenge(bytes.fromhex(AUTH["nonce"]), AUTH["server_name"])
         steps = {"awaiting_auth": 0, "verifying": 1, "awaiting_hello": 2, "open": 3}[state]
-        moves = [
+        moves: list[Callable[[], object]] = [
             lambda: connection.receive(AUTH_FRAME, 0.0),
             lambda: connection.admit(Hello()),
             lambda: connection.receive(DEVICE_HELLO, 0.0),
