@@ -35,7 +35,7 @@ format: setup-dev ## put the code into the form `make check` wants
 	$(PYTHON_BIN) -m ruff format .
 
 bench: setup-dev ## measure beside nginx: JSON, and the table in docs/performance.md
-	@sh scripts/system_packages.sh
+	@sh scripts/system_packages.sh bench
 	$(PYTHON_BIN) -m loadtests $(ARGS)
 
 docs: setup-dev ## write docs/settings.md and docs/metrics.md from the code

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make sure of the programs that `make test` drives: installs them as root on Debian, else says what to install.
+# Usage: system_packages.sh [bench]. Make sure of the programs that `make test` (with `bench`: `make bench`) drives:
+# installs them as root on Debian, else says what to install.
 set -eu
 missing=
 need() {  # need PROGRAM PACKAGE
@@ -8,6 +9,10 @@ need() {  # need PROGRAM PACKAGE
 need chromium chromium
 need nginx nginx-light
 need openssl openssl
+if [ "${1:-}" = bench ]; then
+    need wrk wrk
+    need curl curl
+fi
 if [ -z "$missing" ]; then
     exit 0
 fi
@@ -19,6 +24,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
     exit 0
 fi
-echo "make test needs programs that are not installed. On Debian or Ubuntu run:" >&2
+echo "make ${1:-test} needs programs that are not installed. On Debian or Ubuntu run:" >&2
 echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
 exit 1
