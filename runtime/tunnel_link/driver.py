@@ -158,6 +158,12 @@ class TunnelDriver:
         self.ticker.arm(self, self.connection.next_timer())
         self._dispatch(events)
 
+    def broke(self) -> None:
+        if self.link is not None:
+            self.link.abort()
+        else:
+            self.failed("this side failed")
+
     def _wake(self, connection: Connection) -> None:
         self.ticker.mark(self)
 
@@ -206,23 +212,29 @@ class TunnelDriver:
 
     def _dispatch(self, events: list[Event]) -> None:
         self._dispatching = True
-        for event in events:
-            if type(event) is DataReceived:
-                owner = event.stream.owner
-                if owner is not None:  # None: its owner has reset it
-                    try:
-                        owner.data(event.data)
-                    except Exception:
-                        self._owner_failed(event.stream)
-            elif isinstance(event, _STREAM_EVENTS):
-                self._tell_owner(event)
-            elif isinstance(event, ConnectionLost):
-                self._lost(event)
-            else:
-                if isinstance(event, PeerReady):
-                    self.ticker.arm(self, self.connection.next_timer())
-                self._tell(event)
-        self._dispatching = False
+        try:
+            for event in events:
+                if type(event) is DataReceived:
+                    owner = event.stream.owner
+                    if owner is not None:  # None: its owner has reset it
+                        try:
+                            owner.data(event.data)
+                        except Exception:
+                            self._owner_failed(event.stream)
+                elif isinstance(event, _STREAM_EVENTS):
+                    self._tell_owner(event)
+                else:
+                    self._tell_user(event)
+        finally:
+            self._dispatching = False
+
+    def _tell_user(self, event: Event) -> None:
+        if isinstance(event, ConnectionLost):
+            self._lost(event)
+            return
+        if isinstance(event, PeerReady):
+            self.ticker.arm(self, self.connection.next_timer())
+        self._tell(event)
 
     def _tell_owner(self, event: Event) -> None:
         assert isinstance(event, _STREAM_EVENTS)

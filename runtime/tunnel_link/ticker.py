@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 # Timers here are keepalives of 4 s and more: a coarse tick serves thousands of tunnels with few wake-ups.
 TICK_S: Final = 0.25
+
+_log = logging.getLogger("towline.tunnel_link")
 
 
 class Ticked(Protocol):
@@ -19,6 +22,9 @@ class Ticked(Protocol):
     def flush(self) -> None: ...
 
     def tick(self, now: float) -> None: ...
+
+    def broke(self) -> None:
+        """flush or tick raised: the driver is of no use any more, and must end without the others."""
 
 
 class Ticker:
@@ -44,7 +50,15 @@ class Ticker:
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for driver in dirty:
-            driver.flush()
+            try:
+                driver.flush()
+            except Exception:
+                self._drop(driver)
+
+    def _drop(self, driver: Ticked) -> None:
+        """One driver's fault must not cost the others their turn: they would wait for it for ever."""
+        _log.exception("a tunnel's driver failed")
+        driver.broke()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """For short waits, exact to the loop's own timers."""
@@ -72,6 +86,9 @@ class Ticker:
         while self._due and self._due[0][0] <= now:
             at, _, driver = heapq.heappop(self._due)
             if driver.timer_at == at:
-                driver.tick(now)
+                try:
+                    driver.tick(now)
+                except Exception:
+                    self._drop(driver)
         if self._due:
             self._schedule(self._due[0][0])

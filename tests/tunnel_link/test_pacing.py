@@ -133,6 +133,26 @@ class Counted:
         self.timer_at = now
         self.ticked.set()
 
+    def broke(self) -> None:
+        raise AssertionError("nothing here breaks")
+
+
+class Breaking(Counted):
+    """Fails at everything, and writes down that it was told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = 0
+
+    def flush(self) -> None:
+        raise RuntimeError("flush")
+
+    def tick(self, now: float) -> None:
+        raise RuntimeError("tick")
+
+    def broke(self) -> None:
+        self.broken += 1
+
 
 async def test_the_ticker_flushes_in_the_same_turn_and_forgets_stale_timers() -> None:
     ticker = Ticker()
@@ -148,3 +168,17 @@ async def test_the_ticker_flushes_in_the_same_turn_and_forgets_stale_timers() ->
     async with asyncio.timeout(5):
         await second.ticked.wait()
     assert not first.ticked.is_set()
+
+
+async def test_a_driver_that_breaks_costs_the_others_neither_their_turn_nor_their_timer() -> None:
+    ticker = Ticker()
+    broken, sound = Breaking(), Counted()
+    drivers: list[Ticked] = [broken, sound]
+    for driver in drivers:
+        ticker.mark(driver)
+        ticker.arm(driver, ticker.now())
+    await asyncio.sleep(0)
+    assert sound.flushed == 1
+    async with asyncio.timeout(5):
+        await sound.ticked.wait()
+    assert broken.broken == 2
