@@ -101,8 +101,13 @@ class RevocationFeed:
             # Numbers are given under a lock, so whatever is at or below a heartbeat's came before it.
             self.position.number = max(self.position.number, _number(entry["heartbeat"]))
             return
-        if "hello" in entry or "reset" in entry:
-            return  # after a reset everything that still matters follows as ordinary entries
+        if "hello" in entry:
+            return
+        if "reset" in entry:
+            # Everything that still matters follows as ordinary entries. The numbers may begin lower than ours
+            # (a database restored from an older copy): resuming from the old one would skip those between.
+            self.position.number = 0
+            return
         kind, target = entry["kind"], str(entry["id"])
         if kind == "session":
             self._target.session_revoked(target)
