@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 ENTRIES = 4_096  # 32-byte hashes; the oldest go first, and the rates bound how fast new ones come
-KEPT_S = (
-    30.0  # a cookie never becomes good later, except when it was asked about in the very moment of its making
-)
+KEPT_S = 30.0  # a cookie never becomes good later: it leaves this node only after the gateway took it
 
 
 class NegativeCache:
@@ -31,7 +29,3 @@ class NegativeCache:
         if len(self._until) >= ENTRIES:
             del self._until[next(iter(self._until))]
         self._until[cookie_hash] = now + KEPT_S
-
-    def forget(self, cookie_hash: bytes) -> None:
-        """It has become a session after all."""
-        self._until.pop(cookie_hash, None)
