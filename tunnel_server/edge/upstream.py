@@ -308,6 +308,8 @@ class UpstreamStream:
         if len(head.lines) > self.device.limits.response_headers:
             raise BadResponse("too many headers")
         head.finish(minor=minor)
+        if status < 100:
+            raise BadResponse("no such status")
         if status < 200:
             self._interim_head(exchange, status, head)
         else:

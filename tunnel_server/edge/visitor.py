@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 _RULES = RULES.rules
 _learn = RULES.learn
+
+# struct linger: on, 0 s. The kernel answers close() with RST instead of FIN and drops what was not sent yet.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _log = get_logger("tunnel_server.edge")
 
@@ -147,6 +153,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.write_paused = True
         if self.current is not None:
             self.current.visitor_paused()
+        self.update_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
@@ -154,6 +161,9 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.raw.visitor_resumed()
         elif self.current is not None:
             self.current.visitor_resumed()
+        elif self.waiting and not self.closing:
+            self._advance()
+        self.update_reading()
 
     # Parsing
 
@@ -252,7 +262,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         head.finish()
         exchange = Exchange(self, head)
         self._receiving = exchange
-        if self.current is None:
+        if self.current is None and not self.write_paused:
             self.current = exchange
             exchange.start()
         else:
@@ -298,6 +308,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.last_request = True
             self.waiting.clear()
             current.visitor_keeps = False
+        elif self.waiting:
+            self.close_lingering()  # the visitor takes no answers, and those before this one are owed first
         else:
             head, body = pages.notice(pages.bad_request(error.status, error.reason), None, keep=False)
             self.transport.write(head + body)
@@ -323,9 +335,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         if not keep:
             self.close_lingering()
         elif self.waiting:
-            self.current = self.waiting.popleft()
-            # Not from here: a long row of local answers would recurse.
-            asyncio.get_running_loop().call_soon(self._start_next, self.current)
+            self._advance()
         else:
             limits = self.edge.limits
             self.deadline = self.edge.monotonic() + (limits.head_s if self._in_head else limits.idle_s)
@@ -334,6 +344,15 @@ class VisitorConnection(asyncio.BufferedProtocol):
                 self._feed(memoryview(held))
             if self.reading_paused:
                 self.update_reading()
+
+    def _advance(self) -> None:
+        """Serve the next one; but who takes no answers must not fill our memory with them."""
+        if self.write_paused:
+            self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
+            return
+        self.current = self.waiting.popleft()
+        # Not from here: a long row of local answers would recurse.
+        asyncio.get_running_loop().call_soon(self._start_next, self.current)
 
     def _start_next(self, exchange: Exchange) -> None:
         if self.current is exchange and not exchange.started:
@@ -351,11 +370,12 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.update_reading()
 
     def update_reading(self) -> None:
-        """Read only what somebody takes: pause while requests wait or a device takes no more."""
+        """Read only what somebody takes: pause while requests wait, a device or the visitor takes no more."""
         current = self.current
         raw = self.raw
         pause = not self.closing and (
             bool(self.waiting)
+            or (self.write_paused and raw is None and (current is None or self._receiving is not current))
             or bool(self.held)
             or (current is not None and current.blocks_reading())
             or (raw is not None and raw.blocked)
@@ -384,8 +404,15 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.update_reading()
 
     def abort(self) -> None:
-        """End the connection at once: a body that was cut must not look complete."""
+        """End the connection at once: a body that was cut must not look complete.
+
+        To an HTTP/1.0 visitor a body ends with the connection, so this end has to be a reset.
+        """
         self.closing = True
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):  # the visitor reset it first
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.transport.abort()
 
     # Time and shutdown
