@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -17,8 +17,6 @@ from towline.embedded.postgres import EmbeddedPostgres
 from towline.embedded.processes import Supervisor
 
 TIMEOUT_S = 60.0
-
-Start = Callable[[], "asyncio.Future[tuple[EmbeddedPostgres, Supervisor]]"]
 
 
 @pytest.fixture
