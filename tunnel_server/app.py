@@ -153,7 +153,7 @@ class Node:
 
     def device_revoked(self, device_id: str) -> None:
         self.sessions.revoke_device(device_id)
-        self.devices.revoke(device_id)
+        self.tunnels.revoke(device_id)
 
     def device_replaced(self, device_id: str, keep_instance: bytes) -> None:
         self.devices.keep_instance(device_id, keep_instance)

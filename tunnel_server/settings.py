@@ -214,9 +214,6 @@ class TunnelSettings:
         default=10.0,
         check=between(0.5, 60),
     )
-    max_streams: int = setting(
-        "Streams a device may open towards this node.", default=16, check=between(1, 4_096)
-    )
     keepalive_ms: int = setting(
         "Silence before a PING; with 4,000 a dead device is found within 10 s.",
         default=4_000,

@@ -64,10 +64,15 @@ class MemoryGateway:
     def __init__(self) -> None:
         self.devices: dict[str, DeviceFacts] = {}
         self.revoked_devices: set[str] = set()
+        self.checking: asyncio.Event | None = (
+            None  # set when a device is asked about, whose answer then waits
+        )
+        self.may_answer = asyncio.Event()
         self.sessions: dict[tuple[str, bytes], SessionFacts] = {}
         self.links: dict[str, SessionFacts] = {}
         self.used_links: set[str] = set()
         self.reports: list[dict[str, Any]] = []
+        self.failed_reports = 0
         self.resolved = 0
         self.silent = False
         self.down = False
@@ -123,9 +128,14 @@ class MemoryGateway:
             raise GatewayRefused(403, "revoked")
         if device_id not in self.devices:
             raise GatewayRefused(404, "unknown")
+        if self.checking is not None:
+            self.checking.set()
+            await self.may_answer.wait()
         return self.devices[device_id]
 
     async def report_presence(self, report: dict[str, Any]) -> None:
+        if self.down:
+            self.failed_reports += 1
         self._check_up()
         self.reports.append(report)
 

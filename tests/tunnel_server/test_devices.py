@@ -23,6 +23,16 @@ async def holding(upstream: Upstream, reader: asyncio.StreamReader, writer: asyn
         writer.write(OK)
 
 
+class Refused:
+    """Owns a stream that the other side does not open."""
+
+    def __init__(self) -> None:
+        self.code: asyncio.Future[RefusedCode] = asyncio.get_running_loop().create_future()
+
+    def refused(self, code: RefusedCode, message: str) -> None:
+        self.code.set_result(code)
+
+
 async def status(visitor: Visitor) -> int:
     return int((await visitor.response())[0].split()[1])
 
@@ -165,6 +175,32 @@ async def test_who_does_not_prove_its_key_stays_out(stage: Stage, case: str, cod
     assert len(stage.node.devices) == 0
 
 
+async def test_a_revocation_also_ends_a_handshake_whose_check_came_before_it(stage: Stage) -> None:
+    stage.gateway.checking = asyncio.Event()
+    device = TestDevice(stage.key, ("127.0.0.1", 1))
+    stage.devices.append(device)
+    await device.dial(stage.node.tunnels.address.port)
+    async with asyncio.timeout(5):
+        await stage.gateway.checking.wait()
+        stage.gateway.publish("device", DEVICE)
+        lost = await device.ended
+    stage.gateway.may_answer.set()
+    assert lost.code is CloseCode.REVOKED
+    assert len(stage.node.devices) == 0
+
+
+async def test_a_device_opens_no_streams(stage: Stage) -> None:
+    await stage.serve(answering(OK))
+    owner = Refused()
+    stage.devices[0].connection.peer_max_streams = 1  # a device that does not keep to what the node said
+    stage.devices[0].connection.open_stream(DEVICE, "web", bytes(16), owner)
+    async with asyncio.timeout(5):
+        assert await owner.code is RefusedCode.TOO_MANY_STREAMS
+    visitor = await stage.visitor()
+    visitor.get()
+    assert await status(visitor) == 200
+
+
 async def test_presence_is_reported_with_connects_and_disconnects(stage: Stage) -> None:
     await stage.serve(answering(OK))
     reports = stage.gateway.reports
@@ -174,8 +210,26 @@ async def test_presence_is_reported_with_connects_and_disconnects(stage: Stage) 
     assert (event["device_id"], event["state"]) == (DEVICE, "connected")
     assert event["instance"] == stage.devices[0].instance.hex()
     assert event["services"] == [{"name": "web", "kind": "web"}]
+    # Once the round trip is known, again: it is the same connection since the same moment.
+    await stage.until(lambda: any(e["rtt_ms"] is not None for r in reports for e in r["events"]))
+    again = next(e for r in reports for e in r["events"] if e["rtt_ms"] is not None)
+    assert again | {"rtt_ms": event["rtt_ms"]} == event
     await stage.devices[0].close()
     await stage.until(lambda: any(e["state"] == "disconnected" for r in reports for e in r["events"]))
+
+
+async def test_a_full_report_names_when_a_device_came(stage: Stage) -> None:
+    await stage.serve(answering(OK))
+    reports = stage.gateway.reports
+    await stage.until(lambda: any(report["events"] for report in reports))
+    came = next(report["events"][0]["at"] for report in reports if report["events"])
+    stage.gateway.down = True  # a report that fails makes the next one full
+    await stage.until(lambda: stage.gateway.failed_reports)
+    known = len(reports)
+    stage.gateway.down = False
+    await stage.until(lambda: any(report["full"] for report in reports[known:]))
+    full = next(report for report in reports[known:] if report["full"])
+    assert [event["at"] for event in full["events"]] == [came]
 
 
 async def test_drain_finishes_what_is_in_flight(stage: Stage) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from datetime import UTC, datetime
+import time
 from typing import Any
 
 from runtime.addresses import Address, parse_address
@@ -53,7 +53,7 @@ class TunnelNode:
         self._names = {name.lower() for name in settings.server_names}
         self._limits = tunnel_limits(settings)
         self._tunnels: set[Tunnel] = set()
-        self._handshakes = 0
+        self._handshakes: set[Tunnel] = set()  # those of _tunnels that are not ready yet
         self._draining = False
         self._emptied = asyncio.Event()  # set whenever the last connection closes
         self.key_list: bytes | None = None
@@ -103,13 +103,13 @@ class TunnelNode:
         if (
             self._draining
             or len(self._tunnels) >= settings.connections
-            or self._handshakes >= settings.handshakes
+            or len(self._handshakes) >= settings.handshakes
         ):
             self._metrics.handshakes.labels("refused").inc()
             return 503
         tunnel = Tunnel(self, self._limits, self._ticker, self._server_name(request.host))
         self._tunnels.add(tunnel)
-        self._handshakes += 1
+        self._handshakes.add(tunnel)
         return tunnel
 
     def _server_name(self, host: str) -> str:
@@ -118,9 +118,16 @@ class TunnelNode:
         name = name.strip("[]").lower()
         return name if name in self._names else self._settings.server_names[0]
 
+    def revoke(self, device_id: str) -> None:
+        """The device may connect no more; nor may who was let in by an older answer of the gateway."""
+        self._registry.revoke(device_id)
+        for tunnel in [tunnel for tunnel in self._handshakes if tunnel.claimed_id == device_id]:
+            tunnel.connection.close(CloseCode.REVOKED, "the device was revoked")
+
     # TunnelOwner
 
     def authenticate(self, tunnel: Tunnel, auth: Auth) -> None:
+        tunnel.claimed_id = auth.device
         transcript = tunnel.connection.transcript(auth)
         self._tasks.start(self._authenticate(tunnel, auth, transcript), "authenticate")
 
@@ -138,7 +145,7 @@ class TunnelNode:
         tunnel.connection.admit(Hello(software=SOFTWARE, key_list=self.key_list))
 
     def tunnel_ready(self, tunnel: Tunnel, hello: Hello) -> None:
-        self._handshakes -= 1
+        self._handshakes.discard(tunnel)
         self._metrics.handshakes.labels("ready").inc()
         if self._draining:
             tunnel.connection.drain(self._settings.reconnect_spread_ms, "the node shuts down")
@@ -155,8 +162,7 @@ class TunnelNode:
             self._emptied.set()
         code = "none" if event.code is None else event.code.name.lower()
         self._metrics.tunnels_closed.labels(code).inc()
-        if not tunnel.ready:
-            self._handshakes -= 1
+        self._handshakes.discard(tunnel)
         _log.info(
             "tunnel closed",
             extra={
@@ -194,7 +200,8 @@ def describe(tunnel: Tunnel, state: str) -> dict[str, Any]:
         "instance": tunnel.instance.hex(),
         "connection": tunnel.number,
         "state": state,
-        "at": datetime.now(UTC).timestamp(),
+        # Of two instances the gateway keeps the one that came last, whenever it is told.
+        "at": tunnel.ready_at if state == "connected" else time.time(),
         "software": hello.software,
         "services": [{"name": service.name, "kind": service.kind} for service in hello.services],
         "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 1),
@@ -205,7 +212,7 @@ def describe(tunnel: Tunnel, state: str) -> dict[str, Any]:
 def tunnel_limits(settings: TunnelSettings) -> Limits:
     """The machine's limits from the settings."""
     return Limits(
-        max_streams=settings.max_streams,
+        max_streams=0,  # devices open no streams: any OPEN of theirs is refused
         keepalive_ms=settings.keepalive_ms,
         stream_window=settings.stream_window,
         stream_window_max=settings.stream_window_max,

@@ -161,6 +161,7 @@ class TunnelRegistry:
         self.monotonic = monotonic
         self._report = report
         self._devices: dict[str, DeviceTunnels] = {}
+        self._unmeasured: set[Tunnel] = set()  # reported before their first round trip was known
 
     def __len__(self) -> int:
         return sum(len(device.tunnels) for device in self._devices.values())
@@ -184,6 +185,7 @@ class TunnelRegistry:
         for surplus in device.tunnels[:-MAX_TUNNELS]:
             surplus.connection.close(CloseCode.NORMAL, "too many connections of one device")
         self._report(tunnel, "connected")
+        self._unmeasured.add(tunnel)
         device.serve_queue()
 
     def remove(self, tunnel: Tunnel) -> None:
@@ -192,6 +194,7 @@ class TunnelRegistry:
         if device is None or tunnel not in device.tunnels:
             return
         device.tunnels.remove(tunnel)
+        self._unmeasured.discard(tunnel)
         if not device.tunnels:
             del self._devices[tunnel.device_id]
             device.all_gone()
@@ -225,6 +228,9 @@ class TunnelRegistry:
         """Called every fraction of a second: queues and idle streams have ends."""
         for device in list(self._devices.values()):
             device.sweep(now)
+        for tunnel in [one for one in self._unmeasured if one.connection.last_rtt_s is not None]:
+            self._unmeasured.discard(tunnel)
+            self._report(tunnel, "connected")
         idle_before = now - self.limits.idle_stream_s
         for session in self.sessions:
             for upstream in session.idle.take_idle_since(idle_before) if len(session.idle) else ():

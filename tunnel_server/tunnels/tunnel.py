@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from runtime.logs import get_logger
 from runtime.tunnel_link import Link, Ticker, TunnelDriver
 from tunnel_protocol import (
     AuthReceived,
-    CloseCode,
     ConnectionLost,
     Event,
     GoawayReceived,
@@ -18,7 +18,6 @@ from tunnel_protocol import (
     Limits,
     PeerReady,
     Side,
-    StreamRequested,
 )
 from tunnel_protocol.codes import NONCE_SIZE
 from tunnel_server.edge.upstream import UpstreamStream
@@ -55,6 +54,7 @@ class Tunnel(TunnelDriver):
     __slots__ = (
         "_owner",
         "_server_name",
+        "claimed_id",
         "device_id",
         "granted",
         "hello",
@@ -63,7 +63,7 @@ class Tunnel(TunnelDriver):
         "live_streams",
         "number",
         "peer_address",
-        "ready",
+        "ready_at",
     )
 
     def __init__(self, owner: TunnelOwner, limits: Limits, ticker: Ticker, server_name: str) -> None:
@@ -73,7 +73,8 @@ class Tunnel(TunnelDriver):
         self.device_id = ""
         self.instance = b""
         self.hello: Hello | None = None  # the device's, once it is ready
-        self.ready = False
+        self.ready_at = 0.0  # Unix seconds
+        self.claimed_id = ""  # who it says it is, before anything is proved
         self.granted: set[bytes] = set()
         self.in_use = 0
         self.live_streams = 0
@@ -91,7 +92,7 @@ class Tunnel(TunnelDriver):
         if isinstance(event, AuthReceived):
             self._owner.authenticate(self, event.auth)
         elif isinstance(event, PeerReady):
-            self.hello, self.ready = event.hello, True
+            self.hello, self.ready_at = event.hello, time.time()
             self._owner.tunnel_ready(self, event.hello)
         elif isinstance(event, GoawayReceived):
             _log.info(
@@ -99,8 +100,6 @@ class Tunnel(TunnelDriver):
                 extra={"device": self.device_id, "code": event.code.name.lower(), "reason": event.reason},
             )
             self._owner.tunnel_drains(self)
-        elif isinstance(event, StreamRequested):
-            self.connection.close(CloseCode.PROTOCOL_ERROR, "devices open no streams")
         elif isinstance(event, ConnectionLost):
             self._owner.tunnel_lost(self, event)
 
