@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.connection import BoundedProtocol
 from runtime.addresses import Address, parse_address
 from runtime.tasks import TaskOwner
 
@@ -22,7 +23,6 @@ GRACE_S = 5
 # Bounds the memory that connections can take; a flood beyond it gets 503 at once.
 CONNECTIONS_MAX = 4096
 BACKLOG = 1024  # agents that all return at once knock here together
-HEAD_MAX = 32 * 1024  # cookies and an access token fit several times
 START_TIMEOUT_S = 10.0
 _TICKS_PER_S = 10  # how uvicorn counts in on_tick
 
@@ -38,11 +38,11 @@ class Listener:
         *,
         name: str,
         tls: ssl.SSLContext | None = None,
-        protocol: type[asyncio.Protocol] | None = None,
+        protocol: type[BoundedProtocol] = BoundedProtocol,
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=protocol or "httptools",
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -53,7 +53,6 @@ class Listener:
             timeout_graceful_shutdown=GRACE_S,
             limit_concurrency=CONNECTIONS_MAX,
             backlog=BACKLOG,
-            h11_max_incomplete_event_size=HEAD_MAX,
         )
         config.load()
         config.ssl = tls

@@ -8,12 +8,13 @@ from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.connection import BoundedProtocol
 
 _SCOPE_KEY = "towline_node"
 
 
-class NodeProtocol(HttpToolsProtocol):
+class NodeProtocol(BoundedProtocol):
     """Puts the connection's node name into every request's scope (uvicorn does not tell the peer)."""
 
     def connection_made(self, transport: Any) -> None:

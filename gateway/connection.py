@@ -1,0 +1,62 @@
+"""uvicorn's connection with the bounds that it lacks: the size of a head, the time that a request takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Bytes of a request's line and headers, and at most one read more. Cookies and an access token fit several
+# times.
+HEAD_MAX = 32 * 1024
+# Seconds from the connection, or a request's first byte, to its last one. The largest request, a full report
+# of a node's tunnels, takes a second on a slow link.
+REQUEST_S = 20.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Who sends slowly, or a head without an end, holds neither memory nor one of the listener's places."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    """None while no request is on its way in."""
+    _in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(REQUEST_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX:
+                self.send_400_response("The request head is too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # afterwards it is a trailer: nobody reads those, and they have no end either
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._end_deadline()
+        super().on_message_complete()
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
