@@ -31,9 +31,16 @@ async def head(tx: Transaction) -> Head:
 
 
 async def entries_after(tx: Transaction, after: int) -> list[dict[str, Any]]:
-    """At most READ_BATCH entries with n > after, in order, in the form that the wire has."""
+    """At most READ_BATCH entries with n > after, in order, in the form that the wire has.
+
+    A replacement whose winner has gone and been followed by another instance is left out: a reader that
+    starts over would cut the living one.
+    """
     rows = await tx.fetch(
-        "SELECT n, kind, ref, keep, exp FROM revocations WHERE n > $1 ORDER BY n LIMIT $2", after, READ_BATCH
+        "SELECT n, kind, ref, keep, exp FROM revocations r WHERE n > $1 AND (kind <> 'replaced' OR EXISTS"
+        " (SELECT 1 FROM devices d WHERE d.id = r.ref AND d.instance = r.keep)) ORDER BY n LIMIT $2",
+        after,
+        READ_BATCH,
     )
     return [_entry(row) for row in rows]
 

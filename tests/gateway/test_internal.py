@@ -272,6 +272,23 @@ async def test_another_instance_is_in_the_feed(world: World, clock: FakeClock) -
     assert kinds.count("device.flapping") == 1
 
 
+async def test_a_reader_that_starts_over_does_not_hear_of_a_winner_long_gone(
+    world: World, clock: FakeClock
+) -> None:
+    owner, node = await world.person(), world.node()
+    device = await world.enrol(owner)
+    first, second, third = (Device(device.id, device.key, {}) for _ in range(3))
+    await node.connect(first)
+    clock.advance(1)
+    await node.connect(second)
+    clock.advance(1)
+    await node.report(full=True)  # it has gone
+    await node.connect(third)
+    async with follow(node, 0) as feed:
+        assert await feed.next() == {"hello": 1, "head": 1}
+        assert await feed.until_heartbeat() == [{"heartbeat": 1}]
+
+
 async def test_a_reader_from_another_time_starts_over(world: World, clock: FakeClock) -> None:
     owner, node = await world.person(), world.node()
     kept, gone = await world.enrol(owner), await world.enrol(owner)
