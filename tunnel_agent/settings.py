@@ -10,8 +10,10 @@ from typing import Any, Literal
 from runtime.addresses import parse_address
 from runtime.settings import between, setting
 from tunnel_agent.urls import tunnel_url_problem
+from tunnel_protocol import Limits
 
 MAX_SERVICES = 64  # HELLO names at most so many (specification, section 5)
+_LIMITS = Limits()  # the specification's numbers for a Linux device (section 11)
 _SERVICE_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -57,32 +59,40 @@ class ServiceSettings:
 class LimitSettings:
     """Memory and latency of the tunnel; the defaults are measured for a Linux device."""
 
-    max_streams: int = setting("Streams at once on one connection.", default=256, check=between(1, 4096))
-    max_frame: int = setting("Largest DATA payload taken, bytes.", default=65_535, check=between(256, 65_535))
+    max_streams: int = setting(
+        "Streams at once on one connection.", default=_LIMITS.max_streams, check=between(1, 4096)
+    )
+    max_frame: int = setting(
+        "Largest DATA payload taken, bytes.", default=_LIMITS.max_frame, check=between(256, 65_535)
+    )
     max_message: int = setting(
-        "Largest WebSocket message taken, bytes.", default=1 << 20, check=between(66_000, 16 << 20)
+        "Largest WebSocket message taken, bytes.",
+        default=_LIMITS.max_message,
+        check=between(66_000, 16 << 20),
     )
     stream_window: int = setting(
         "Bytes a visitor may have under way to a service at first.",
-        default=64 << 10,
+        default=_LIMITS.stream_window,
         check=between(4096, 16 << 20),
     )
     stream_window_max: int = setting(
-        "Up to where that window grows on a fast path, bytes.", default=4 << 20, check=between(4096, 64 << 20)
+        "Up to where that window grows on a fast path, bytes.",
+        default=_LIMITS.stream_window_max,
+        check=between(4096, 64 << 20),
     )
     window_budget: int = setting(
         "Sum of what windows may grow by on one connection, bytes: the bound of its memory.",
-        default=12 << 20,
+        default=_LIMITS.window_budget,
         check=between(64 << 10, 256 << 20),
     )
     connection_window: int = setting(
         "Bytes in flight towards the device over all streams; more costs everyone's latency.",
-        default=1 << 20,
+        default=_LIMITS.connection_window,
         check=between(16 << 10, 64 << 20),
     )
     keepalive_ms: int = setting(
         "Silence after which the peer is asked for a sign of life. A metered link takes more.",
-        default=4000,
+        default=_LIMITS.keepalive_ms,
         check=between(4000, 300_000),
     )
 
