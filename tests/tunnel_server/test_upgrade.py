@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import socket
 
 import pytest
 
 from tests.tunnel_server.conftest import LABEL, Limits, Stage
 from tests.tunnel_server.doubles import Script, Upstream, answering
+from tunnel_server.edge.listener import KEEPALIVE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -133,6 +135,16 @@ async def test_websockets_leave_one_stream_for_pages(stage: Stage) -> None:
         assert (await visitor.head()).startswith(b"HTTP/1.1 101 ")
     visitors[2].get("/ws", *UPGRADE)
     assert (await visitors[2].response())[0].startswith(b"HTTP/1.1 503 ")
+
+
+async def test_a_visitor_that_vanished_is_asked_for_by_tcp(stage: Stage) -> None:
+    await stage.visitor(b"")
+    await stage.until(lambda: stage.node.edge.connections)
+    (connection,) = stage.node.edge.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    for name, value in KEEPALIVE.items():
+        assert accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
 
 async def test_the_end_of_either_side_ends_the_other(stage: Stage) -> None:
