@@ -36,7 +36,7 @@ from tunnel_protocol import CloseCode, Hello, Limits, Service
 _log = get_logger("tunnel_agent")
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # specification, section 3; counted from the link's opening
-CLOSE_TIMEOUT_S: Final = 1.0  # for tasks and links to end after the drain
+CLOSE_TIMEOUT_S: Final = 1.5  # for tasks and links to end after the drain; a link gives its peer 1 s
 
 
 class Agent:

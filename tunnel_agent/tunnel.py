@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from runtime.addresses import Address
 from runtime.clock import Clock
 from runtime.logs import get_logger
-from runtime.tunnel_link import Ticker, TunnelDriver
+from runtime.tunnel_link import Link, Ticker, TunnelDriver
 from tunnel_agent.device_key import DeviceKey
 from tunnel_agent.policy.grants import ConnectionGrants, Grant, GrantBook, Refusal
 from tunnel_agent.policy.reconnect import Ending
@@ -85,7 +85,7 @@ class TunnelKeeper(Protocol):
         """The handshake is over."""
 
     def tunnel_gone(self, tunnel: AgentTunnel) -> None:
-        """ConnectionLost: all its streams were told."""
+        """Its streams were told and its link is closed."""
 
     def key_list_received(self, text: bytes) -> None:
         """A server sent this key list; nothing of it has been checked."""
@@ -152,6 +152,10 @@ class AgentTunnel(TunnelDriver):
                 _log.debug("tunnel drained", extra={"url": self.url})
             case ConnectionLost():
                 self._gone(event)
+
+    def link_closed(self, link: Link, status: int | None, reason: str) -> None:
+        super().link_closed(link, status, reason)
+        self._keeper.tunnel_gone(self)
 
     def end_grant(self, grant_id: bytes) -> int:
         """Cut all streams of a grant; how many there were."""
@@ -250,7 +254,8 @@ class AgentTunnel(TunnelDriver):
         code = event.code
         ending = _ending(code) if code is not None else Ending.LOST
         self._end(TunnelEnd(ending, code, event.reason, 0))
-        self._keeper.tunnel_gone(self)
+        if self.link is None:  # else the closing handshake is under way, and link_closed follows
+            self._keeper.tunnel_gone(self)
 
     def _end(self, end: TunnelEnd) -> None:
         if not self.ended.done():

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from runtime.tunnel_link import Listener, Ticker, TunnelDriver, UpgradeRequest, listen
+from runtime.tunnel_link import Link, Listener, Ticker, TunnelDriver, UpgradeRequest, listen
 from tests.tunnel_agent.authority import DEVICE
 from tunnel_protocol import (
     AuthReceived,
@@ -152,6 +152,10 @@ class NodeTunnel(TunnelDriver):
             return
         self.connection.admit(Hello(software="test node", key_list=self.node.key_list))
 
+    def link_closed(self, link: Link, status: int | None, reason: str) -> None:
+        super().link_closed(link, status, reason)
+        self.node.changed()
+
     def open(
         self, grant_id: bytes, service: str = "web", device: str = DEVICE, *, takes: bool = True
     ) -> Visitor:
@@ -199,5 +203,6 @@ class Node(Changing):
         self._listener.close()
         for tunnel in self.tunnels:
             tunnel.connection.close(CloseCode.NORMAL, "the test is over")
+        await self.until(lambda: all(tunnel.link is None for tunnel in self.tunnels))
         async with asyncio.timeout(WAIT_S):
             await self._listener.wait_closed()
