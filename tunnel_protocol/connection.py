@@ -405,7 +405,7 @@ class Connection:
 
     def was_opened(self, stream_id: int) -> bool:
         """Whether the id is over rather than new: ids rise, so all up to the highest of its side are."""
-        return 0 < stream_id < self._next_id if self.is_own_id(stream_id) else stream_id <= self._peer_top_id
+        return 0 < stream_id < (self._next_id if self.is_own_id(stream_id) else self._peer_top_id + 1)
 
     def stream_over(self, stream: Stream, *, fin_in_batch: bool = False) -> None:
         """For streams and frame rules: takes an ended stream out."""
