@@ -15,9 +15,9 @@ from tunnel_server.settings import VisitorSettings
 BACKLOG = 1_024  # a page opens six connections at once, and many people come back after a restart
 TLS_HANDSHAKE_S = 10.0  # as long as a request head may take
 SWEEP_S = 0.25  # deadlines are seconds: a quarter of one late does no harm
-# A quiet WebSocket or event stream has no deadline, and holds one of its device's few streams: a visitor whose
-# machine vanished is found after 60 s + 4 x 15 s of silence. Not by TCP_USER_TIMEOUT, which would also end one
-# that is there and does not read. Some systems lack some of the names.
+# A quiet WebSocket or event stream has no deadline, and holds one of its device's few streams: a visitor
+# whose machine vanished is found after 60 s + 4 x 15 s of silence. Not by TCP_USER_TIMEOUT, which would also
+# end one that is there and does not read. Some systems lack some of the names.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
