@@ -9,9 +9,10 @@ import socket
 
 import pytest
 
-from tests.tunnel_server.conftest import LABEL, Limits, Stage
+from tests.tunnel_server.conftest import LABEL, Limits, Stage, running, settings
 from tests.tunnel_server.doubles import Script, Upstream, answering
 from tunnel_server.edge.listener import KEEPALIVE
+from tunnel_server.settings import VisitorLimits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -145,6 +146,30 @@ async def test_a_visitor_that_vanished_is_asked_for_by_tcp(stage: Stage) -> None
     assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     for name, value in KEEPALIVE.items():
         assert accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+
+
+async def test_a_visitor_that_takes_nothing_gives_its_stream_back() -> None:
+    async def flooding(
+        upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await upstream.head(reader)
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % ACCEPT
+        )
+        while True:
+            writer.write(bytes(65_536))
+            await writer.drain()
+
+    async with running(settings(limits=VisitorLimits(stall_s=0.3))) as stage:
+        await stage.serve(flooding)
+        deaf = await stage.visitor()
+        deaf.get("/ws", *UPGRADE)
+        await deaf.head()
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        tunnel = stage.node.devices.tunnels()[0]
+        assert tunnel.live_streams == 1
+        await stage.until(lambda: tunnel.in_use == 0)
 
 
 async def test_the_end_of_either_side_ends_the_other(stage: Stage) -> None:

@@ -151,13 +151,17 @@ class VisitorConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        if self.current is not None:
+        if self.raw is not None:
+            self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
+        elif self.current is not None:
             self.current.visitor_paused()
         self.update_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
         if self.raw is not None:
+            if not (self.finished_here or self.finished_there):
+                self.deadline = 0.0
             self.raw.visitor_resumed()
         elif self.current is not None:
             self.current.visitor_resumed()
@@ -363,7 +367,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         """The device answered 101: from here on bytes are spliced."""
         self.raw = upstream
         self.current = None
-        self.deadline = 0.0
+        self.deadline = self.edge.monotonic() + self.edge.limits.stall_s if self.write_paused else 0.0
         held, self.held = self.held, b""
         if held:
             upstream.send_raw(held)
