@@ -117,6 +117,18 @@ async def test_a_killed_program_is_started_again_and_a_stop_ends_it(
     assert one.pid_file.read() is None
 
 
+async def test_a_readiness_check_that_fails_itself_is_told(
+    tmp_path: Path, supervisor: tuple[Supervisor, list[str]]
+) -> None:
+    async def ready() -> bool:
+        raise RuntimeError("no such port")
+
+    running, told = supervisor
+    with pytest.raises(TowlineError, match="did not start"):
+        await running.start(replace(program(tmp_path), ready=ready), 1)
+    assert told == ["supervisor.x.ready: no such port"]
+
+
 async def test_a_program_that_cannot_start_is_told_with_the_end_of_its_log(
     tmp_path: Path, supervisor: tuple[Supervisor, list[str]]
 ) -> None:

@@ -170,9 +170,7 @@ class Supervisor:
         )
         one.process = process
         one.pid_file.write(process.pid, program.marker)
-        watch = asyncio.get_running_loop().create_task(
-            self._watch_readiness(one), name=f"{program.name}.ready"
-        )
+        watch = self._tasks.start(self._watch_readiness(one), f"{program.name}.ready")
         try:
             await _copy_output(process, one.log)
             one.last_exit = await process.wait()
