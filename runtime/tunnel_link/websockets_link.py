@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl as ssl_module
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -63,8 +63,7 @@ class WebsocketsLink(asyncio.Protocol):
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
         set_no_delay(transport)
         self._set_deadline(UPGRADE_TIMEOUT_S)
 

@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from runtime.tunnel_link import websockets_link
 from tests.tunnel_agent.conftest import Bench
 from tunnel_agent.splice import LEAST_READ, READ_BYTES
 from tunnel_protocol import Limits, RefusedCode, ResetCode
@@ -245,3 +246,14 @@ async def test_a_stream_that_ends_while_its_service_is_dialled_leaves_nothing_op
     last.send(b"x")
     await last.until_received(1)
     await service.until(lambda: len(service.ended) == service.connections - 1)
+
+
+async def test_without_picows_the_agent_works_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.tunnel_link._links", websockets_link)
+    tunnel = await bench.tunnel(echo)
+    content = os.urandom(1_000_000)
+    visitor = tunnel.open(bench.grant(tunnel))
+    await visitor.send_all(content)
+    visitor.finish()
+    await visitor.until_heard("finished")
+    assert bytes(visitor.received) == content
