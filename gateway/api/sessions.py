@@ -56,7 +56,7 @@ async def create_session(
             user_id=actor.user_id,
             service=body.service,
             service_kind=kind,
-            grant_id=uuid4(),
+            grant_id=session_id,  # one id for both: a session has one grant (decision 0002)
             expires_at=utc(expires_at),
         )
         await sessions.add_link(tx, jti, session_id, body.binding, utc(link_expires_at))

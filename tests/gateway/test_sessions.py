@@ -65,6 +65,7 @@ async def test_the_grant_is_for_this_device_and_service(stage: Stage) -> None:
     assert claims["exp"] == session["expires_at"]
     assert claims["exp"] - claims["iat"] <= 600
     assert claims["jti"].replace("-", "") == session["grant_id"]
+    assert claims["jti"] == claims["sid"]
     again = await stage.node.http.get(f"/internal/v1/sessions/{link.session}/grant")
     assert jwt.decode(again.json()["grant"], options={"verify_signature": False})["jti"] == claims["jti"]
     key_list = (await stage.node.http.get("/internal/v1/keys")).json()["key_list"]
