@@ -83,3 +83,16 @@ async def test_after_a_reset_it_goes_on_from_the_new_numbers(monkeypatch: pytest
     heard = await read(gateway, monkeypatch)
     assert gateway.asked_after == [0, 100, 40, 40]
     assert heard.sessions == ["a", "b"]
+
+
+async def test_an_outage_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tunnel_server.revocations")
+    gateway = ScriptedGateway([{"hello": 1}], [], [], [{"hello": 1}, {"heartbeat": 2}], [])
+    await read(gateway, monkeypatch)
+    assert [record.getMessage() for record in caplog.records] == [
+        "revocation feed interrupted",
+        "revocation feed heard again",
+        "revocation feed interrupted",
+    ]

@@ -40,6 +40,7 @@ class PresenceReporter:
         self._events: deque[dict[str, Any]] = deque()
         self._full = True
         self._wake = asyncio.Event()
+        self._failing = False  # said once an outage
 
     def report(self, event: dict[str, Any]) -> None:
         """Queue one change."""
@@ -73,4 +74,8 @@ class PresenceReporter:
             await self._gateway.report_presence(report)
         except (GatewayUnavailable, GatewayRefused) as error:
             self._full = True
-            _log.warning("presence was not reported", extra={"error": str(error)})
+            if not self._failing:
+                self._failing = True
+                _log.warning("presence was not reported", extra={"error": str(error)})
+        else:
+            self._failing = False

@@ -54,6 +54,7 @@ class RevocationFeed:
         self._clock = clock
         self._settings = settings
         self.position = FeedPosition()
+        self._interrupted = False  # an outage is said once, and its end; it may last for hours
 
     def is_fresh(self) -> bool:
         """Whether a line came within ``feed_silence_s``."""
@@ -76,9 +77,10 @@ class RevocationFeed:
             try:
                 await self._read()
             except (GatewayUnavailable, GatewayRefused) as error:
-                _log.warning(
-                    "revocation feed interrupted", extra={"error": str(error), "after": self.position.number}
-                )
+                if not self._interrupted:
+                    self._interrupted = True
+                    extra = {"error": str(error), "after": self.position.number}
+                    _log.warning("revocation feed interrupted", extra=extra)
             await asyncio.sleep(random.uniform(*RETRY_S))
 
     async def _read(self) -> None:
@@ -93,6 +95,9 @@ class RevocationFeed:
             self._apply(entry)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GatewayUnavailable(f"malformed feed line: {error!r}") from error
+        if self._interrupted:
+            self._interrupted = False
+            _log.info("revocation feed heard again", extra={"after": self.position.number})
         self.position.heard_at = self._clock.monotonic()
         self.position.grace_used = False
 
