@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from runtime.tunnel_link import PAD
 from tests.tunnel_server.conftest import DEVICE, Limits, Service, Stage, Visitor, running, settings
 from tests.tunnel_server.doubles import DeviceKey, TestDevice, Upstream, answering
 from tunnel_protocol import CloseCode, RefusedCode
@@ -187,6 +188,28 @@ async def test_a_revocation_also_ends_a_handshake_whose_check_came_before_it(sta
     stage.gateway.may_answer.set()
     assert lost.code is CloseCode.REVOKED
     assert len(stage.node.devices) == 0
+
+
+async def test_garbage_closes_its_own_tunnel_with_a_code_and_nothing_else(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tunnel_server.tunnels")
+    upstream = await stage.serve(holding)
+    first = stage.devices[0]
+    visitor = await stage.visitor()
+    visitor.get()
+    await stage.until(lambda: upstream.received)
+    second = await stage.device(first.target, instance=first.instance)
+    await stage.until(lambda: len(stage.node.devices) == 2)
+    assert second.link is not None
+    second.link.send(bytearray(PAD + b"\xff" * 64))
+    async with asyncio.timeout(5):
+        lost = await second.ended
+    assert (lost.fault, lost.code) == ("peer", CloseCode.PROTOCOL_ERROR)
+    said = next(record for record in caplog.records if record.getMessage() == "tunnel closed")
+    assert (said.__dict__["code"], said.__dict__["device"]) == ("protocol_error", DEVICE)
+    upstream.reached.set()
+    assert (await visitor.response())[1] == b"hello"
 
 
 async def test_a_device_opens_no_streams(stage: Stage) -> None:
