@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -88,16 +89,24 @@ OnRequest = Callable[[UpgradeRequest], LinkOwner | int]
 """Decides on an upgrade request: the owner of the new link, or an HTTP status (≥ 400) to refuse it."""
 
 
-class Listener(Protocol):
+class Listener:
     """A listening address."""
 
+    __slots__ = ("_server",)
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
         """Stops listening; live links stay."""
+        self._server.close()
 
-    async def wait_closed(self) -> None: ...
+    async def wait_closed(self) -> None:
+        await self._server.wait_closed()
 
 
 def asks_for_tunnel(headers: Mapping[str, str]) -> bool:

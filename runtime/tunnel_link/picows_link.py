@@ -35,6 +35,7 @@ from runtime.tunnel_link.link import (
     UPGRADE_TIMEOUT_S,
     LinkFailed,
     LinkOwner,
+    Listener,
     OnRequest,
     UpgradeRequest,
     asks_for_tunnel,
@@ -222,26 +223,9 @@ async def dial(
     return cast(PicowsLink, link)
 
 
-class PicowsListener:
-    """A Listener."""
-
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-
-    @property
-    def port(self) -> int:
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def close(self) -> None:
-        self._server.close()
-
-    async def wait_closed(self) -> None:
-        await self._server.wait_closed()
-
-
 async def listen(
     host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
-) -> PicowsListener:
+) -> Listener:
     """Listens for links. Raises OSError when the address cannot be had."""
 
     def make(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -267,7 +251,7 @@ async def listen(
         backlog=BACKLOG,
         ssl=ssl,
     )
-    return PicowsListener(server)
+    return Listener(server)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

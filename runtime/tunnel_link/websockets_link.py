@@ -27,6 +27,7 @@ from runtime.tunnel_link.link import (
     UPGRADE_TIMEOUT_S,
     LinkFailed,
     LinkOwner,
+    Listener,
     OnRequest,
     UpgradeRequest,
     asks_for_tunnel,
@@ -303,26 +304,9 @@ async def dial(
     return link
 
 
-class WebsocketsListener:
-    """A Listener."""
-
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-
-    @property
-    def port(self) -> int:
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def close(self) -> None:
-        self._server.close()
-
-    async def wait_closed(self) -> None:
-        await self._server.wait_closed()
-
-
 async def listen(
     host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
-) -> WebsocketsListener:
+) -> Listener:
     """Listens for links. Raises OSError when the address cannot be had."""
 
     def make() -> _ServerLink:
@@ -332,4 +316,4 @@ async def listen(
         return _ServerLink(protocol, on_request)
 
     server = await asyncio.get_running_loop().create_server(make, host, port, ssl=ssl, backlog=BACKLOG)
-    return WebsocketsListener(server)
+    return Listener(server)

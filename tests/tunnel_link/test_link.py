@@ -15,7 +15,15 @@ from types import ModuleType
 import pytest
 from websockets.asyncio.client import connect
 
-from runtime.tunnel_link import LinkFailed, LinkOwner, Ticker, UpgradeRequest, picows_link, websockets_link
+from runtime.tunnel_link import (
+    LinkFailed,
+    LinkOwner,
+    Listener,
+    Ticker,
+    UpgradeRequest,
+    picows_link,
+    websockets_link,
+)
 from tests.tunnel_link.sides import DeviceSide, Owner, ServerSide, ready
 from tunnel_protocol import CloseCode, ConnectionLost, Limits, ResetCode, Side
 
@@ -43,7 +51,7 @@ class Net:
         self.device = device
         self.ticker = Ticker()
         self.sides: list[ServerSide | DeviceSide] = []
-        self.listeners: list[picows_link.PicowsListener | websockets_link.WebsocketsListener] = []
+        self.listeners: list[Listener] = []
 
     async def listen(self, on_request: Callable[[UpgradeRequest], LinkOwner | int]) -> int:
         listener = await self.server.listen(
