@@ -1,8 +1,9 @@
 # Everything a newcomer runs. Needs Python 3.11 or newer, make and a shell; the rest installs itself into .venv.
 PYTHON_BIN := .venv/bin/python
 ARGS ?=
+SECONDS ?= 600
 
-.PHONY: help setup setup-dev run test test-fast check format bench docs lock clean
+.PHONY: help setup setup-dev run test test-fast check format bench fuzz docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,6 +23,10 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 
 test-fast: setup-dev ## the tests without browser, database and child processes: under 30 s, no network
 	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser -m "not database" $(ARGS)
+
+fuzz: setup-dev ## fuzz the tunnel's decoder and machine (SECONDS=600); what it finds goes to ./build/fuzz
+	@mkdir -p build/fuzz
+	$(PYTHON_BIN) -m tests.fuzz.fuzz_decoder build/fuzz tests/fuzz/corpus -max_total_time=$(SECONDS) -max_len=4096
 
 check: setup-dev ## ruff, mypy --strict, import contracts, file sizes
 	$(PYTHON_BIN) -m ruff check .
