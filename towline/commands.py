@@ -42,12 +42,12 @@ def sessions(gateway: GatewayClient) -> str:
             _text(one, "id"),
             _text(one, "device_name") or _text(one, "device_id"),
             _text(one, "service"),
-            _text(one, "status"),
+            _text(one, "redeemed_at") or "not yet",
             _text(one, "expires_at"),
         )
         for one in gateway.items("/v1/sessions")
     ]
-    return table(("ID", "DEVICE", "SERVICE", "STATUS", "EXPIRES"), rows)
+    return table(("ID", "DEVICE", "SERVICE", "OPENED", "EXPIRES"), rows)
 
 
 def revoke_session(gateway: GatewayClient, session: str) -> str:
