@@ -112,6 +112,12 @@ class PresenceBody(_Body):
     events: Annotated[list[PresenceEvent], Field(max_length=EVENTS_MAX)]
 
 
+class PresenceAnswer(BaseModel):
+    """`full`: what the node holds is not known here; it is to say all of it now."""
+
+    full: bool
+
+
 class NodesAnswer(BaseModel):
     nodes: list[str]
 

@@ -20,6 +20,7 @@ from gateway.internal.models import (
     GrantFacts,
     KeysAnswer,
     NodesAnswer,
+    PresenceAnswer,
     PresenceBody,
     PresenceEvent,
     RedeemBody,
@@ -124,7 +125,7 @@ async def authenticate(body: AuthenticateBody, parts: Parts) -> DeviceFacts:
 
 
 @router.post("/presence")
-async def report_presence(body: PresenceBody, node: Node, parts: Parts) -> dict[str, str]:
+async def report_presence(body: PresenceBody, node: Node, parts: Parts) -> PresenceAnswer:
     """What connected and disconnected at this node; with no events it is a heartbeat."""
     if body.node != node:
         raise Problem(HTTPStatus.FORBIDDEN, "wrong_node", "The certificate names another node.", field="node")
@@ -137,7 +138,9 @@ async def report_presence(body: PresenceBody, node: Node, parts: Parts) -> dict[
             reports = [_report(event) for event in body.events]
             changes = presence_policy.apply_reports(node, known, reports, full=full, now=tx.now)
             await presence.save(tx, changes)
-    return {}
+    # A node that is new here without saying all it holds: another process reported under its name
+    # meanwhile (a restart whose two ends overlap), or the database is an older one.
+    return PresenceAnswer(full=restarted and not body.full)
 
 
 @router.get("/devices/{device_id}/nodes")

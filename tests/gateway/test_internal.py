@@ -141,6 +141,20 @@ async def test_a_restarted_node_holds_nothing_it_does_not_name(world: World) -> 
     assert (await shown(owner, second))["online"] is True
 
 
+async def test_a_node_under_whose_name_another_process_spoke_is_asked_for_everything(world: World) -> None:
+    owner, node = await world.person(), world.node()
+    device = await world.enrol(owner)
+    old_boot, node.boot = node.boot, "new"
+    assert await node.report(node.event(device), full=True) == {"full": False}
+    node.boot = old_boot  # the process that drains still says that it lives
+    assert await node.report() == {"full": True}
+    assert await node.report() == {"full": False}
+    node.boot = "new"
+    assert await node.report() == {"full": True}
+    assert await node.report(node.event(device), full=True) == {"full": False}
+    assert (await shown(owner, device))["online"] is True
+
+
 async def test_two_nodes_may_hold_one_device(world: World) -> None:
     owner, one, two = await world.person(), world.node("node-a"), world.node("node-b")
     device = await world.enrol(owner)

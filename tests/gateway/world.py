@@ -173,10 +173,11 @@ class Node:
         self.boot = secrets.token_hex(8)
         self._clock = clock
 
-    async def report(self, *events: dict[str, Any], full: bool = False) -> None:
+    async def report(self, *events: dict[str, Any], full: bool = False) -> Any:
         body = {"node": self.name, "boot": self.boot, "full": full, "events": list(events)}
         answer = await self.http.post("/internal/v1/presence", json=body)
         assert answer.status_code == 200, answer.text
+        return answer.json()
 
     async def connect(self, device: Device, connection: int = 1) -> None:
         await self.report(self.event(device, connection=connection))

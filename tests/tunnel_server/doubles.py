@@ -73,6 +73,7 @@ class MemoryGateway:
         self.used_links: set[str] = set()
         self.reports: list[dict[str, Any]] = []
         self.failed_reports = 0
+        self.wants_full = False  # ask for a full report, once
         self.resolved = 0
         self.silent = False
         self.down = False
@@ -133,11 +134,13 @@ class MemoryGateway:
             await self.may_answer.wait()
         return self.devices[device_id]
 
-    async def report_presence(self, report: dict[str, Any]) -> None:
+    async def report_presence(self, report: dict[str, Any]) -> bool:
         if self.down:
             self.failed_reports += 1
         self._check_up()
         self.reports.append(report)
+        wants_full, self.wants_full = self.wants_full, False
+        return wants_full
 
     async def key_list(self) -> bytes:
         return b"key.list.jws"

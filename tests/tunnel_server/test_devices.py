@@ -255,6 +255,17 @@ async def test_a_full_report_names_when_a_device_came(stage: Stage) -> None:
     assert [event["at"] for event in full["events"]] == [came]
 
 
+async def test_a_gateway_that_does_not_know_this_node_is_told_everything_at_once(stage: Stage) -> None:
+    await stage.serve(answering(OK))
+    reports = stage.gateway.reports
+    await stage.until(lambda: any(e["rtt_ms"] is not None for r in reports for e in r["events"]))
+    known = len(reports)
+    stage.gateway.wants_full = True
+    await stage.until(lambda: any(report["full"] for report in reports[known:]))
+    full = next(report for report in reports[known:] if report["full"])
+    assert [event["device_id"] for event in full["events"]] == [DEVICE]
+
+
 async def test_drain_finishes_what_is_in_flight(stage: Stage) -> None:
     upstream = await stage.serve(holding)
     visitor, idle = await stage.visitor(), await stage.visitor()

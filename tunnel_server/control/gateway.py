@@ -38,8 +38,8 @@ class Gateway(Protocol):
         """The device's key; GatewayRefused 404 (unknown) or 403 (revoked, pending)."""
         ...
 
-    async def report_presence(self, report: dict[str, Any]) -> None:
-        """Tell which devices are connected here."""
+    async def report_presence(self, report: dict[str, Any]) -> bool:
+        """Tell which devices are connected here; True when the gateway asks for a full report."""
         ...
 
     async def key_list(self) -> bytes:
@@ -83,8 +83,9 @@ class HttpGateway:
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayUnavailable(f"malformed device: {error!r}") from error
 
-    async def report_presence(self, report: dict[str, Any]) -> None:
-        await self._http.call("POST", "/internal/v1/presence", report)
+    async def report_presence(self, report: dict[str, Any]) -> bool:
+        answer = await self._http.call("POST", "/internal/v1/presence", report)
+        return isinstance(answer, dict) and answer.get("full") is True
 
     async def key_list(self) -> bytes:
         data = await self._http.call("GET", "/internal/v1/keys")

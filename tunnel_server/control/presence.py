@@ -22,7 +22,7 @@ _log = get_logger("tunnel_server.presence")
 
 
 class PresenceReporter:
-    """Queues events and sends them; after a failure, and at first, a full report replaces them."""
+    """Queues events and sends them; a full report replaces them at first, after a failure, and when asked."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PresenceReporter:
             events = [self._events.popleft() for _ in range(min(len(self._events), MAX_EVENTS))]
         report = {"node": self._node, "boot": self._boot, "full": full, "events": events}
         try:
-            await self._gateway.report_presence(report)
+            wants_full = await self._gateway.report_presence(report)
         except (GatewayUnavailable, GatewayRefused) as error:
             self._full = True
             if not self._failing:
@@ -79,3 +79,6 @@ class PresenceReporter:
                 _log.warning("presence was not reported", extra={"error": str(error)})
         else:
             self._failing = False
+            if wants_full and not full:
+                self._full = True
+                self._wake.set()
