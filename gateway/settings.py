@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from runtime.addresses import is_address
+from runtime.addresses import is_address, parse_address
 from runtime.settings import SettingsError, between, not_empty, setting
 
 # A grant cannot be taken back from a device that is cut off from everything but a stolen server, so its
@@ -160,6 +160,8 @@ class Settings:
             raise ValueError("public_url: must be https:// unless it is on loopback")
         if self.welcome_secret_file is not None and not loopback:
             raise ValueError("welcome_secret_file: is allowed only when public_url is on loopback")
+        if self.welcome_secret_file is not None and not is_loopback(parse_address(self.public_listen).host):
+            raise ValueError("welcome_secret_file: is allowed only when public_listen is on loopback")
         if self.tunnel_scheme == "http" and not is_loopback(self.tunnel_domain):
             raise ValueError("tunnel_scheme: must be https unless tunnel_domain is localhost")
         if (self.database_url is None) == (self.database_url_file is None):

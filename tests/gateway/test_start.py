@@ -99,8 +99,11 @@ def test_a_wrong_setting_is_named_and_exits_2(
     assert named in capsys.readouterr().err
 
 
-def test_the_welcome_login_is_for_loopback_alone(tmp_path: Path) -> None:
-    text = changed('public_url = "https://gateway.example.com"') + '\nwelcome_secret_file = "w"'
+@pytest.mark.parametrize(
+    "line", ['public_url = "https://gateway.example.com"', 'public_listen = "0.0.0.0:8080"']
+)
+def test_the_welcome_login_is_for_loopback_alone(tmp_path: Path, line: str) -> None:
+    text = changed(line) + '\nwelcome_secret_file = "w"'
     with pytest.raises(SettingsError, match="welcome_secret_file"):
         load(Settings, write(tmp_path, text))
 
