@@ -195,8 +195,9 @@ class Agent:
         self._schedule_expiry()
 
     def grant_revoked(self, grant_id: bytes) -> None:
-        self.grants.revoke(grant_id, self._clock.monotonic())
-        self._end_grants([grant_id], "it was revoked")
+        # Ids that were never granted pass quietly: a hostile server must not fill the device's disk.
+        if self.grants.revoke(grant_id, self._clock.monotonic()):
+            self._end_grants([grant_id], "it was revoked")
 
     def _end_grants(self, grant_ids: list[bytes], why: str) -> None:
         for grant_id in grant_ids:

@@ -102,6 +102,21 @@ async def test_streams_end_with_their_grant_and_others_stay(bench: Bench) -> Non
     await long.until_received(2)
 
 
+async def test_revocations_of_ids_that_nobody_granted_fill_no_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel = await bench.tunnel(echo)
+    grant = bench.grant(tunnel)
+    visitor = tunnel.open(grant)
+    await visitor.until_heard("accepted")
+    with caplog.at_level("INFO"):
+        for number in range(50):
+            tunnel.connection.revoke(number.to_bytes(16))
+        tunnel.connection.revoke(grant)
+        await visitor.until_heard("reset GRANT_ENDED")
+    assert [record.getMessage() for record in caplog.records].count("grant ended") == 1
+
+
 async def test_a_stream_that_is_being_connected_is_cut_by_revocation_too(bench: Bench) -> None:
     tunnel = await bench.tunnel(echo)
     grant = bench.grant(tunnel)
