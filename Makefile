@@ -22,7 +22,7 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
 test-fast: setup-dev ## the tests without browser, database and child processes: under 30 s, no network
-	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser -m "not database" $(ARGS)
+	$(PYTHON_BIN) -m pytest tests --ignore=tests/integration --ignore=tests/browser -m "not database" -n 2 $(ARGS)
 
 fuzz: setup-dev ## fuzz the tunnel's decoder and machine (SECONDS=600); what it finds goes to ./build/fuzz
 	@mkdir -p build/fuzz
