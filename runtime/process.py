@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from runtime.settings import SettingsError
 EXIT_OK = 0
 EXIT_CRASH = 1
 EXIT_BAD_SETTINGS = 2
+UNUSABLE_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 
 Main = Callable[[Path], Coroutine[Any, Any, int | None]]
 
@@ -69,6 +71,13 @@ def run_loop(name: str, main: Coroutine[Any, Any, int | None]) -> int:
         return EXIT_BAD_SETTINGS
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except OSError as error:
+        # An address to listen on that cannot be had is the operator's affair: a stack tells nothing more.
+        if error.errno not in UNUSABLE_ADDRESS:
+            _log.critical("process crashed", exc_info=True, extra={"command": name})
+        else:
+            print(f"{name}: cannot listen: {error}", file=sys.stderr)
+        return EXIT_CRASH
     except Exception:
         _log.critical("process crashed", exc_info=True, extra={"command": name})
         return EXIT_CRASH

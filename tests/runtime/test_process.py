@@ -82,6 +82,20 @@ def test_a_crash_is_code_1_and_a_returned_code_is_kept(caplog: pytest.LogCapture
     assert run("service", seven, ["--config", "x"]) == 7
 
 
+def test_a_taken_address_is_one_line_and_code_1(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(config: Path) -> None:
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+
+    assert run("service", main, ["--config", "x"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("service: cannot listen: ")
+    assert not caplog.records
+
+
 def test_a_wrong_command_line_is_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     async def main(config: Path) -> None:
         raise AssertionError("must not run")

@@ -14,6 +14,7 @@ import httptools
 
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 from tunnel_server.settings import GatewaySettings
+from tunnel_server.tls_files import load_ca, load_pair
 
 READ_BYTES = 65_536
 IDLE_S = 3.0  # below the 5 s after which common ASGI servers close an idle connection
@@ -230,8 +231,9 @@ class InternalHttp:
 
 def client_context(settings: GatewaySettings) -> ssl.SSLContext:
     """TLS that trusts the internal CA alone and shows this node's certificate."""
-    context = ssl.create_default_context(cafile=settings.ca)
-    context.load_cert_chain(settings.certificate, settings.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    load_ca(context, settings.ca, "gateway.ca")
+    load_pair(context, settings.certificate, settings.key, "gateway")
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -11,6 +11,7 @@ from runtime.addresses import Address, parse_address
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.visitor import VisitorConnection
 from tunnel_server.settings import VisitorSettings
+from tunnel_server.tls_files import load_pair
 
 BACKLOG = 1_024  # a page opens six connections at once, and many people come back after a restart
 TLS_HANDSHAKE_S = 10.0  # as long as a request head may take
@@ -96,5 +97,5 @@ def visitor_context(settings: VisitorSettings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(settings.certificate, settings.key)
+    load_pair(context, settings.certificate, settings.key, "visitors")
     return context

@@ -17,6 +17,7 @@ from tunnel_server.control.presence import PresenceReporter
 from tunnel_server.metrics import Metrics
 from tunnel_server.policy.services import service_options
 from tunnel_server.settings import TunnelSettings
+from tunnel_server.tls_files import load_pair
 from tunnel_server.tunnels.authentication import Refusal, check_device
 from tunnel_server.tunnels.registry import TunnelRegistry
 from tunnel_server.tunnels.tunnel import Tunnel
@@ -228,5 +229,5 @@ def server_context(settings: TunnelSettings) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate, settings.key)
+    load_pair(context, settings.certificate, settings.key, "tunnels")
     return context

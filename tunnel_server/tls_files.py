@@ -1,0 +1,31 @@
+"""Certificates, keys and CAs from the files that settings name; a bad one names its setting."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from runtime.settings import SettingsError
+
+
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path | None, section: str) -> None:
+    """The certificate that is shown, and its key. SettingsError when they are no PEM or no pair."""
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            f"{section}.certificate, {section}.key: {certificate} and {key} are not a certificate and its key"
+            f" in PEM ({_reason(error)})"
+        ) from error
+
+
+def load_ca(context: ssl.SSLContext, ca: Path, name: str) -> None:
+    """The CA that alone is trusted. SettingsError when the file holds none."""
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise SettingsError(f"{name}: {ca} holds no certificate in PEM ({_reason(error)})") from error
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or str(error)
