@@ -202,6 +202,21 @@ def test_the_services_own_command_lines_are_reached(service: str, capsys: pytest
     assert "--config" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [None, "garbage"])
+def test_a_certificate_that_is_none_starts_nothing(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pem = tmp_path / "x.pem"
+    if content is not None:
+        pem.write_text(content)
+    files = ["--tunnel-certificate", str(pem), "--tunnel-key", str(pem)]
+    data = tmp_path / "data"
+    assert main(["up", "--data", str(data), "--tunnel-domain", "tunnel.example", *files]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"towline: --tunnel-certificate {pem}")
+    assert not data.exists()
+
+
 def test_tables_are_cut_to_the_terminal() -> None:
     text = table(("A", "B"), [("x" * 100, "y")])
     assert text.splitlines()[1] == "x" * 39 + "…  y"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ class SessionSite:
         given = [self.domain != "localhost", self.certificate is not None, self.key is not None]
         if any(given) and not all(given):
             raise TowlineError("--tunnel-domain, --tunnel-certificate and --tunnel-key belong together")
+        if self.certificate is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+            except OSError as error:  # ssl.SSLError is one
+                raise TowlineError(
+                    f"--tunnel-certificate {self.certificate}, --tunnel-key {self.key}: are not a certificate"
+                    f" and its key in PEM ({error.strerror})"
+                ) from error
 
     @property
     def scheme(self) -> str:
