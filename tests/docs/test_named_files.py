@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["architecture.md", "life-of-a-request.md", "threat-model.md", "runbook.md"]
+DOCUMENTS = ["architecture.md", "proofs.md", "life-of-a-request.md", "threat-model.md", "runbook.md"]
 _NAMED = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/?(?:[a-z_]+\.(?:py|js|sql|service|md))?)`")
 _LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
