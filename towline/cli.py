@@ -186,7 +186,8 @@ def _on_gateway(
 ) -> Callable[[argparse.Namespace], int]:
     def run(given: argparse.Namespace) -> int:
         data = DataFolder(given.data.absolute())
-        print(command(GatewayClient(Credentials.load(data.credentials)), given))
+        gateway = GatewayClient(Credentials.load(data.credentials), data.access_token)
+        print(command(gateway, given))
         return 0
 
     return run

@@ -36,6 +36,11 @@ class DataFolder:
         return self.root / "credentials.json"
 
     @property
+    def access_token(self) -> Path:
+        """The commands' access token: 15 minutes, mode 0600."""
+        return self.root / "access-token"
+
+    @property
     def secrets(self) -> Path:
         return self.root / "secrets"
 

@@ -52,9 +52,11 @@ class _LoginNeeded(TowlineError):
 class GatewayClient:
     """Calls as the local administrator. Every failure is a TowlineError a person can act on."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, keep_token: Path | None = None) -> None:
+        """`keep_token` is a private file for the access token, so that commands in a row log in once."""
         self._credentials = credentials
-        self._token: str | None = None  # None until the first call logged in
+        self._keep_token = keep_token
+        self._token = self._kept_token()  # None until the first call logged in
         # No proxy from the environment: the gateway is on this machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -110,6 +112,17 @@ class GatewayClient:
     def _log_in(self) -> None:
         login = {"username": self._credentials.username, "password": self._credentials.password}
         self._token = self._exchange("POST", "/v1/login", login)["access_token"]
+        if self._keep_token is not None:
+            write_private(self._keep_token, f"{self._token}\n")
+
+    def _kept_token(self) -> str | None:
+        """What an earlier command left; it may have ended meanwhile, which the first call finds out."""
+        if self._keep_token is None:
+            return None
+        try:
+            return self._keep_token.read_text("ascii").strip() or None
+        except (OSError, ValueError):
+            return None
 
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         headers = {"Accept": "application/json"}

@@ -98,6 +98,16 @@ def test_credentials_are_the_owners_alone(data: Path) -> None:
     assert stat.S_IMODE((data / "credentials.json").stat().st_mode) == 0o600
 
 
+def test_commands_in_a_row_log_in_once(data: Path) -> None:
+    Gateway.logins = 0
+    assert main(["sessions", "--data", str(data)]) == 0
+    assert stat.S_IMODE((data / "access-token").stat().st_mode) == 0o600
+    assert main(["sessions", "--data", str(data)]) == 0
+    assert Gateway.logins == 1
+    assert main(["sessions", "--data", str(data)]) == 0  # the kept one has ended: a new login, not an error
+    assert Gateway.logins == 2
+
+
 def test_link_prints_nothing_but_the_address(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["link", "shed", "--service", "ssh", "--duration", "60", "--data", str(data)]) == 0
     assert capsys.readouterr().out == "http://label.localhost:1/.towline/open#x\n"
