@@ -134,11 +134,22 @@ async def test_a_program_that_cannot_start_is_told_with_the_end_of_its_log(
     tmp_path: Path, supervisor: tuple[Supervisor, list[str]]
 ) -> None:
     running, told = supervisor
-    broken = program(tmp_path, "import sys; print('no such setting'); sys.exit(2)", "broken")
-    with pytest.raises(TowlineError, match=r"(?s)broken did not start within 1 s.*no such setting"):
+    broken = program(tmp_path, "import sys; print('no such thing'); sys.exit(1)", "broken")
+    with pytest.raises(TowlineError, match=r"(?s)broken did not start within 1 s.*no such thing"):
         await running.start(broken, 1)
-    assert "exit code 2" in told[0]
+    assert "exit code 1" in told[0]
     assert 2 <= running["broken"].restarts <= 10
+
+
+async def test_a_program_that_refuses_its_settings_is_not_started_again(
+    tmp_path: Path, supervisor: tuple[Supervisor, list[str]]
+) -> None:
+    running, told = supervisor
+    wrong = program(tmp_path, "import sys; print('no such setting'); sys.exit(2)", "wrong")
+    with pytest.raises(TowlineError, match=r"wrong refuses its settings: no such setting"):
+        await running.start(wrong, TIMEOUT_S)
+    assert running["wrong"].restarts == 0
+    assert "not started again" in told[0]
 
 
 async def test_a_stubborn_program_is_killed(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.process import EXIT_BAD_SETTINGS
 from runtime.tasks import TaskOwner
 from towline.embedded.leftovers import PidFile
 from towline.embedded.log_file import LogFile
@@ -78,6 +79,7 @@ class Supervised:
     restarts: int = 0
     last_exit: int | None = None  # None until it ended once
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    gave_up: bool = False  # its settings are wrong: to start it again would change nothing
 
 
 def launch_argv(argv: Sequence[str], *, death_signal: int, jail: Jail | None = None) -> list[str]:
@@ -124,6 +126,8 @@ class Supervisor:
                 f"{program.name} did not start within {timeout_s:.0f} s; "
                 f"the end of {one.log.path}:\n{one.log.tail()}"
             ) from None
+        if one.gave_up:
+            raise TowlineError(f"{program.name} refuses its settings: {one.log.tail().strip()}")
         return one
 
     async def stop(self) -> None:
@@ -144,6 +148,13 @@ class Supervisor:
             started = loop.time()
             await self._run_once(one)
             if self._stopping:
+                return
+            if one.last_exit == EXIT_BAD_SETTINGS:
+                one.gave_up = True
+                one.ready.set()
+                self._tell(
+                    f"{one.program.name} refuses its settings and is not started again; {one.log.path}"
+                )
                 return
             one.restarts += 1
             if loop.time() - started > STABLE_AFTER_S:
