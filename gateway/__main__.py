@@ -37,7 +37,7 @@ def _issue(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     now = SYSTEM_CLOCK.wall()
     try:
-        keyring = load_keyring(load(Settings, parsed.config).keys_dir, now)
+        keyring = load_keyring(load(Settings, parsed.config).keys_dir, now, serves=False)
         files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
     except (SettingsError, KeyFileError, ValueError) as error:
         print(f"gateway: {error}", file=sys.stderr)

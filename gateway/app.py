@@ -107,7 +107,7 @@ class Gateway:
 
 def _keyring(settings: Settings, clock: Clock) -> Keyring:
     try:
-        return load_keyring(settings.keys_dir, clock.wall())
+        return load_keyring(settings.keys_dir, clock.wall(), grant_wait_s=settings.grant_key_wait_s)
     except KeyFileError as error:
         raise SettingsError(f"keys_dir: {error}") from error
 

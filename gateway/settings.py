@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.keys.key_list import GRANT_KEY_WAIT_S
 from runtime.addresses import is_address, parse_address
 from runtime.settings import SettingsError, between, not_empty, setting
 
@@ -132,6 +133,11 @@ class Settings:
     )
     link_ttl_s: int = setting("Life of a link.", default=60, check=between(5, LINK_CEILING_S))
     access_token_ttl_s: int = setting("Life of an access token.", default=900, check=between(60, 3600))
+    grant_key_wait_s: int = setting(
+        "From the publication of a new grant key until it signs: every device must have it by then.",
+        default=GRANT_KEY_WAIT_S,
+        check=between(0, 30 * DAY_S),
+    )
     login_duration_s: int = setting(
         "Life of a browser login.", default=12 * 3600, check=between(300, 30 * DAY_S)
     )

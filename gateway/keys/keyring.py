@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.errors import KeyFileError
 from gateway.keys.authority import Authority, load_authority, server_certificate_is_fresh
 from gateway.keys.files import locked, write_private
-from gateway.keys.signing import (
-    KeySet,
-    ec_thumbprint,
-    kids,
-    load_key_set,
-    load_or_make_ec,
-    sign_es256,
-)
-
-KEY_LIST_TYP = "keys+jwt"
+from gateway.keys.key_list import GRANT_KEY_WAIT_S, publish
+from gateway.keys.signing import KeySet, load_key_set, load_or_make_ec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +39,19 @@ class Keyring:
         )
 
 
-def load_keyring(directory: Path, now: float) -> Keyring:
-    """KeyFileError names the file that does not fit. `now` in Unix seconds dates what is made."""
+def load_keyring(
+    directory: Path, now: float, *, grant_wait_s: float = GRANT_KEY_WAIT_S, serves: bool = True
+) -> Keyring:
+    """KeyFileError names the file that does not fit. `now` in Unix seconds dates what is made.
+
+    `grant_wait_s`: from a grant key's first publication until it signs. `serves` False: this process hands
+    nothing to nodes, so it publishes no key either.
+    """
     with locked(directory):
         root = load_or_make_ec(directory / "device_root.pem")
-        grant = load_key_set(directory, "grant")
+        key_list, grant = publish(
+            directory, root, load_key_set(directory, "grant"), now, grant_wait_s, keep=serves
+        )
         return Keyring(
             directory=directory,
             login=load_key_set(directory, "login"),
@@ -63,7 +60,7 @@ def load_keyring(directory: Path, now: float) -> Keyring:
             device_ca=load_authority(directory, "device_ca", "Towline device CA", now),
             internal_ca=load_authority(directory, "internal_ca", "Towline internal CA", now),
             server_ca=load_authority(directory, "server_ca", "Towline server CA", now),
-            key_list=_key_list(directory / "key_list.jws", root, grant, now),
+            key_list=key_list,
         )
 
 
@@ -81,25 +78,3 @@ def internal_server_files(keyring: Keyring, hosts: Sequence[str], now: float) ->
         write_private(key_path, issued.key_pem())
         write_private(certificate_path, issued.certificate_pem(), 0o644)
     return certificate_path, key_path
-
-
-def _key_list(path: Path, root: ec.EllipticCurvePrivateKey, grant: KeySet, now: float) -> str:
-    """The stored list while it names exactly our grant keys, otherwise a new one with the next number."""
-    number = 1
-    if path.exists():
-        stored = path.read_text("ascii")
-        try:
-            claims = jwt.decode(
-                stored, root.public_key(), algorithms=["ES256"], options={"verify_iat": False}
-            )
-        except jwt.InvalidTokenError as error:
-            raise KeyFileError(f"{path}: is not signed by device_root.pem") from error
-        if json.dumps(claims["keys"]) == json.dumps(grant.jwks()):
-            return stored
-        number = int(claims["n"]) + 1
-    claims = {"n": number, "iat": int(now), "keys": grant.jwks()}
-    if len(set(kids(claims["keys"]))) != len(grant.keys):
-        raise KeyFileError(f"{path.parent}: two grant key files hold the same key")
-    text = sign_es256(root, KEY_LIST_TYP, claims, ec_thumbprint(root.public_key()))
-    write_private(path, text.encode("ascii"))
-    return text

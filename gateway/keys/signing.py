@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,18 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Keys of one purpose, oldest first: the newest signs, all of them verify (planned rotation)."""
+    """Keys of one purpose, oldest first: all of them verify, the newest that may signs (planned rotation).
+
+    `signs_from`: kid → Unix seconds from which a key may sign; one that is not named may at once.
+    """
 
     keys: tuple[SigningKey, ...]
+    signs_from: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def active(self) -> SigningKey:
-        return self.keys[-1]
+    def active(self, now: float) -> SigningKey:
+        """The key that signs at `now`; while all of them wait, the one that waits the shortest."""
+        ripe = [key for key in self.keys if self.signs_from.get(key.kid, 0.0) <= now]
+        return ripe[-1] if ripe else min(self.keys, key=lambda key: self.signs_from[key.kid])
 
     def jwks(self) -> list[dict[str, Any]]:
         return [key.jwk() for key in self.keys]
@@ -51,9 +56,9 @@ class KeySet:
         """kid → key, for the verifier."""
         return {key.kid: key.private.public_key() for key in self.keys}
 
-    def sign(self, typ: str, claims: dict[str, Any]) -> str:
-        """A compact RS256 JWT whose header holds exactly alg, typ and kid."""
-        key = self.active
+    def sign(self, typ: str, claims: dict[str, Any], now: float) -> str:
+        """A compact RS256 JWT, made at `now` (Unix seconds), whose header holds exactly alg, typ and kid."""
+        key = self.active(now)
         return jwt.encode(claims, key.private, algorithm="RS256", headers={"typ": typ, "kid": key.kid})
 
 

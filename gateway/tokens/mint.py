@@ -40,7 +40,7 @@ class Tokens:
     def access(self, user_id: UUID, login_id: UUID, now: float, ttl_s: int) -> str:
         """Bearer for the API. `lid` ties it to the login: ending that ends this."""
         claims = {"sub": str(user_id), "lid": str(login_id), "aud": ACCESS_AUDIENCE}
-        return self._keyring.login.sign(ACCESS_TYP, claims | self._times(now, int(now) + ttl_s))
+        return self._keyring.login.sign(ACCESS_TYP, claims | self._times(now, int(now) + ttl_s), now)
 
     def read_access(self, token: str, now: float) -> UUID:
         """The login id. BadTokenError otherwise."""
@@ -51,7 +51,7 @@ class Tokens:
     ) -> str:
         """All that a URL ever holds; it opens nothing by itself."""
         claims = {"aud": LINK_AUDIENCE, "sid": str(sid), "jti": str(jti), "label": label, "bind": bind}
-        return self._keyring.login.sign(LINK_TYP, claims | self._times(now, expires_at))
+        return self._keyring.login.sign(LINK_TYP, claims | self._times(now, expires_at), now)
 
     def read_link(self, token: str, now: float) -> LinkClaims:
         """BadTokenError for anything but one of our links. Use and exact expiry are the store's to judge."""
@@ -78,7 +78,7 @@ class Tokens:
             "svc": service,
             "jti": str(grant_id),
         }
-        return self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at))
+        return self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at), now)
 
     def jwks(self) -> dict[str, Any]:
         """The JWK set of the login keys. Devices do not use it: grant keys come in the signed key list."""

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gateway.errors import KeyFileError
 from gateway.keys import csr
 from gateway.keys.files import write_private
+from gateway.keys.key_list import GRANT_KEY_WAIT_S, KEY_LIST_MAX_BYTES
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
 from gateway.keys.node_certificates import issue_node_certificate
 from gateway.keys.signing import load_key_set, private_pem
@@ -39,7 +40,7 @@ def test_keys_are_private_and_stay(keys_dir: Path) -> None:
     for path in keys_dir.iterdir():
         expected = 0o644 if path.suffix == ".crt" else 0o600
         assert path.stat().st_mode & 0o777 == expected, path
-    assert first.login.active.kid == second.login.active.kid
+    assert first.login.active(NOW).kid == second.login.active(NOW).kid
     assert first.key_list == second.key_list
     assert first.device_ca.pem() == second.device_ca.pem()
 
@@ -67,19 +68,81 @@ def test_a_ca_key_that_vanished_is_not_made_anew(keys_dir: Path) -> None:
         load_keyring(keys_dir, NOW)
 
 
-def test_rotation_signs_with_the_newest_and_keeps_the_old(keys_dir: Path) -> None:
+def add_grant_key(keys_dir: Path, year: int = 9999) -> rsa.RSAPrivateKey:
+    """An operator puts a new key file into the folder."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    write_private(keys_dir / f"grant-{year}0101T000000Z.pem", private_pem(key))
+    return key
+
+
+def test_a_new_grant_key_is_published_at_once_and_signs_after_the_wait(keys_dir: Path) -> None:
     before = load_keyring(keys_dir, NOW)
-    assert key_list(before)["n"] == 1
-    new = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    write_private(keys_dir / "grant-99990101T000000Z.pem", private_pem(new))
-    after = load_keyring(keys_dir, NOW + 1)
-    assert after.grant.active.private.public_key() == new.public_key()
-    assert after.grant.keys[0].kid == before.grant.active.kid
+    old, number = before.grant.active(NOW).kid, key_list(before)["n"]
+    new = add_grant_key(keys_dir)
+    after = load_keyring(keys_dir, NOW)
     claims = key_list(after)
+    assert number == 1
     assert claims["n"] == 2
     assert claims["keys"] == after.grant.jwks()
+    assert len(after.grant.keys) == 2
     assert jwt.get_unverified_header(after.key_list)["typ"] == "keys+jwt"
-    assert load_keyring(keys_dir, NOW + 2).key_list == after.key_list
+    # The wait survives a restart, and runs out in a process that is never restarted.
+    for keyring in (after, load_keyring(keys_dir, NOW + DAY_S / 2)):
+        assert keyring.key_list == after.key_list
+        assert keyring.grant.active(NOW + GRANT_KEY_WAIT_S - 1).kid == old
+        ripe = keyring.grant.active(NOW + GRANT_KEY_WAIT_S)
+        assert ripe.private.public_key() == new.public_key()
+        header = jwt.get_unverified_header(keyring.grant.sign("x", {}, NOW + GRANT_KEY_WAIT_S - 1))
+        assert header["kid"] == old
+
+
+def test_the_only_grant_key_signs_at_once(keys_dir: Path) -> None:
+    first = load_keyring(keys_dir, NOW)
+    for path in keys_dir.glob("grant-*.pem"):
+        path.unlink()  # leaked: it must not stay for a day
+    new = add_grant_key(keys_dir)
+    assert first.grant.active(NOW)
+    assert load_keyring(keys_dir, NOW + 1).grant.active(NOW + 1).private.public_key() == new.public_key()
+
+
+def test_a_grant_key_that_comes_back_waits_anew(keys_dir: Path) -> None:
+    old = load_keyring(keys_dir, NOW).grant.active(NOW).kid
+    new = add_grant_key(keys_dir)
+    load_keyring(keys_dir, NOW)
+    (keys_dir / "grant-99990101T000000Z.pem").unlink()
+    load_keyring(keys_dir, NOW + 1)
+    write_private(keys_dir / "grant-99990101T000000Z.pem", private_pem(new))
+    again = load_keyring(keys_dir, NOW + 10 * DAY_S)
+    assert again.grant.active(NOW + 10 * DAY_S).kid == old
+
+
+def test_who_only_issues_certificates_publishes_no_grant_key(keys_dir: Path) -> None:
+    load_keyring(keys_dir, NOW)
+    add_grant_key(keys_dir)
+    load_keyring(keys_dir, NOW, serves=False)
+    later = load_keyring(keys_dir, NOW + 10 * DAY_S)
+    assert key_list(later)["n"] == 2
+    assert later.grant.active(NOW + 10 * DAY_S).kid == later.grant.keys[0].kid
+
+
+def test_dates_of_publication_that_are_not_known_are_the_lists(keys_dir: Path) -> None:
+    old = load_keyring(keys_dir, NOW).grant.active(NOW).kid
+    add_grant_key(keys_dir)
+    issued = int(NOW)
+    load_keyring(keys_dir, issued)
+    (keys_dir / "grant_published.json").unlink()  # a folder of an older version
+    after = load_keyring(keys_dir, issued + DAY_S)
+    assert after.grant.active(issued + GRANT_KEY_WAIT_S - 1).kid == old
+    assert after.grant.active(issued + GRANT_KEY_WAIT_S).kid != old
+
+
+def test_more_grant_keys_than_a_hello_carries_are_refused(keys_dir: Path) -> None:
+    load_keyring(keys_dir, NOW)
+    add_grant_key(keys_dir)
+    assert len(load_keyring(keys_dir, NOW).key_list) <= KEY_LIST_MAX_BYTES
+    add_grant_key(keys_dir, 9998)
+    with pytest.raises(KeyFileError, match=r"3 grant keys .* remove the oldest"):
+        load_keyring(keys_dir, NOW)
 
 
 def test_a_key_list_of_another_root_is_refused(keys_dir: Path) -> None:

@@ -44,9 +44,9 @@ class Forge:
     """Makes tokens that differ from a good one in a single thing."""
 
     def __init__(self, keyring: Keyring) -> None:
-        self.key = keyring.login.active.private
-        self.kid = keyring.login.active.kid
-        self.grant_key = keyring.grant.active
+        self.key = keyring.login.active(NOW).private
+        self.kid = keyring.login.active(NOW).kid
+        self.grant_key = keyring.grant.active(NOW)
         self.header: dict[str, Any] = {"alg": "RS256", "typ": ACCESS_TYP, "kid": self.kid}
         self.claims: dict[str, Any] = {
             "iss": ISSUER,
@@ -250,7 +250,7 @@ def test_a_grant_is_what_the_protocol_says(keyring: Keyring, tokens: Tokens) -> 
     token = tokens.grant(grant_id, sid, user, "d_" + "a" * 16, "s" * 64, NOW, NOW + 3600)
     assert len(token) <= GRANT_MAX_BYTES
     header = jwt.get_unverified_header(token)
-    assert header == {"alg": "RS256", "typ": "grant+jwt", "kid": keyring.grant.active.kid}
+    assert header == {"alg": "RS256", "typ": "grant+jwt", "kid": keyring.grant.active(NOW).kid}
     claims = jwt.decode(token, options={"verify_signature": False})
     assert claims == {
         "iss": ISSUER,
