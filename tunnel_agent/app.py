@@ -64,7 +64,6 @@ class Agent:
         self._sleep = sleep
         self._lasting = TaskOwner("agent", on_crash=self._task_crashed)
         self._work = TaskOwner("agent work")  # each ends by itself
-        self._saving = asyncio.Lock()
         # Those that are open, and those that drain.
         self._tunnels: set[AgentTunnel] = set()
         self._all_gone = asyncio.Event()
@@ -220,11 +219,10 @@ class Agent:
     # The identity on disk
 
     async def _save_key_list(self) -> None:
-        async with self._saving:
-            try:
-                await asyncio.to_thread(self._store.save_key_list, self.identity.key_list)
-            except OSError as error:  # in force all the same; after a restart the next HELLO brings it again
-                _log.error("key list not saved", extra={"reason": str(error)})
+        try:
+            await asyncio.to_thread(self._store.save_key_list, self.identity.key_list)
+        except OSError as error:  # in force all the same; after a restart the next HELLO brings it again
+            _log.error("key list not saved", extra={"reason": str(error)})
 
     def _renewed(self, identity: Identity) -> None:
         known = self.identity.key_list

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from tunnel_agent.certificate import Certificate
 from tunnel_agent.device_key import DeviceKey
 from tunnel_agent.errors import IdentityError
 from tunnel_agent.policy.jws import TokenRefused
-from tunnel_agent.policy.key_list import KeyList, verify_key_list
+from tunnel_agent.policy.key_list import KeyList, may_replace, verify_key_list
 from tunnel_agent.urls import gateway_url_problem, tunnel_url_problem
 
 MAX_FILE_BYTES = 1 << 20  # any of these files is a few KiB
@@ -51,10 +52,15 @@ class Identity:
 
 
 class IdentityStore:
-    """Reads and writes the state directory; all methods block on the file system."""
+    """Reads and writes the state directory; all methods block on the file system.
+
+    Threads may share it: one writes at a time, and never a key list older than the one it wrote last.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._writing = threading.RLock()  # a renewal and a key list of a HELLO come in threads of their own
+        self._newest: KeyList | None = None  # of those written here; None before the first
 
     def __repr__(self) -> str:
         return f"<IdentityStore {self.directory}>"
@@ -99,43 +105,53 @@ class IdentityStore:
 
     def save(self, identity: Identity) -> None:
         """Write all of it, identity.toml last."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._write("device.key", identity.key.to_pem())
-        self._write("device_root.pem", p256.public_pem(identity.device_root))
-        self._write_or_remove("gateway_ca.pem", identity.gateway_ca)
-        self.save_renewed(identity)
-        self.remove_pending()
+        with self._writing:
+            self._newest = None  # a new enrolment may pin another root, whose numbers start anew
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._write("device.key", identity.key.to_pem())
+            self._write("device_root.pem", p256.public_pem(identity.device_root))
+            self._write_or_remove("gateway_ca.pem", identity.gateway_ca)
+            self.save_renewed(identity)
+            self.remove_pending()
 
     def save_renewed(self, identity: Identity) -> None:
         """Write what a renewal may have changed; the pinned root and the key are never touched."""
-        self._write("device.crt", identity.certificate.pem.encode())
-        self._write("device_ca.pem", identity.device_ca.encode())
-        self._write_or_remove("server_ca.pem", identity.server_ca)
-        self.save_key_list(identity.key_list)
-        lines: dict[str, object] = {
-            "device_id": identity.device_id,
-            "gateway_url": identity.gateway_url,
-            "tunnel_urls": list(identity.tunnel_urls),
-            "certificate_from": identity.certificate.not_before,
-            "certificate_until": identity.certificate.not_after,
-        }
-        # A JSON string or list of ASCII strings is a TOML one (TOML 1.0, basic strings), and all three
-        # are ASCII by check.
-        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
-        self._write("identity.toml", text.encode("ascii"))
+        with self._writing:
+            self._write("device.crt", identity.certificate.pem.encode())
+            self._write("device_ca.pem", identity.device_ca.encode())
+            self._write_or_remove("server_ca.pem", identity.server_ca)
+            self.save_key_list(identity.key_list)
+            lines: dict[str, object] = {
+                "device_id": identity.device_id,
+                "gateway_url": identity.gateway_url,
+                "tunnel_urls": list(identity.tunnel_urls),
+                "certificate_from": identity.certificate.not_before,
+                "certificate_until": identity.certificate.not_after,
+            }
+            # A JSON string or list of ASCII strings is a TOML one (TOML 1.0, basic strings), and all three
+            # are ASCII by check.
+            text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+            self._write("identity.toml", text.encode("ascii"))
 
     def save_key_list(self, key_list: KeyList) -> None:
-        """Replace the stored list; the caller verified it and its number."""
-        self._write("keylist.jws", key_list.text)
+        """Replace the stored list; the caller verified it and its number.
+
+        A renewal that was asked for before a newer list came ends after it: its list is left out.
+        """
+        with self._writing:
+            if self._newest is None or not may_replace(self._newest, key_list):
+                self._write("keylist.jws", key_list.text)
+                self._newest = key_list
 
     def device_key(self) -> DeviceKey:
         """The stored key, or a new one that is on disk before anyone else hears of it."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (self.directory / "device.key").is_file():
-            return self._stored_key()
-        key = DeviceKey.generate()
-        self._write("device.key", key.to_pem())
-        return key
+        with self._writing:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (self.directory / "device.key").is_file():
+                return self._stored_key()
+            key = DeviceKey.generate()
+            self._write("device.key", key.to_pem())
+            return key
 
     def pending(self) -> dict[str, str]:
         """The enrolment that waits for approval, or an empty dict."""
@@ -148,11 +164,13 @@ class IdentityStore:
 
     def save_pending(self, values: dict[str, str]) -> None:
         """Remember an enrolment, so that an interrupted wait needs no second registration token."""
-        self._write("enrolment.json", json.dumps(values).encode())
+        with self._writing:
+            self._write("enrolment.json", json.dumps(values).encode())
 
     def remove_pending(self) -> None:
         """Forget it: decided."""
-        (self.directory / "enrolment.json").unlink(missing_ok=True)
+        with self._writing:
+            (self.directory / "enrolment.json").unlink(missing_ok=True)
 
     def _stored_key(self) -> DeviceKey:
         try:

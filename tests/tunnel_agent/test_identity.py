@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,48 @@ def test_a_crash_at_any_write_leaves_the_old_or_no_identity(
     monkeypatch.undo()
     store.save(identity)  # what the crash left is no obstacle
     assert store.load().device_id == identity.device_id
+
+
+def test_a_renewal_and_a_new_key_list_wait_for_each_other(
+    store: IdentityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewal_writes, may_go_on = threading.Event(), threading.Event()
+    fsync, writers = os.fsync, set[threading.Thread]()
+
+    def held(descriptor: int) -> None:
+        writers.add(threading.current_thread())
+        if not renewal_writes.is_set():
+            renewal_writes.set()
+            assert may_go_on.wait(10)
+            assert len(writers) == 1, "another one wrote meanwhile"
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", held)
+    renewed = AUTHORITY.identity(("wss://new.test/tunnel",))
+    with ThreadPoolExecutor(2) as threads:
+        renewal = threads.submit(store.save_renewed, renewed)
+        assert renewal_writes.wait(10)
+        newer = threads.submit(store.save_key_list, AUTHORITY.key_list(7))
+        may_go_on.set()
+        for done in (renewal, newer):
+            done.result(10)
+    assert store.load().key_list.number == 7
+    assert store.load().tunnel_urls == ("wss://new.test/tunnel",)
+
+
+def test_many_threads_leave_the_newest_key_list_and_nothing_beside(store: IdentityStore) -> None:
+    lists = [AUTHORITY.key_list(number) for number in (3, 9, 5, 8, 2, 9, 4)]
+    with ThreadPoolExecutor(len(lists)) as threads:
+        for done in [threads.submit(store.save_key_list, one) for one in lists * 3]:
+            done.result(10)
+    assert store.load().key_list.number == 9
+    assert not [path for path in store.directory.iterdir() if path.name.startswith(".")]
+
+
+def test_a_renewal_that_ends_late_keeps_the_newer_key_list(store: IdentityStore) -> None:
+    store.save_key_list(AUTHORITY.key_list(4))
+    store.save_renewed(AUTHORITY.identity(("wss://new.test/tunnel",)))
+    assert store.load().key_list.number == 4
 
 
 @pytest.mark.parametrize(
