@@ -26,7 +26,7 @@ from tunnel_server.settings import Settings
 from tunnel_server.tunnels.node import TunnelNode
 from tunnel_server.tunnels.registry import TunnelRegistry
 
-KEY_LIST_S = 60.0  # a planned rotation overlaps for days; agents take the list with each HELLO
+KEY_LIST_S = 60.0  # a new key signs a day after it was listed
 KEY_LIST_RETRY_S = 1.0  # at first, when the gateway may still be starting
 CLOSE_S = 1.0  # for owned tasks and last frames; an idle exit stays under 2 s
 
@@ -101,7 +101,8 @@ class Node:
         await self.ops.start()
         self.tasks.start(self.feed.follow(), "revocations")
         self.tasks.start(self._watch_grace(), "grace")
-        self.tasks.start(self._renew_key_list(), "key_list")
+        self.tasks.start(self._fetch_key_list(), "key_list")
+        self.tasks.start(self.tunnels.key_lists.renew(), "renew")
         await self.tunnels.start()
         await self.visitors.start()
         self.tasks.start(self.presence.run(), "presence")
@@ -170,13 +171,14 @@ class Node:
             await asyncio.sleep(self._config.gateway.feed_silence_s / 5)
             self.feed.check_grace(self._clock.monotonic())
 
-    async def _renew_key_list(self) -> None:
+    async def _fetch_key_list(self) -> None:
         while True:
+            key_lists = self.tunnels.key_lists
             try:
-                self.tunnels.key_list = await self._gateway.key_list()
+                key_lists.take(await self._gateway.key_list())
             except (GatewayUnavailable, GatewayRefused) as error:
                 _log.warning("key list was not renewed", extra={"error": str(error)})
-            await asyncio.sleep(KEY_LIST_S if self.tunnels.key_list is not None else KEY_LIST_RETRY_S)
+            await asyncio.sleep(KEY_LIST_S if key_lists.current is not None else KEY_LIST_RETRY_S)
 
 
 async def main(path: Path) -> None:

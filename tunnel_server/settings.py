@@ -242,6 +242,11 @@ class TunnelSettings:
         default=2_000,
         check=between(0, 600_000),
     )
+    key_list_spread_s: float = setting(
+        "Tunnels are renewed over this long when the gateway has a new list of grant keys.",
+        default=300.0,
+        check=between(1, 86_400),
+    )
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):

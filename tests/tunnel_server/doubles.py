@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -23,6 +24,7 @@ from tunnel_protocol import (
     ChallengeReceived,
     ConnectionLost,
     Event,
+    GoawayReceived,
     GrantReceived,
     GrantRevoked,
     Hello,
@@ -75,6 +77,7 @@ class MemoryGateway:
         self.failed_reports = 0
         self.wants_full = False  # ask for a full report, once
         self.resolved = 0
+        self.key_list_number = 1
         self.silent = False
         self.down = False
         self._feeds: list[asyncio.Queue[bytes]] = []
@@ -143,7 +146,7 @@ class MemoryGateway:
         return wants_full
 
     async def key_list(self) -> bytes:
-        return b"key.list.jws"
+        return make_key_list(self.key_list_number)
 
     async def revocations(self, *, after: int, silence_s: float) -> AsyncGenerator[bytes, None]:
         self._check_up()
@@ -164,6 +167,12 @@ class MemoryGateway:
     def _check_up(self) -> None:
         if self.down or self.silent:
             raise GatewayUnavailable("down")
+
+
+def make_key_list(number: int, filler: str = "") -> bytes:
+    """The form of a key list, signed by nobody: nodes cannot check that."""
+    payload = json.dumps({"n": number, "iat": 1, "keys": [filler]}).encode()
+    return b"e30." + base64.urlsafe_b64encode(payload).rstrip(b"=") + b".c2ln"
 
 
 def make_session(
@@ -252,7 +261,9 @@ class TestDevice(TunnelDriver):
     __slots__ = (
         "device_id",
         "ended",
+        "goaways",
         "grants",
+        "hello_received",
         "instance",
         "key",
         "opened",
@@ -281,6 +292,8 @@ class TestDevice(TunnelDriver):
         self.target = target
         self.device_id = device_id
         self.instance = instance or secrets.token_bytes(16)
+        self.goaways: list[GoawayReceived] = []
+        self.hello_received: Hello | None = None
         self.grants: dict[bytes, bytes] = {}
         self.revoked: list[bytes] = []
         self.resets: list[ResetCode] = []
@@ -310,7 +323,10 @@ class TestDevice(TunnelDriver):
                 self.device_id, self.instance, self.key.key_id, self.key.sign(transcript)
             )
         elif isinstance(event, PeerReady):
+            self.hello_received = event.hello
             self.ready.set()
+        elif isinstance(event, GoawayReceived):
+            self.goaways.append(event)
         elif isinstance(event, GrantReceived):
             self.grants[event.grant_id] = event.token
         elif isinstance(event, GrantRevoked):

@@ -19,6 +19,7 @@ from tunnel_server.policy.services import service_options
 from tunnel_server.settings import TunnelSettings
 from tunnel_server.tls_files import load_pair
 from tunnel_server.tunnels.authentication import Refusal, check_device
+from tunnel_server.tunnels.key_lists import KeyLists
 from tunnel_server.tunnels.registry import TunnelRegistry
 from tunnel_server.tunnels.tunnel import Tunnel
 
@@ -29,7 +30,7 @@ _log = get_logger("tunnel_server.tunnels")
 
 
 class TunnelNode:
-    """Owns the listener and every tunnel from its first byte. ``key_list`` is set and renewed by the app."""
+    """Owns the listener and every tunnel from its first byte. ``key_lists`` is fed by the app."""
 
     def __init__(
         self,
@@ -57,7 +58,13 @@ class TunnelNode:
         self._handshakes: set[Tunnel] = set()  # those of _tunnels that are not ready yet
         self._draining = False
         self._emptied = asyncio.Event()  # set whenever the last connection closes
-        self.key_list: bytes | None = None
+        self.key_lists = KeyLists(
+            registry,
+            software=SOFTWARE,
+            spread_s=settings.key_list_spread_s,
+            monotonic=ticker.now,
+            drains=self.tunnel_drains,
+        )
 
     async def start(self) -> None:
         """Start to listen; OSError when the address is taken."""
@@ -143,7 +150,11 @@ class TunnelNode:
             tunnel.connection.refuse_peer(outcome.code, outcome.reason, outcome.retry_after_ms)
             return
         tunnel.device_id, tunnel.instance = auth.device, auth.instance
-        tunnel.connection.admit(Hello(software=SOFTWARE, key_list=self.key_list))
+        key_list = self.key_lists.current
+        tunnel.key_list_number = self.key_lists.number
+        tunnel.connection.admit(
+            Hello(software=SOFTWARE, key_list=None if key_list is None else key_list.text)
+        )
 
     def tunnel_ready(self, tunnel: Tunnel, hello: Hello) -> None:
         self._handshakes.discard(tunnel)
@@ -156,6 +167,7 @@ class TunnelNode:
             extra={"device": tunnel.device_id, "software": hello.software, "address": tunnel.peer_address},
         )
         self._registry.add(tunnel, [service_options(service) for service in hello.services])
+        self.key_lists.tunnel_ready(tunnel)
 
     def tunnel_lost(self, tunnel: Tunnel, event: ConnectionLost) -> None:
         self._tunnels.discard(tunnel)

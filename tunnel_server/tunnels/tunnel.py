@@ -48,7 +48,8 @@ class TunnelOwner(Protocol):
 
 class Tunnel(TunnelDriver):
     """``device_id`` and ``instance`` are set once the device has proved its key; ``granted`` holds the grants
-    sent over this connection. ``in_use`` counts open streams, ``live_streams`` the long-lived among them.
+    sent over this connection, ``key_list_number`` names the list in our HELLO (0: none). ``in_use`` counts
+    open streams, ``live_streams`` the long-lived among them.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Tunnel(TunnelDriver):
         "hello",
         "in_use",
         "instance",
+        "key_list_number",
         "live_streams",
         "number",
         "peer_address",
@@ -76,6 +78,7 @@ class Tunnel(TunnelDriver):
         self.ready_at = 0.0  # Unix seconds
         self.claimed_id = ""  # who it says it is, before anything is proved
         self.granted: set[bytes] = set()
+        self.key_list_number = 0
         self.in_use = 0
         self.live_streams = 0
         self.peer_address = ""
