@@ -81,14 +81,3 @@ class DataFolder:
         for folder in (self.root, self.secrets, self.config, self.node, self.demo, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self.root, 0o700)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all, mode 0600."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -11,7 +11,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from towline.data_folder import DataFolder, write_private
+from runtime.private_files import write_private
+from towline.data_folder import DataFolder
 from towline.errors import TowlineError
 
 CALL_TIMEOUT_S = 10.0  # the gateway answers in milliseconds; a database that restarts takes seconds
@@ -29,7 +30,7 @@ class Credentials:
 
     def save(self, data: DataFolder) -> None:
         text = json.dumps({"gateway": self.gateway, "username": self.username, "password": self.password})
-        write_private(data.credentials, text + "\n")
+        write_private(data.credentials, (text + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Credentials:
@@ -113,7 +114,7 @@ class GatewayClient:
         login = {"username": self._credentials.username, "password": self._credentials.password}
         self._token = self._exchange("POST", "/v1/login", login)["access_token"]
         if self._keep_token is not None:
-            write_private(self._keep_token, f"{self._token}\n")
+            write_private(self._keep_token, (f"{self._token}\n").encode())
 
     def _kept_token(self) -> str | None:
         """What an earlier command left; it may have ended meanwhile, which the first call finds out."""

@@ -14,7 +14,6 @@ enrolment.json   an enrolment that still waits for approval; gone afterwards
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import tomllib
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from runtime.private_files import write_private
 from tunnel_agent import p256
 from tunnel_agent.certificate import Certificate
 from tunnel_agent.device_key import DeviceKey
@@ -108,8 +108,8 @@ class IdentityStore:
         with self._writing:
             self._newest = None  # a new enrolment may pin another root, whose numbers start anew
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write("device.key", identity.key.to_pem())
-            self._write("device_root.pem", p256.public_pem(identity.device_root))
+            write_private(self.directory / "device.key", identity.key.to_pem())
+            write_private(self.directory / "device_root.pem", p256.public_pem(identity.device_root))
             self._write_or_remove("gateway_ca.pem", identity.gateway_ca)
             self.save_renewed(identity)
             self.remove_pending()
@@ -117,8 +117,8 @@ class IdentityStore:
     def save_renewed(self, identity: Identity) -> None:
         """Write what a renewal may have changed; the pinned root and the key are never touched."""
         with self._writing:
-            self._write("device.crt", identity.certificate.pem.encode())
-            self._write("device_ca.pem", identity.device_ca.encode())
+            write_private(self.directory / "device.crt", identity.certificate.pem.encode())
+            write_private(self.directory / "device_ca.pem", identity.device_ca.encode())
             self._write_or_remove("server_ca.pem", identity.server_ca)
             self.save_key_list(identity.key_list)
             lines: dict[str, object] = {
@@ -131,7 +131,7 @@ class IdentityStore:
             # A JSON string or list of ASCII strings is a TOML one (TOML 1.0, basic strings), and all three
             # are ASCII by check.
             text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
-            self._write("identity.toml", text.encode("ascii"))
+            write_private(self.directory / "identity.toml", text.encode("ascii"))
 
     def save_key_list(self, key_list: KeyList) -> None:
         """Replace the stored list; the caller verified it and its number.
@@ -140,7 +140,7 @@ class IdentityStore:
         """
         with self._writing:
             if self._newest is None or not may_replace(self._newest, key_list):
-                self._write("keylist.jws", key_list.text)
+                write_private(self.directory / "keylist.jws", key_list.text)
                 self._newest = key_list
 
     def device_key(self) -> DeviceKey:
@@ -150,7 +150,7 @@ class IdentityStore:
             if (self.directory / "device.key").is_file():
                 return self._stored_key()
             key = DeviceKey.generate()
-            self._write("device.key", key.to_pem())
+            write_private(self.directory / "device.key", key.to_pem())
             return key
 
     def pending(self) -> dict[str, str]:
@@ -165,7 +165,7 @@ class IdentityStore:
     def save_pending(self, values: dict[str, str]) -> None:
         """Remember an enrolment, so that an interrupted wait needs no second registration token."""
         with self._writing:
-            self._write("enrolment.json", json.dumps(values).encode())
+            write_private(self.directory / "enrolment.json", json.dumps(values).encode())
 
     def remove_pending(self) -> None:
         """Forget it: decided."""
@@ -207,30 +207,11 @@ class IdentityStore:
     def _optional(self, name: str) -> str | None:
         return self._read(name).decode("utf-8", "replace") if (self.directory / name).is_file() else None
 
-    def _write(self, name: str, content: bytes) -> None:
-        final, partial = self.directory / name, self.directory / f".{name}.new"
-        partial.unlink(missing_ok=True)  # of a run that was killed; O_EXCL below keeps a planted link out
-        # Owner-only for all: nobody else has business here, and the key is among them.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(final)
-        self._sync_directory()
-
     def _write_or_remove(self, name: str, content: str | None) -> None:
         if content is None:
             (self.directory / name).unlink(missing_ok=True)
         else:
-            self._write(name, content.encode())
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the rename itself must survive a power cut
-        finally:
-            os.close(descriptor)
+            write_private(self.directory / name, content.encode())
 
     def _wrong(self, name: str, problem: str) -> IdentityError:
         return IdentityError(f"{self.directory / name}: {problem}")

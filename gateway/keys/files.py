@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import KeyFileError
+from runtime.private_files import write_private
+
+__all__ = ["locked", "read_private", "write_private"]
 
 _OTHERS = 0o077
 
@@ -38,23 +40,3 @@ def read_private(path: Path) -> bytes:
     if mode & _OTHERS:
         raise KeyFileError(f"{path}: other users may read it; run chmod 600")
     return data
-
-
-def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write beside, sync, rename: after a crash the file is the old one or the new one."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

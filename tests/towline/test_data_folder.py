@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from towline.data_folder import DataFolder, default_data, write_private
+from towline.data_folder import DataFolder, default_data
 
 
 def test_everything_is_the_owners_alone(tmp_path: Path) -> None:
@@ -14,15 +14,6 @@ def test_everything_is_the_owners_alone(tmp_path: Path) -> None:
     data.make()
     assert stat.S_IMODE(data.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(data.secrets.stat().st_mode) == 0o700
-
-
-def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    write_private(path, "one\n")
-    write_private(path, "two\n")
-    assert path.read_text() == "two\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_default_is_the_checkouts_unless_said_otherwise(

@@ -139,15 +139,6 @@ def test_without_an_identity_it_says_what_to_do(tmp_path: Path) -> None:
         IdentityStore(tmp_path).load()
 
 
-def test_a_planted_link_is_not_written_through(store: IdentityStore, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("untouched")
-    (store.directory / ".keylist.jws.new").symlink_to(victim)
-    store.save_key_list(AUTHORITY.key_list(3))
-    assert victim.read_text() == "untouched"
-    assert not os.path.islink(store.directory / "keylist.jws")
-
-
 def test_keys_are_in_the_forms_that_others_read_and_write() -> None:
     private = ec.generate_private_key(ec.SECP256R1())
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

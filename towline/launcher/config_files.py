@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from towline.data_folder import DataFolder, write_private
+from runtime.private_files import write_private
+from towline.data_folder import DataFolder
 from towline.errors import TowlineError
 from towline.gateway_client import Credentials
 from towline.launcher.ports import Ports
@@ -72,7 +73,7 @@ class ConfigFiles:
         """Write everything, as far as it is known before the services run."""
         self._secret("welcome")
         self.credentials().save(self._data)
-        write_private(self._data.secrets / "database-url", database_url + "\n")
+        write_private(self._data.secrets / "database-url", (database_url + "\n").encode())
         self._write(self.gateway, self._gateway_table())
         self._write(self.server, self._server_table())
         self._write(self.agent, self._agent_table())
@@ -138,9 +139,9 @@ class ConfigFiles:
         """The text of DATA/secrets/NAME, made at the first use."""
         path = self._data.secrets / name
         if not path.exists():
-            write_private(path, secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            write_private(path, (secrets.token_urlsafe(SECRET_BYTES) + "\n").encode())
         return path.read_text("utf-8").strip()
 
     def _write(self, path: Path, table: Mapping[str, Any]) -> None:
         head = f"# Written by `towline up` (process {os.getpid()}) at each start: changes here are lost.\n"
-        write_private(path, head + toml_text(table))
+        write_private(path, (head + toml_text(table)).encode())

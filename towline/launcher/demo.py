@@ -7,7 +7,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from towline.data_folder import DataFolder, write_private
+from runtime.private_files import write_private
+from towline.data_folder import DataFolder
 from towline.errors import TowlineError
 from towline.gateway_client import GatewayClient
 
@@ -26,7 +27,7 @@ async def enrol(data: DataFolder, gateway: GatewayClient, config: Path) -> None:
         gateway.post, "/v1/registration-tokens", {"name": DEMO_NAME, "approve": True}
     )
     token_file = data.secrets / "demo-registration-token"
-    write_private(token_file, made["token"] + "\n")
+    write_private(token_file, (made["token"] + "\n").encode())
     argv = [sys.executable, "-m", "tunnel_agent", "enrol", gateway.address]
     argv += ["--token-file", str(token_file), "--config", str(config), "--name", DEMO_NAME]
     # Not this machine's id, which belongs to a real agent on it; a new one each time, since an enrolment that
