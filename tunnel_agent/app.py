@@ -25,7 +25,7 @@ from tunnel_agent.memory import release_startup_memory
 from tunnel_agent.policy.grants import Grant, GrantBook
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import may_replace, verify_key_list
-from tunnel_agent.policy.reconnect import first_urls
+from tunnel_agent.policy.reconnect import MAX_CONNECTIONS, first_urls
 from tunnel_agent.renewal import keep_renewed
 from tunnel_agent.settings import AgentSettings, LimitSettings, ServiceSettings
 from tunnel_agent.supervision import Supervisor
@@ -95,18 +95,28 @@ class Agent:
     def run(self) -> None:
         """Start dialling and renewing; returns at once."""
         for url in first_urls(self.tunnel_urls(), self._settings.connections):
-            dialler = Dialler(
-                self,
-                url,
-                dial_timeout_s=self._settings.dial_timeout_s,
-                max_message=self._device.limits.max_message,
-                now=self._clock.monotonic,
-                sleep=self._sleep,
-            )
-            self._diallers.append(dialler)
-            self._lasting.start(dialler.run(), f"dialler {len(self._diallers)}")
+            self._dial(url)
         renewing = keep_renewed(lambda: self.identity, self._store, self._clock, self._renewed)
         self._lasting.start(renewing, "renewal")
+
+    def _dial(self, url: str) -> None:
+        dialler = Dialler(
+            self,
+            url,
+            dial_timeout_s=self._settings.dial_timeout_s,
+            max_message=self._device.limits.max_message,
+            now=self._clock.monotonic,
+            sleep=self._sleep,
+        )
+        self._diallers.append(dialler)
+        self._lasting.start(dialler.run(), f"dialler {len(self._diallers)}")
+
+    def _dial_new_nodes(self) -> None:
+        """After a renewal. A tunnel to a node that it withdrew stays until that node ends it."""
+        in_use = self.urls_in_use()
+        for url in self.tunnel_urls():
+            if url not in in_use and len(self._diallers) < MAX_CONNECTIONS:
+                self._dial(url)
 
     async def close(self, drain_s: float) -> None:
         """Let streams finish for up to `drain_s` seconds, then end everything."""
@@ -232,6 +242,7 @@ class Agent:
         else:  # a HELLO may have brought a newer one while the gateway was asked
             self.identity = replace(identity, key_list=known)
             self._work.start(self._save_key_list(), "save key list")
+        self._dial_new_nodes()
 
 
 def limits(settings: LimitSettings, dial_timeout_s: float) -> Limits:

@@ -79,7 +79,7 @@ class Dialler:
             delay = self._reconnect.ended(end.ending, self._now(), self._draw(), end.retry_after_ms)
             self._report(end, delay)
             self._keep_draining(tunnel)
-            self._move_on()
+            self.url = next_url(self._agent.tunnel_urls(), self.url, self._agent.urls_in_use())
             await self._sleep(delay)
 
     async def _dial(self) -> AgentTunnel:
@@ -102,13 +102,6 @@ class Dialler:
         if self._older is not None:
             self._older.connection.close(CloseCode.NORMAL, "a newer tunnel drains")
         self._older = tunnel
-
-    def _move_on(self) -> None:
-        urls = self._agent.tunnel_urls()
-        if self.url in urls:
-            self.url = next_url(urls, self.url, self._agent.urls_in_use())
-        else:
-            self.url = urls[0]
 
     def _report(self, end: TunnelEnd, delay: float) -> None:
         extra = {

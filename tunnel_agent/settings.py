@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from runtime.addresses import parse_address
 from runtime.settings import between, setting
+from tunnel_agent.policy.reconnect import MAX_CONNECTIONS
 from tunnel_agent.urls import tunnel_url_problem
 from tunnel_protocol import Limits
 
@@ -111,9 +112,10 @@ class AgentSettings:
         check=_are_tunnel_urls,
     )
     connections: int = setting(
-        "Tunnels held at once: to different servers where several are known, else to the same one.",
+        "Tunnels held at once, at least: each known server gets one (up to "
+        f"{MAX_CONNECTIONS} servers), and what is left goes around among them; a single server gets all.",
         default=2,
-        check=between(1, 16),
+        check=between(1, MAX_CONNECTIONS),
     )
     connect_timeout_s: float = setting(
         "How long a local service may take to accept a connection, seconds.",

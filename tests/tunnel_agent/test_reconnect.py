@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tunnel_agent.policy.reconnect import (
     MAX_BACKOFF_S,
+    MAX_CONNECTIONS,
     MAX_RETRY_AFTER_S,
     REVOKED_FIRST_S,
     REVOKED_MAX_S,
@@ -71,11 +72,23 @@ def test_every_delay_is_finite(endings: list[Ending], random: float, retry_after
         assert 0 <= reconnect.ended(ending, 0.0, random, retry_after_ms) <= REVOKED_MAX_S
 
 
-def test_one_server_gets_all_connections_and_several_get_one_each() -> None:
+def test_every_server_gets_a_tunnel_and_what_is_left_goes_around() -> None:
     assert first_urls(("a",), 2) == ("a", "a")
+    assert first_urls(("a",), 1) == ("a",)
     assert first_urls(("a", "b"), 2) == ("a", "b")
-    assert first_urls(("a", "b", "c"), 2) == ("a", "b")
-    assert first_urls(("a", "b"), 3) == ("a", "b")
+    assert first_urls(("a", "b", "c"), 2) == ("a", "b", "c")
+    assert first_urls(("a", "b"), 3) == ("a", "b", "a")
+    assert first_urls(("a", "b", "c"), 8) == ("a", "b", "c", "a", "b", "c", "a", "b")
+
+
+@given(nodes=st.integers(1, 40), connections=st.integers(1, MAX_CONNECTIONS))
+def test_the_tunnels_are_spread_evenly_and_bounded(nodes: int, connections: int) -> None:
+    urls = tuple(f"wss://{number}.test/tunnel" for number in range(nodes))
+    dialled = first_urls(urls, connections)
+    assert len(dialled) == min(max(connections, nodes), MAX_CONNECTIONS)
+    counts = [dialled.count(url) for url in urls[:MAX_CONNECTIONS]]
+    assert min(counts) >= 1
+    assert max(counts) - min(counts) <= 1
 
 
 def test_a_failed_server_is_left_for_one_that_is_free() -> None:
@@ -84,3 +97,9 @@ def test_a_failed_server_is_left_for_one_that_is_free() -> None:
     assert next_url(urls, "c", frozenset("bc")) == "a"
     assert next_url(urls, "a", frozenset("abc")) == "a"
     assert next_url(("a",), "a", frozenset("a")) == "a"
+
+
+def test_a_server_that_is_not_known_any_more_is_left() -> None:
+    assert next_url(("a", "b"), "gone", frozenset(("a", "gone"))) == "b"
+    assert next_url(("a", "b"), "gone", frozenset(("a", "b", "gone"))) == "a"
+    assert next_url(("a",), "gone", frozenset(("gone",))) == "a"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -264,16 +265,36 @@ async def test_a_draining_server_is_left_while_its_streams_finish(bench: Bench) 
     await tunnel.node.until(lambda: tunnel.lost)
 
 
-async def test_a_server_that_is_gone_is_left_for_another(bench: Bench) -> None:
-    _, address = await bench.service(echo)
+async def test_every_server_gets_a_tunnel_also_beside_one_that_is_down(bench: Bench) -> None:
     first, first_url = await bench.node()
     second, second_url = await bench.node()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         third_url = f"ws://127.0.0.1:{nobody.getsockname()[1]}/tunnel"
-    await bench.agent([first_url, third_url, second_url], {"web": address}, connections=2)
+    await bench.agent([first_url, third_url, second_url], {"web": "127.0.0.1:80"}, connections=2)
     await first.until_ready()
     await second.until_ready()
+
+
+async def test_more_connections_than_servers_go_around(bench: Bench) -> None:
+    first, first_url = await bench.node()
+    second, second_url = await bench.node()
+    await bench.agent([first_url, second_url], {"web": "127.0.0.1:80"}, connections=3)
+    await first.until_ready(2)
+    await second.until_ready(1)
+    assert len(first.tunnels) == 2
+    assert len(second.tunnels) == 1
+
+
+async def test_a_server_that_a_renewal_brings_gets_a_tunnel(bench: Bench) -> None:
+    first, first_url = await bench.node()
+    second, second_url = await bench.node()
+    bench.identity = replace(bench.identity, tunnel_urls=(first_url,))
+    agent = await bench.agent([], {"web": "127.0.0.1:80"})
+    await first.until_ready()
+    agent._renewed(replace(agent.identity, tunnel_urls=(first_url, second_url)))
+    await second.until_ready()
+    assert len(first.ready()) == 1
 
 
 @pytest.mark.parametrize("code", [CloseCode.REVOKED, CloseCode.REPLACED, CloseCode.AUTH_FAILED])

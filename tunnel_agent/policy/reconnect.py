@@ -30,6 +30,10 @@ REFUSED_MAX_S = 300.0
 # A server may not send us away for longer than this, whatever its clock or its mood.
 MAX_RETRY_AFTER_S = 600.0
 
+# More nodes than this are too many for every agent to dial: each tunnel costs the device some 100 KB and a
+# keepalive. The rest are tried when one of these fails.
+MAX_CONNECTIONS = 16
+
 
 class Ending(Enum):
     """Why a connection ended, as far as dialling again is concerned."""
@@ -80,19 +84,20 @@ class Reconnect:
 
 def next_url(urls: tuple[str, ...], current: str, taken: frozenset[str]) -> str:
     """The address to try after `current` failed: the next one no other connection of ours uses, else
-    `current` again.
+    `current` again. One that a renewal withdrew is left.
     """
-    at = urls.index(current)
-    for url in urls[at + 1 :] + urls[:at]:
+    known = current in urls
+    at = urls.index(current) if known else -1
+    for url in urls[at + 1 :] + urls[: max(at, 0)]:
         if url not in taken:
             return url
-    return current
+    return current if known else urls[0]
 
 
 def first_urls(urls: tuple[str, ...], connections: int) -> tuple[str, ...]:
-    """One address for each connection: different nodes where there are several, else the one node
-    `connections` times.
+    """One address for each connection: every node once, then around again until there are `connections`.
+
+    Nodes do not hand visitors on to each other, so a node without a tunnel cannot reach the device.
     """
-    if len(urls) == 1:
-        return urls * connections
-    return urls[:connections]
+    count = min(max(connections, len(urls)), MAX_CONNECTIONS)
+    return tuple(urls[at % len(urls)] for at in range(count))
