@@ -47,6 +47,11 @@ class ResolveBody(_Body):
     cookie_sha256: Sha256Hex
 
 
+class EndBody(_Body):
+    cookie_sha256: Sha256Hex
+    client: ForeignText = ""
+
+
 class UserFacts(BaseModel):
     id: UUID
     name: str

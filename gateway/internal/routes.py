@@ -17,6 +17,7 @@ from gateway.errors import BadTokenError, Problem, not_found, wrong_field
 from gateway.internal.models import (
     AuthenticateBody,
     DeviceFacts,
+    EndBody,
     GrantFacts,
     KeysAnswer,
     NodesAnswer,
@@ -91,11 +92,13 @@ async def _find_link(tx: Transaction, parts: GatewayParts, body: RedeemBody) -> 
 
 @router.post("/sessions/resolve")
 async def resolve(body: ResolveBody, parts: Parts) -> SessionFacts:
-    """The live session of a cookie that this node has not seen."""
+    """The session of a cookie that this node has not seen. 410 when it has ended: the browser is to know."""
     async with parts.database.transaction() as tx:
         session = await sessions.find_by_cookie(tx, body.label, bytes.fromhex(body.cookie_sha256))
         if session is None:
             raise not_found("session")
+        if not sessions.is_live(session, tx.now):
+            raise link_problem(LinkRefusal.ENDED)
         return _session_facts(parts, session, tx.now)
 
 
@@ -104,9 +107,30 @@ async def grant(sid: UUID, parts: Parts) -> GrantFacts:
     """The session's grant again, while nothing ended it and its link was used."""
     async with parts.database.transaction() as tx:
         session = await sessions.get(tx, sid)
-        if session is None or session.redeemed_at is None or not sessions.is_live(session, tx.now):
+        if session is None or session.redeemed_at is None:
             raise not_found("session")
+        if not sessions.is_live(session, tx.now):
+            raise link_problem(LinkRefusal.ENDED)
         return GrantFacts(grant=_grant(parts, session, tx.now))
+
+
+@router.post("/sessions/{sid}/end", status_code=HTTPStatus.NO_CONTENT)
+async def end(sid: UUID, body: EndBody, node: Node, parts: Parts) -> None:
+    """The visitor closed it: it ends on every node. The cookie proves it; ending it again changes nothing."""
+    async with parts.database.transaction() as tx:
+        session = await sessions.get(tx, sid)
+        if session is None or session.cookie_sha256 != bytes.fromhex(body.cookie_sha256):
+            raise not_found("session")
+        if await sessions.end(tx, session):
+            tx.audit(
+                AuditEvent(
+                    "session.ended",
+                    f"visitor of {node}",
+                    owner=str(session.owner_id),
+                    device=session.device_id,
+                    detail={"session": str(session.id), "node": node, "client": body.client},
+                )
+            )
 
 
 @router.post("/devices/authenticate")

@@ -29,6 +29,8 @@ class Session:
     expires_at: float
     ended: bool
     redeemed_at: float | None
+    cookie_sha256: bytes | None
+    """None until the link is redeemed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Link:
 
 _SESSION = (
     "s.id, s.label, s.device_id, s.service, s.service_kind, s.grant_id, s.created_at, s.expires_at,"
-    " s.ended_at, s.redeemed_at, s.user_id, u.username, d.name AS device_name, d.owner_id, d.status,"
-    " o.username AS owner"
+    " s.ended_at, s.redeemed_at, s.cookie_sha256, s.user_id, u.username, d.name AS device_name, d.owner_id,"
+    " d.status, o.username AS owner"
 )
 _JOINS = (
     " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id"
@@ -117,14 +119,13 @@ async def count_live(tx: Transaction, user_id: UUID) -> int:
 
 
 async def find_by_cookie(tx: Transaction, label: str, cookie_sha256: bytes) -> Session | None:
-    """The live session that this cookie opens on this label."""
+    """The session that this cookie opens or opened on this label; it may have ended."""
     row = await tx.fetchrow(
         f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.label = $1 AND s.cookie_sha256 = $2",
         label,
         cookie_sha256,
     )
-    session = None if row is None else _session(row)
-    return session if session is not None and is_live(session, tx.now) else None
+    return None if row is None else _session(row)
 
 
 def is_live(session: Session, now: float) -> bool:
@@ -227,4 +228,5 @@ def _session(row: Row) -> Session:
         expires_at=unix(row["expires_at"]),
         ended=row["ended_at"] is not None or row["status"] != "approved",
         redeemed_at=None if redeemed_at is None else unix(redeemed_at),
+        cookie_sha256=row["cookie_sha256"],
     )

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.keys.signing import kids
 from runtime.clock import FakeClock
-from tests.gateway.world import Device, Node, World, open_session, sha256_hex
+from tests.gateway.world import Device, Node, OpenedLink, World, open_session, sha256_hex
 
 
 class Stage:
@@ -149,6 +149,36 @@ async def test_a_links_token_is_for_its_label(stage: Stage) -> None:
     assert (await stage.node.redeem(label=link.label, token=link.token)).status_code == 200
 
 
+async def assert_known_to_have_ended(stage: Stage, link: OpenedLink) -> None:
+    for answer in (
+        await stage.node.resolve(link.label),
+        await stage.node.http.get(f"/internal/v1/sessions/{link.session}/grant"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (410, "session_ended")
+
+
+async def test_the_visitor_ends_a_session_everywhere(stage: Stage) -> None:
+    link = await open_session(stage.owner, stage.device, binding="click")
+    path = f"/internal/v1/sessions/{link.session}/end"
+    mine = {"cookie_sha256": sha256_hex("cookie"), "client": "192.0.2.1"}
+    assert (await stage.node.http.post(path, json=mine)).status_code == 404  # nobody has used the link yet
+    await stage.node.redeem(label=link.label, token=link.token)
+    other = {"cookie_sha256": sha256_hex("another")}
+    assert (await stage.node.http.post(path, json=other)).status_code == 404
+    assert (await stage.node.resolve(link.label)).status_code == 200
+    for _ in range(2):
+        assert (await stage.node.http.post(path, json=mine)).status_code == 204
+    await assert_known_to_have_ended(stage, link)
+    assert (await stage.owner.get("/v1/sessions")).json()["items"] == []
+    async with stage.world.gateway.parts.database.transaction() as tx:
+        entries = await tx.fetch("SELECT kind FROM revocations WHERE ref = $1", link.session)
+        audited = await tx.fetch("SELECT record FROM audit_events WHERE kind = 'session.ended'")
+    assert [entry["kind"] for entry in entries] == ["session"]
+    assert len(audited) == 1
+    for said in ("192.0.2.1", "visitor of node-a"):
+        assert said in audited[0]["record"]
+
+
 async def test_ending_a_session(stage: Stage) -> None:
     used = await open_session(stage.owner, stage.device, binding="click")
     fresh = await open_session(stage.owner, stage.device, binding="click")
@@ -158,8 +188,11 @@ async def test_ending_a_session(stage: Stage) -> None:
     for link in (used, fresh, used):
         assert (await stage.owner.delete(f"/v1/sessions/{link.session}")).status_code == 204
     assert (await stage.owner.get("/v1/sessions")).json()["items"] == []
-    assert (await stage.node.resolve(used.label)).status_code == 404
-    assert (await stage.node.http.get(f"/internal/v1/sessions/{used.session}/grant")).status_code == 404
+    await assert_known_to_have_ended(stage, used)
+    # The end says itself to who held the cookie, not to who only knows the label.
+    assert (await stage.node.resolve(used.label, "another")).status_code == 404
+    unused = await stage.node.http.get(f"/internal/v1/sessions/{fresh.session}/grant")
+    assert unused.status_code == 404
     late = await stage.node.redeem(label=fresh.label, token=fresh.token)
     assert (late.status_code, late.json()["code"]) == (410, "session_ended")
 
@@ -168,7 +201,7 @@ async def test_sessions_end_by_themselves(stage: Stage, clock: FakeClock) -> Non
     link = await open_session(stage.owner, stage.device, binding="click", duration_s=60)
     await stage.node.redeem(label=link.label, token=link.token)
     clock.advance(61)
-    assert (await stage.node.resolve(link.label)).status_code == 404
+    await assert_known_to_have_ended(stage, link)
     assert (await stage.owner.get("/v1/sessions")).json()["items"] == []
 
 
@@ -178,8 +211,7 @@ async def test_revoking_the_device_ends_its_sessions(stage: Stage) -> None:
     answer = await stage.owner.post(f"/v1/devices/{stage.device.id}/revoke")
     assert answer.json()["status"] == "revoked"
     assert answer.json()["online"] is False
-    assert (await stage.node.resolve(link.label)).status_code == 404
-    assert (await stage.node.http.get(f"/internal/v1/sessions/{link.session}/grant")).status_code == 404
+    await assert_known_to_have_ended(stage, link)
     closed = await stage.owner.post(f"/v1/devices/{stage.device.id}/sessions", json={})
     assert (closed.status_code, closed.json()["code"]) == (409, "device_not_approved")
 
