@@ -183,12 +183,30 @@ class Supervisor:
         one.pid_file.write(process.pid, program.marker)
         watch = self._tasks.start(self._watch_readiness(one), f"{program.name}.ready")
         try:
-            await _copy_output(process, one.log)
+            await self._copy_output(process, one)
             one.last_exit = await process.wait()
         finally:
             watch.cancel()
             one.process = None
             one.ready.clear()
+
+    async def _copy_output(self, process: asyncio.subprocess.Process, one: Supervised) -> None:
+        """Until the child closed its output; one that ended has LAST_WORDS_S for what is still in the pipe.
+
+        Its own children may hold the pipe open for much longer, as those of a killed database do.
+        """
+        assert process.stdout is not None
+        ended = self._tasks.start(process.wait(), f"{one.program.name}.ended")
+        copying = self._tasks.start(_copy(process.stdout, one.log), f"{one.program.name}.output")
+        try:
+            await asyncio.wait({ended, copying}, return_when=asyncio.FIRST_COMPLETED)
+            if not copying.done():
+                await asyncio.wait({copying}, timeout=LAST_WORDS_S)
+            if copying.done():
+                copying.result()
+        finally:
+            ended.cancel()
+            copying.cancel()
 
     async def _watch_readiness(self, one: Supervised) -> None:
         pause = FIRST_READY_POLL_S
@@ -220,28 +238,9 @@ class Supervisor:
             return
 
 
-async def _copy_output(process: asyncio.subprocess.Process, log: LogFile) -> None:
-    """Copy until the child closed its output; one that ended has LAST_WORDS_S for what is still in the pipe.
-
-    Its own children may hold the pipe open for much longer, as those of a killed database do.
-    """
-    assert process.stdout is not None
-    ended = asyncio.ensure_future(process.wait())
-    try:
-        while True:
-            read = asyncio.ensure_future(process.stdout.read(OUTPUT_CHUNK))
-            await asyncio.wait({read, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not read.done():
-                await asyncio.wait({read}, timeout=LAST_WORDS_S)
-            if not read.done():
-                read.cancel()
-                return
-            chunk = read.result()
-            if not chunk:
-                return
-            log.write(chunk)
-    finally:
-        ended.cancel()
+async def _copy(output: asyncio.StreamReader, log: LogFile) -> None:
+    while chunk := await output.read(OUTPUT_CHUNK):
+        log.write(chunk)
 
 
 def _exit_text(code: int | None) -> str:

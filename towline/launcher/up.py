@@ -16,6 +16,7 @@ from typing import Any
 from cryptography import x509
 
 from runtime.process import Shutdown
+from runtime.tasks import TaskOwner
 from towline.data_folder import DataFolder
 from towline.embedded.leftovers import end_leftovers
 from towline.embedded.postgres import EmbeddedPostgres
@@ -61,20 +62,29 @@ class _Launcher:
 
     async def main(self) -> int:
         shutdown = Shutdown().install()
-        start = asyncio.ensure_future(self._start())
-        stop = asyncio.ensure_future(shutdown.requested.wait())
+        tasks = TaskOwner("up")
+        start = tasks.start(self._try_start(), "start")
+        stop = tasks.start(_until(shutdown.requested), "stop")
         try:
             await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
             if start.done():
-                start.result()
+                error = start.result()
+                if error is not None:
+                    raise error
                 await stop
             self._progress.say("stopping")
         finally:
-            for task in (start, stop):
-                task.cancel()
-            await asyncio.gather(start, stop, return_exceptions=True)
+            await tasks.close(SERVICE_TIMEOUT_S)
             await self._supervisor.stop()
         return 0
+
+    async def _try_start(self) -> TowlineError | OSError | None:
+        """What kept it from starting is an answer, not a crash: one line tells it."""
+        try:
+            await self._start()
+        except (TowlineError, OSError) as error:
+            return error
+        return None
 
     async def _start(self) -> None:
         say = self._progress.say
@@ -164,6 +174,10 @@ class _Launcher:
     def _ready(self, part: str, path: str) -> Callable[[], Awaitable[bool]]:
         port: int = getattr(self._ports, part)
         return lambda: http_ok(port, path)
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _demo_is_online(gateway: GatewayClient) -> Callable[[], Awaitable[bool]]:
