@@ -75,6 +75,7 @@ class Node:
             config.devices,
             gateway=gateway,
             gateway_url=config.gateway.public_url,
+            gateway_call_s=config.gateway.call_s,
             sessions=self.sessions,
             registry=self.devices,
             metrics=self.metrics,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
@@ -66,21 +67,43 @@ class SessionFacts:
 
 
 class Session:
-    """One session on this node. ``ends_at`` is monotonic seconds; ``live`` turns False once, for ever."""
+    """One session on this node. ``ends_at`` is monotonic seconds; ``live`` turns False once, for ever.
 
-    __slots__ = ("cookie_hash", "ends_at", "exchanges", "facts", "idle", "live")
+    ``grant_number`` rises when its grant is fetched again, which happens under ``grant_lock`` and not before
+    ``grant_again_at`` (monotonic).
+    """
+
+    __slots__ = (
+        "cookie_hash",
+        "ends_at",
+        "exchanges",
+        "facts",
+        "grant_again_at",
+        "grant_lock",
+        "grant_number",
+        "idle",
+        "live",
+    )
 
     def __init__(self, facts: SessionFacts, cookie_hash: bytes, ends_at: float, idle_limit: int) -> None:
         self.facts = facts
         self.cookie_hash = cookie_hash
         self.ends_at = ends_at
         self.live = True
+        self.grant_number = 1
+        self.grant_lock = asyncio.Lock()
+        self.grant_again_at = 0.0
         self.exchanges: set[LiveExchange] = set()
         self.idle: IdleStreams[UpstreamStream] = IdleStreams(idle_limit)
 
     def __repr__(self) -> str:
         state = "live" if self.live else "ended"
         return f"<Session {self.facts.sid} {state}, {len(self.exchanges)} in flight, {len(self.idle)} idle>"
+
+    def renew_grant(self, grant: bytes) -> None:
+        """The gateway signed it again."""
+        self.facts = replace(self.facts, grant=grant)
+        self.grant_number += 1
 
 
 class SessionTable:
@@ -117,6 +140,12 @@ class SessionTable:
     def why_ended(self, cookie_hash: bytes) -> EndReason | None:
         """Why this cookie's session ended, when this node saw it end."""
         return self._ended_cookies.get(cookie_hash)
+
+    def remember_ended(self, cookie_hash: bytes, reason: EndReason) -> None:
+        """This cookie's session has ended, here or elsewhere."""
+        if len(self._ended_cookies) >= ENDED_COOKIES:
+            del self._ended_cookies[next(iter(self._ended_cookies))]
+        self._ended_cookies[cookie_hash] = reason
 
     def of_device(self, device_id: str) -> Iterable[Session]:
         """The live sessions of one device."""
@@ -175,9 +204,7 @@ class SessionTable:
         siblings.discard(session)
         if not siblings:
             del self._by_device[session.facts.device_id]
-        if len(self._ended_cookies) >= ENDED_COOKIES:
-            del self._ended_cookies[next(iter(self._ended_cookies))]
-        self._ended_cookies[session.cookie_hash] = reason
+        self.remember_ended(session.cookie_hash, reason)
         for exchange in list(session.exchanges):
             exchange.session_ended(session)
         self._on_end(session, reason)

@@ -77,6 +77,9 @@ class MemoryGateway:
         self.failed_reports = 0
         self.wants_full = False  # ask for a full report, once
         self.resolved = 0
+        self.ended: set[str] = set()
+        self.grants_asked = 0
+        self.new_grant = b"header.newer.signature"
         self.key_list_number = 1
         self.silent = False
         self.down = False
@@ -124,7 +127,23 @@ class MemoryGateway:
         facts = self.sessions.get((label, cookie_hash))
         if facts is None:
             raise GatewayRefused(404, "unknown_session")
+        if facts.sid in self.ended:
+            raise GatewayRefused(410, "session_ended")
         return facts
+
+    async def grant(self, *, sid: str) -> bytes:
+        self._check_up()
+        self.grants_asked += 1
+        if sid in self.ended:
+            raise GatewayRefused(410, "session_ended")
+        return self.new_grant
+
+    async def end_session(self, *, sid: str, cookie_hash: bytes, client: str) -> None:
+        self._check_up()
+        if cookie_hash not in [known for (_, known), facts in self.sessions.items() if facts.sid == sid]:
+            raise GatewayRefused(404, "not_found")
+        self.ended.add(sid)
+        self.publish("session", sid)
 
     async def authenticate(self, *, device_id: str, key_id: bytes) -> DeviceFacts:
         self._check_up()
@@ -259,6 +278,7 @@ class TestDevice(TunnelDriver):
     """The device side: every service leads to ``target``; grants are believed and recorded."""
 
     __slots__ = (
+        "accepts_grant",
         "device_id",
         "ended",
         "goaways",
@@ -299,6 +319,7 @@ class TestDevice(TunnelDriver):
         self.resets: list[ResetCode] = []
         self.opened: list[tuple[str, str, bytes]] = []
         self.refuse_with: RefusedCode | None = None
+        self.accepts_grant: bytes | None = None  # refuse the streams of any other, as another key's
         self.splices: set[Splice] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.ready = asyncio.Event()
@@ -340,6 +361,8 @@ class TestDevice(TunnelDriver):
         self.opened.append((event.device, event.service, event.grant_id))
         if self.refuse_with is not None:
             event.stream.refuse(self.refuse_with, "as the test wants")
+        elif self.accepts_grant not in (None, self.grants.get(event.grant_id)):
+            event.stream.refuse(RefusedCode.GRANT_INVALID)
         elif event.grant_id not in self.grants:
             event.stream.refuse(RefusedCode.NO_GRANT)
         else:

@@ -31,7 +31,15 @@ class Gateway(Protocol):
         ...
 
     async def resolve(self, *, label: str, cookie_hash: bytes) -> SessionFacts:
-        """The live session of a cookie this node does not know; GatewayRefused 404."""
+        """The session of a cookie this node does not know; GatewayRefused 404, 410 when it has ended."""
+        ...
+
+    async def grant(self, *, sid: str) -> bytes:
+        """The session's grant, signed anew; GatewayRefused 404 or 410 when it has ended."""
+        ...
+
+    async def end_session(self, *, sid: str, cookie_hash: bytes, client: str) -> None:
+        """End it everywhere, as its visitor wants; GatewayRefused 404."""
         ...
 
     async def authenticate(self, *, device_id: str, key_id: bytes) -> DeviceFacts:
@@ -72,6 +80,17 @@ class HttpGateway:
     async def resolve(self, *, label: str, cookie_hash: bytes) -> SessionFacts:
         body = {"label": label, "cookie_sha256": cookie_hash.hex()}
         return SessionFacts.from_json(await self._http.call("POST", "/internal/v1/sessions/resolve", body))
+
+    async def grant(self, *, sid: str) -> bytes:
+        data = await self._http.call("GET", f"/internal/v1/sessions/{sid}/grant")
+        try:
+            return str(data["grant"]).encode("ascii")
+        except (KeyError, TypeError, ValueError) as error:
+            raise GatewayUnavailable(f"malformed grant: {error!r}") from error
+
+    async def end_session(self, *, sid: str, cookie_hash: bytes, client: str) -> None:
+        body = {"cookie_sha256": cookie_hash.hex(), "client": client}
+        await self._http.call("POST", f"/internal/v1/sessions/{sid}/end", body)
 
     async def authenticate(self, *, device_id: str, key_id: bytes) -> DeviceFacts:
         body = {"device_id": device_id, "key_id": key_id.hex()}

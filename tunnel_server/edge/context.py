@@ -40,6 +40,7 @@ class Edge:
         *,
         gateway: Gateway,
         gateway_url: str,
+        gateway_call_s: float,
         sessions: SessionTable,
         registry: TunnelRegistry,
         metrics: Metrics,
@@ -52,6 +53,7 @@ class Edge:
         self.device_limits = device_limits
         self.gateway = gateway
         self.gateway_url = gateway_url.rstrip("/")
+        self.gateway_call_s = gateway_call_s
         self.sessions = sessions
         self.registry = registry
         self.metrics = metrics

@@ -6,8 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from tunnel_protocol import RefusedCode, ResetCode
-from tunnel_server.edge import pages, reserved
-from tunnel_server.errors import GatewayRefused, GatewayUnavailable
+from tunnel_server.edge import gateway_calls, pages, reserved
 from tunnel_server.policy import origin, retry
 from tunnel_server.policy.cookies import DuplicateCookie, split_cookie
 from tunnel_server.policy.request_head import RequestHead
@@ -36,6 +35,8 @@ _REFUSED_PAGES = {
 }
 # The device did not look at these: they may go out again whatever the method.
 _UNSERVED = frozenset({RefusedCode.DRAINING, RefusedCode.TOO_MANY_STREAMS, RefusedCode.NOT_HERE})
+# A newer grant may pass: the gateway has other keys by now, or the device lost or outlived the one it had.
+_NEEDS_GRANT = frozenset({RefusedCode.NO_GRANT, RefusedCode.GRANT_INVALID, RefusedCode.GRANT_EXPIRED})
 
 
 class Exchange:
@@ -49,9 +50,13 @@ class Exchange:
         "_attempts",
         "_body_sent",
         "_cookie",
+        "_grant_number",
+        "_grant_renewed",
         "_held_body",
         "_request",
         "_waits_in",
+        "asks_gateway",
+        "cookie_hash",
         "done",
         "head",
         "local_body",
@@ -83,7 +88,11 @@ class Exchange:
         self.status = 0
         self.local_body: bytearray | None = None  # set while a reserved address collects its POST
         self.queue_deadline = 0.0  # monotonic; set while it waits for a stream
+        self.asks_gateway = False  # a call to the gateway decides what comes next
+        self.cookie_hash: bytes | None = None  # of our own cookie
         self._cookie: bytes | None = None
+        self._grant_number = 0  # of the session's grants, the one that the stream was opened with
+        self._grant_renewed = False
         self._held_body: list[bytes] | None = None  # body that came before there was a stream
         self._request = b""
         self._attempts = 0
@@ -110,12 +119,14 @@ class Exchange:
         except DuplicateCookie:
             self.fail(pages.DUPLICATE_COOKIE)
             return
+        if own is not None:
+            self.cookie_hash = hashlib.sha256(own).digest()
         if head.target.startswith(RESERVED):
             reserved.serve(self)
-        elif own is None:
+        elif self.cookie_hash is None:
             self.fail(pages.NO_SESSION)
         else:
-            self._find_session(site, hashlib.sha256(own).digest(), now)
+            self._find_session(site, self.cookie_hash, now)
 
     def _find_session(self, site: Site, cookie_hash: bytes, now: float) -> None:
         edge = self.visitor.edge
@@ -131,29 +142,7 @@ class Exchange:
         elif not edge.may_ask_gateway(self.client):
             self.fail(pages.TOO_MANY)
         else:
-            self.visitor.deadline = 0.0  # the call to the gateway has its own
-            edge.tasks.start(self._resolve(site.label, cookie_hash), "resolve")
-
-    async def _resolve(self, label: str, cookie_hash: bytes) -> None:
-        """Ask the gateway about a cookie that this node does not know, as after a restart."""
-        edge = self.visitor.edge
-        session = None
-        try:
-            facts = await edge.gateway.resolve(label=label, cookie_hash=cookie_hash)
-            if facts.label == label:
-                session = edge.sessions.add(facts, cookie_hash)
-            what = pages.SESSION_ENDED
-        except GatewayRefused:
-            edge.unknown_cookies.remember(cookie_hash, edge.monotonic())
-            what = pages.NO_SESSION
-        except GatewayUnavailable:
-            what = pages.CONTROL_LOST
-        if self.done:
-            return
-        if session is None:
-            self.fail(what)
-        else:
-            self.with_session(session)
+            gateway_calls.ask(self, gateway_calls.resolve(self, site.label, cookie_hash), "resolve")
 
     def with_session(self, session: Session) -> None:
         """The session is known: check where the request comes from, then send it to the device."""
@@ -222,6 +211,7 @@ class Exchange:
         """OPEN, head, and whatever of the body is here leave in one message."""
         self._waits_in = None
         self._attempts += 1
+        self._grant_number = upstream.session.grant_number
         self.upstream = upstream
         upstream.begin(self)
         upstream.send(self._request)
@@ -288,9 +278,16 @@ class Exchange:
         """The device did not open the stream."""
         self.upstream = None
         if code in _UNSERVED and not self._body_sent and self._attempts < retry.MAX_ATTEMPTS:
-            self._again()
-        else:
-            self.fail(_REFUSED_PAGES.get(code, pages.BAD_GATEWAY))
+            self.again()
+            return
+        what, session = _REFUSED_PAGES.get(code, pages.BAD_GATEWAY), self.session
+        if code not in _NEEDS_GRANT or self._body_sent or self._grant_renewed or session is None:
+            self.fail(what)
+            return
+        self._grant_renewed = True
+        gateway_calls.ask(
+            self, gateway_calls.renew_grant(self, session, self._grant_number, what), "renew_grant"
+        )
 
     def upstream_failed(self) -> None:
         """The stream broke, or the answer is no HTTP: once more, or an error the visitor sees."""
@@ -308,11 +305,12 @@ class Exchange:
             response_started=self.response_started,
             body_sent=self._body_sent,
         ):
-            self._again()
+            self.again()
         else:
             self.fail(what)
 
-    def _again(self) -> None:
+    def again(self) -> None:
+        """Send it once more: no byte of its answer has come, and nothing was sent that is gone."""
         session = self.session
         assert session is not None
         device = self.visitor.edge.registry.find(session.facts.device_id)
@@ -414,6 +412,8 @@ class Exchange:
         """What is waited for did not come."""
         if self.visitor.write_paused:
             self.abort()
+        elif self.asks_gateway:
+            self.fail(pages.CONTROL_LOST)
         elif self.upstream is None or not self.request_done_or_bodyless:
             self.visitor_keeps = False
             self.fail(pages.REQUEST_TIMEOUT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runtime.logs import get_logger
-from tunnel_server.edge import pages
+from tunnel_server.edge import gateway_calls, pages
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 from tunnel_server.policy import origin
 from tunnel_server.policy.cookies import expired_cookie, session_cookie
@@ -91,11 +91,7 @@ def complete(exchange: Exchange) -> None:
         return
     edge = exchange.visitor.edge
     if exchange.head.target.startswith(b"/.towline/end"):
-        keep = _keep(exchange)
-        head, body = pages.notice(
-            pages.CLOSED_HERE, exchange.head.accept, keep=keep, cookie=expired_cookie(edge.cookie_name)
-        )
-        exchange.answer(200, head, body, keep=keep)
+        _end(exchange)
         return
     token, code = _secrets_of(exchange)
     if (token is None) == (code is None):
@@ -105,8 +101,34 @@ def complete(exchange: Exchange) -> None:
     elif not edge.may_ask_gateway(exchange.client):
         exchange.fail(pages.TOO_MANY)
     else:
-        exchange.visitor.deadline = 0.0  # the call to the gateway has its own
-        edge.tasks.start(_redeem(exchange, token, code), "redeem")
+        gateway_calls.ask(exchange, _redeem(exchange, token, code), "redeem")
+
+
+def _end(exchange: Exchange) -> None:
+    """Close the session, when the cookie is one's: here, and through the gateway everywhere."""
+    edge, site, cookie_hash = exchange.visitor.edge, exchange.site, exchange.cookie_hash
+    assert site is not None
+    if (
+        cookie_hash is None
+        or edge.sessions.why_ended(cookie_hash) is not None
+        or edge.unknown_cookies.is_known_bad(cookie_hash, edge.monotonic())
+        or not edge.may_ask_gateway(exchange.client)
+    ):
+        _closed(exchange)
+    else:
+        gateway_calls.ask(exchange, _end_session(exchange, site.label, cookie_hash), "end")
+
+
+async def _end_session(exchange: Exchange, label: str, cookie_hash: bytes) -> None:
+    await gateway_calls.end_session(exchange, label, cookie_hash)
+    _closed(exchange)
+
+
+def _closed(exchange: Exchange) -> None:
+    keep = _keep(exchange)
+    cookie = expired_cookie(exchange.visitor.edge.cookie_name)
+    head, body = pages.notice(pages.CLOSED_HERE, exchange.head.accept, keep=keep, cookie=cookie)
+    exchange.answer(200, head, body, keep=keep)
 
 
 def _secrets_of(exchange: Exchange) -> tuple[str | None, str | None]:

@@ -113,6 +113,11 @@ class DeviceTunnels:
                 exchange.queue_expired()
             self.serve_queue()
 
+    def forget_grant(self, grant_id: bytes) -> None:
+        """Every tunnel sends it anew before the session's next stream."""
+        for tunnel in self.tunnels:
+            tunnel.forget_grant(grant_id)
+
     # Long-lived streams: WebSockets and event streams may not take the last stream of a tunnel.
 
     def has_room_for_live(self) -> bool:

@@ -128,6 +128,10 @@ class Tunnel(TunnelDriver):
             self.granted.discard(grant_id)
             self.connection.revoke(grant_id)
 
+    def forget_grant(self, grant_id: bytes) -> None:
+        """The device did not take it: the session's next stream brings its grant anew."""
+        self.granted.discard(grant_id)
+
     def has_room_for_live(self) -> bool:
         """One stream stays free of WebSockets and event streams, so that pages still load beside them."""
         return self.live_streams < self.connection.peer_max_streams - 1
