@@ -11,6 +11,7 @@ from gateway.metrics import gateway_metrics
 from gateway.settings import Settings as GatewaySettings
 from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
+from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.settings import AgentSettings
 from tunnel_server.app import Node
 from tunnel_server.control.gateway import HttpGateway
@@ -69,13 +70,24 @@ def node_registry() -> Registry:
     return asyncio.run(wired())
 
 
-METRICS = (("gateway", gateway_registry), ("tunnel_server", node_registry))
+def agent_registry() -> Registry:
+    """An agent's metrics."""
+    registry = Registry()
+    agent_metrics(registry)
+    watch_agent(registry, tunnels=int, streams=int, grants=int, certificate_until=float)
+    return registry
+
+
+METRICS = (("gateway", gateway_registry), ("tunnel_server", node_registry), ("tunnel_agent", agent_registry))
 
 
 def metrics_document() -> str:
     """Every metric of every service."""
     parts = [f"# Metrics\n\n{_HEAD}"]
-    parts.append("Each service answers `/metrics` on its `ops_listen` address, in Prometheus' text format.\n")
+    parts.append(
+        "Each service answers `/metrics` on its `ops_listen` address, in Prometheus' text format.\n"
+        "The agent does where that is set; by default it has no listener.\n"
+    )
     for title, registry in METRICS:
         rows = [_metrics_row(metric) for metric in registry().describe()]
         parts.append(

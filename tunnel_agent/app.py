@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLContext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime.addresses import parse_address
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.logs import configure, get_logger
+from runtime.metrics import Registry
 from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
 from runtime.settings import SettingsError, load
 from runtime.tasks import TaskOwner
@@ -22,16 +23,20 @@ from tunnel_agent.errors import IdentityError
 from tunnel_agent.gateway_client import trust
 from tunnel_agent.identity import Identity, IdentityStore
 from tunnel_agent.memory import release_startup_memory
+from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.policy.grants import Grant, GrantBook
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import may_replace, verify_key_list
-from tunnel_agent.policy.reconnect import MAX_CONNECTIONS, first_urls
+from tunnel_agent.policy.reconnect import MAX_CONNECTIONS, Ending, first_urls
 from tunnel_agent.renewal import keep_renewed
 from tunnel_agent.settings import AgentSettings, LimitSettings, ServiceSettings
 from tunnel_agent.supervision import Supervisor
 from tunnel_agent.tunnel import AgentTunnel, Device
 from tunnel_agent.version import SOFTWARE
-from tunnel_protocol import CloseCode, Hello, Limits, Service
+from tunnel_protocol import CloseCode, ConnectionState, Hello, Limits, Service
+
+if TYPE_CHECKING:
+    from runtime.ops_server import OpsServer
 
 _log = get_logger("tunnel_agent")
 
@@ -76,6 +81,15 @@ class Agent:
             identity.key_list,
             earliest=identity.certificate.not_before,
         )
+        self.registry = Registry()
+        self._metrics = agent_metrics(self.registry)
+        watch_agent(
+            self.registry,
+            tunnels=lambda: len(self._open_tunnels()),
+            streams=lambda: sum(len(tunnel.connection.streams()) for tunnel in self._tunnels),
+            grants=lambda: len(self.grants),
+            certificate_until=lambda: self.identity.certificate.not_after,
+        )
         self._device = Device(
             id=identity.device_id,
             instance=secrets.token_bytes(16),
@@ -86,6 +100,7 @@ class Agent:
             grants=self.grants,
             clock=clock,
             ticker=Ticker(),
+            metrics=self._metrics,
             connect_timeout_s=settings.connect_timeout_s,
         )
 
@@ -144,6 +159,16 @@ class Agent:
         except TimeoutError:
             _log.info("streams were cut", extra={"tunnels": len(self._tunnels)})
 
+    def failed_checks(self) -> list[str]:
+        """Why nobody can reach the device now; empty when somebody can."""
+        failed = [] if self._open_tunnels() else ["no tunnel is open"]
+        if self._clock.wall() >= self.identity.certificate.not_after:
+            failed.append("the device's certificate has expired")
+        return failed
+
+    def _open_tunnels(self) -> list[AgentTunnel]:
+        return [tunnel for tunnel in self._tunnels if tunnel.connection.state is ConnectionState.OPEN]
+
     # For diallers
 
     def tunnel_urls(self) -> tuple[str, ...]:
@@ -163,9 +188,13 @@ class Agent:
         self._tunnels.add(tunnel)
         return tunnel
 
+    def tunnel_ended(self, ending: Ending) -> None:
+        self._metrics.tunnels_ended.labels(ending.value).inc()
+
     # For tunnels
 
     def tunnel_ready(self, tunnel: AgentTunnel) -> None:
+        self._metrics.tunnels_opened.inc()
         if not self._was_ready:
             self._was_ready = True
             release_startup_memory()
@@ -283,6 +312,7 @@ async def run_agent(config: Path) -> int:
         raise SettingsError(f"server_urls: empty, and enrolment gave none (file {config})")
     shutdown, supervisor = Shutdown().install(), Supervisor()
     agent = Agent(settings, identity, store, on_crash=shutdown.request)
+    ops = await _start_ops(settings.ops_listen, agent)
     agent.run()
     watchdog = TaskOwner("supervision")
     watchdog.start(supervisor.feed_watchdog(), "watchdog")
@@ -291,7 +321,21 @@ async def run_agent(config: Path) -> int:
     await shutdown.requested.wait()
     supervisor.tell("STOPPING=1")
     await agent.close(settings.drain_timeout_s)
+    if ops is not None:
+        await ops.close()
     await watchdog.close(CLOSE_TIMEOUT_S)
     supervisor.close()
     _log.info("agent stopped")
     return EXIT_CRASH if agent.crashed else EXIT_OK
+
+
+async def _start_ops(listen: str | None, agent: Agent) -> OpsServer | None:
+    """The operators' listener, where one is wanted; OSError when its address is taken."""
+    if listen is None:
+        return None
+    from runtime.ops_server import OpsServer  # most devices have none, and little memory
+
+    ops = OpsServer(listen, agent.registry, agent.failed_checks)
+    await ops.start()
+    _log.info("operators' listener open", extra={"address": str(ops.address)})
+    return ops

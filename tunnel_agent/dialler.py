@@ -38,6 +38,9 @@ class TunnelMaker(Protocol):
     def make_tunnel(self, url: str, host: str) -> AgentTunnel:
         """A tunnel that is about to be dialled."""
 
+    def tunnel_ended(self, ending: Ending) -> None:
+        """A tunnel, or the attempt at one, is over and another one follows."""
+
 
 class Dialler:
     """One of the agent's connections. `url` is where it is, or goes next."""
@@ -77,6 +80,7 @@ class Dialler:
             tunnel = await self._dial()
             end = await tunnel.ended
             delay = self._reconnect.ended(end.ending, self._now(), self._draw(), end.retry_after_ms)
+            self._agent.tunnel_ended(end.ending)
             self._report(end, delay)
             self._keep_draining(tunnel)
             self.url = next_url(self._agent.tunnel_urls(), self.url, self._agent.urls_in_use())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.addresses import parse_address
+from runtime.addresses import is_address, parse_address
 from runtime.settings import between, setting
 from tunnel_agent.policy.reconnect import MAX_CONNECTIONS
 from tunnel_agent.urls import tunnel_url_problem
@@ -129,6 +129,12 @@ class AgentSettings:
     )
     drain_timeout_s: float = setting(
         "How long streams may finish after SIGTERM, seconds.", default=3.0, check=between(0, 60)
+    )
+    ops_listen: str | None = setting(
+        "Operators' listener (/metrics, /livez, /readyz), host:port, on loopback or a private network; "
+        "none: there is no listener.",
+        default=None,
+        check=is_address,
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "Least level that is logged.", default="info"

@@ -14,6 +14,7 @@ from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.tunnel_link import Link, Ticker, TunnelDriver
 from tunnel_agent.device_key import DeviceKey
+from tunnel_agent.metrics import AgentMetrics
 from tunnel_agent.policy.grants import ConnectionGrants, Grant, GrantBook, Refusal
 from tunnel_agent.policy.reconnect import Ending
 from tunnel_agent.splice import Splice
@@ -75,6 +76,7 @@ class Device:
     grants: GrantBook
     clock: Clock
     ticker: Ticker
+    metrics: AgentMetrics
     connect_timeout_s: float
 
 
@@ -199,8 +201,10 @@ class AgentTunnel(TunnelDriver):
         clock = self._device.clock
         verdict = self._grants.offer(event.grant_id, event.token, clock.wall(), clock.monotonic())
         if isinstance(verdict, Refusal):
+            self._device.metrics.grants.labels(verdict.code.name.lower()).inc()
             self._log_refusal("grant refused", verdict, event.grant_id)
         else:
+            self._device.metrics.grants.labels("accepted").inc()
             extra = {"session": verdict.session, "service": verdict.service, "support": verdict.acting}
             _log.info("grant accepted", extra=extra)
             self._keeper.grant_accepted(verdict)
@@ -225,6 +229,7 @@ class AgentTunnel(TunnelDriver):
         splice = Splice(event.stream, self, grant.id, self.splice_left)
         self._splices.setdefault(grant.id, set()).add(splice)
         self._connecting += 1
+        device.metrics.streams_opened.inc()
         self._keeper.start(self._connect(splice, address), f"connect {grant.service}")
 
     async def _connect(self, splice: Splice, address: Address) -> None:
@@ -232,14 +237,19 @@ class AgentTunnel(TunnelDriver):
             async with asyncio.timeout(self._device.connect_timeout_s):
                 await asyncio.get_running_loop().create_connection(lambda: splice, address.host, address.port)
         except TimeoutError:
-            splice.unreachable(f"no answer within {self._device.connect_timeout_s:g} s")
+            self._unreachable(splice, f"no answer within {self._device.connect_timeout_s:g} s")
         except (OSError, UnicodeError) as error:  # UnicodeError: a configured name that cannot be a host
-            splice.unreachable(getattr(error, "strerror", None) or str(error))
+            self._unreachable(splice, getattr(error, "strerror", None) or str(error))
         finally:
             self._connecting -= 1
 
+    def _unreachable(self, splice: Splice, reason: str) -> None:
+        splice.unreachable(reason)
+        self._device.metrics.streams_refused.labels(RefusedCode.UNREACHABLE.name.lower()).inc()
+
     def _refuse(self, event: StreamRequested, refusal: Refusal) -> None:
         event.stream.refuse(refusal.code, refusal.reason)
+        self._device.metrics.streams_refused.labels(refusal.code.name.lower()).inc()
         self._log_refusal("stream refused", refusal, event.grant_id)
 
     def _log_refusal(self, what: str, refusal: Refusal, grant_id: bytes) -> None:
