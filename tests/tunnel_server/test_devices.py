@@ -292,3 +292,21 @@ async def test_an_idle_node_stops_within_two_seconds(stage: Stage) -> None:
     stage.stopped = True
     await stage.node.stop()
     assert time.monotonic() - started < 2
+
+
+async def test_devices_that_come_and_go_do_not_hurry_reports_to_a_gateway_that_is_down() -> None:
+    async with running(settings(gateway={"presence_s": 0.3})) as stage:
+        stage.gateway.down = True
+        await stage.until(lambda: stage.gateway.failed_reports == 1)
+        started, event = time.monotonic(), {"device_id": DEVICE, "state": "connected"}
+
+        def tried_again() -> bool:
+            stage.node.presence.report(event)
+            return stage.gateway.failed_reports >= 4
+
+        await stage.until(tried_again)
+        assert time.monotonic() - started >= 0.85
+        stage.gateway.down = False
+        known = len(stage.gateway.reports)
+        await stage.until(lambda: len(stage.gateway.reports) > known)
+        assert stage.gateway.reports[known]["full"] is True

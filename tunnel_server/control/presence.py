@@ -16,6 +16,7 @@ from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 BATCH_S = 0.05  # thousands of devices may return in one second: their reports share calls
 MAX_EVENTS = 1_000  # in one call; more wait for the next
 MAX_QUEUED = 20_000  # past this only a full report makes sense
+FIRST_RETRY_S = 0.5  # doubles up to the heartbeat: each retry is a full report
 BOOT_BYTES = 8
 
 _log = get_logger("tunnel_server.presence")
@@ -40,7 +41,7 @@ class PresenceReporter:
         self._events: deque[dict[str, Any]] = deque()
         self._full = True
         self._wake = asyncio.Event()
-        self._failing = False  # said once an outage
+        self._failures = 0  # in a row
 
     def report(self, event: dict[str, Any]) -> None:
         """Queue one change."""
@@ -54,7 +55,10 @@ class PresenceReporter:
         """Send until cancelled."""
         while True:
             await self.send_once()
-            if not self._events:
+            if self._failures:
+                # What happens meanwhile is in the next report, which is full.
+                await asyncio.sleep(min(self._heartbeat_s, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16)))
+            elif not self._events:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._heartbeat_s):
                         await self._wake.wait()
@@ -74,11 +78,11 @@ class PresenceReporter:
             wants_full = await self._gateway.report_presence(report)
         except (GatewayUnavailable, GatewayRefused) as error:
             self._full = True
-            if not self._failing:
-                self._failing = True
+            self._failures += 1
+            if self._failures == 1:  # said once an outage
                 _log.warning("presence was not reported", extra={"error": str(error)})
         else:
-            self._failing = False
+            self._failures = 0
             if wants_full and not full:
                 self._full = True
                 self._wake.set()
