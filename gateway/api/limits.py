@@ -13,7 +13,10 @@ from gateway.store.limits import Limit
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
 LOGIN_PER_ADDRESS = Limit("login_address", burst=15, refill_s=10.0)
-LOGIN_PER_ACCOUNT = Limit("login_account", burst=10, refill_s=30.0)
+LOGIN_PER_ACCOUNT = Limit("login_address_account", burst=10, refill_s=30.0)  # of one account from one address
+# Guessing from many addresses. No stranger may lock an account, so one address cannot empty this: the limiter
+# asks in the order of the names, and whoever the ones above stop takes nothing from here.
+LOGIN_PER_ACCOUNT_ALL = Limit("login_all_of_account", burst=500, refill_s=5.0)
 # The secrets behind these have 256 bits: the limits only bound the work.
 WELCOME_PER_ADDRESS = Limit("welcome_address", burst=60, refill_s=1.0)
 ENROL_PER_ADDRESS = Limit("enrol_address", burst=60, refill_s=1.0)  # a bench full of devices behind one NAT
@@ -26,6 +29,13 @@ TOKENS_PER_USER = Limit("token_user", burst=100, refill_s=10.0)
 def address_of(request: Request) -> str:
     """The client's address as the edge found it."""
     return str(request.scope["client_address"])
+
+
+async def take_login(parts: GatewayParts, request: Request, username: str) -> None:
+    """Take one try to log in as `username`."""
+    own = f"{limit_key(address_of(request))} {username}"
+    wanted = ((LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, own), (LOGIN_PER_ACCOUNT_ALL, username))
+    await take(parts, request, *wanted)
 
 
 async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str | None]) -> None:

@@ -15,7 +15,7 @@ from gateway.api.credentials import (
     refuse_cross_origin,
     set_login_cookie,
 )
-from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS, WELCOME_PER_ADDRESS, address_of, take
+from gateway.api.limits import WELCOME_PER_ADDRESS, address_of, take, take_login
 from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
@@ -33,7 +33,7 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
     """Password login: sets the browser's login cookie and gives programs an access token."""
     refuse_cross_origin(request, parts.settings, strict=False)
     try:
-        await take(parts, request, (LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, body.username))
+        await take_login(parts, request, body.username)
     except Problem:
         parts.metrics.logins.labels("limited").inc()
         raise

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
-from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS
+from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ACCOUNT_ALL, LOGIN_PER_ADDRESS
+from gateway.store.limits import Limit
 from runtime.clock import FakeClock
-from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, WELCOME_SECRET, World
+from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, WELCOME_SECRET, World, settings_for
+
+
+def tries(address: str, username: str) -> list[tuple[Limit, str]]:
+    """What one try to log in takes from the buckets."""
+    return [
+        (LOGIN_PER_ADDRESS, address),
+        (LOGIN_PER_ACCOUNT, f"{address} {username}"),
+        (LOGIN_PER_ACCOUNT_ALL, username),
+    ]
 
 
 async def test_password_login_gives_a_cookie_and_an_access_token(world: World) -> None:
@@ -77,7 +88,7 @@ async def test_a_thousand_tries_are_not_checked(world: World) -> None:
 
     answers = await asyncio.gather(*(attempt(n) for n in range(100)))
     assert set(answers) == {401, 429}
-    wanted = [(LOGIN_PER_ADDRESS, "127.0.0.1"), (LOGIN_PER_ACCOUNT, "admin")]
+    wanted = tries("127.0.0.1", "admin")
     granted = [await world.gateway.parts.limiter.take(wanted) is None for _ in range(900)]
     assert answers.count(401) + granted.count(True) <= 20
     limited = await program.post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})
@@ -85,16 +96,38 @@ async def test_a_thousand_tries_are_not_checked(world: World) -> None:
     assert int(limited.headers["retry-after"]) >= 1
 
 
+async def test_a_stranger_locks_nobody_out(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock
+) -> None:
+    behind_proxy = settings_for(tmp_path, database_url, keys_dir, trusted_proxies=("127.0.0.1",))
+    world = World(behind_proxy, clock, tmp_path)
+    await (await world.start()).prepared()
+    try:
+
+        async def log_in(address: str, password: str) -> int:
+            body = {"username": "admin", "password": password}
+            headers = {"x-forwarded-for": address}
+            return (await world.program().post("/v1/login", json=body, headers=headers)).status_code
+
+        stranger = [await log_in("198.51.100.7", "guess") for _ in range(30)]
+        assert stranger.count(401) == LOGIN_PER_ACCOUNT.burst
+        assert set(stranger) == {401, 429}
+        for _ in range(LOGIN_PER_ACCOUNT_ALL.burst):
+            await world.gateway.parts.limiter.take(tries("198.51.100.7", "admin"))
+        assert await log_in("203.0.113.5", ADMIN_PASSWORD) == 200
+    finally:
+        await world.close()
+
+
 async def test_limits_count_the_account_across_addresses(world: World, clock: FakeClock) -> None:
     limit = world.gateway.parts.limiter
     granted = 0
-    for number in range(100):
-        wanted = [(LOGIN_PER_ADDRESS, f"198.51.100.{number}"), (LOGIN_PER_ACCOUNT, "admin")]
-        granted += await limit.take(wanted) is None
-    assert granted == LOGIN_PER_ACCOUNT.burst
-    clock.advance(LOGIN_PER_ACCOUNT.refill_s)
-    assert await limit.take([(LOGIN_PER_ACCOUNT, "admin")]) is None
-    assert await limit.take([(LOGIN_PER_ACCOUNT, "admin")]) is not None
+    for number in range(LOGIN_PER_ACCOUNT_ALL.burst + 20):
+        granted += await limit.take(tries(f"198.51.{number // 250}.{number % 250}", "admin")) is None
+    assert granted == LOGIN_PER_ACCOUNT_ALL.burst
+    clock.advance(LOGIN_PER_ACCOUNT_ALL.refill_s)
+    assert await limit.take([(LOGIN_PER_ACCOUNT_ALL, "admin")]) is None
+    assert await limit.take([(LOGIN_PER_ACCOUNT_ALL, "admin")]) is not None
 
 
 async def test_a_clock_set_back_locks_nobody_out_for_long(world: World, clock: FakeClock) -> None:
