@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from tunnel_protocol.codes import (
     DRAINING_CODES,
     GRANT_ID_SIZE,
     HEADER_SIZE,
-    MAX_HELLO_PAYLOAD,
-    MAX_MESSAGE_BEFORE_HELLO,
     MAX_STREAM_ID,
     WEBSOCKET_STATUS_BASE,
     CloseCode,
@@ -20,7 +17,7 @@ from tunnel_protocol.codes import (
     Side,
     close_code,
 )
-from tunnel_protocol.credit import IDLE_UNDER_PRESSURE_S, PRESSURE_INTERVAL_S, WindowBudget, grown_window
+from tunnel_protocol.credit import WindowBudget
 from tunnel_protocol.errors import ConnectionDraining, Misuse, ProtocolViolation, StreamLimit
 from tunnel_protocol.events import (
     ConnectionLost,
@@ -31,28 +28,21 @@ from tunnel_protocol.events import (
     GoawayReceived,
     StreamRefused,
 )
-from tunnel_protocol.fields import Auth, Hello, auth_transcript, encode_auth, encode_hello
-from tunnel_protocol.frames import (
-    HEADER,
-    challenge_frame,
-    credit_frame,
-    frame,
-    goaway_frame,
-    grant_frame,
-    open_frame,
-)
-from tunnel_protocol.incoming import CONTROL_FRAMES
+from tunnel_protocol.fields import Hello
+from tunnel_protocol.frames import HEADER, credit_frame, frame, goaway_frame, grant_frame, open_frame
+from tunnel_protocol.handshake import Handshake
+from tunnel_protocol.incoming import receive_control
 from tunnel_protocol.limits import Limits
-from tunnel_protocol.liveness import Liveness, Verdict
+from tunnel_protocol.liveness import Verdict
 from tunnel_protocol.scheduler import Outbox
-from tunnel_protocol.states import FRAMES_ALLOWED, HANDSHAKE, Call, ConnectionState, StreamState, Trigger
+from tunnel_protocol.states import ConnectionState, StreamState
 from tunnel_protocol.stream import Stream
 
 _DATA: Final = int(FrameType.DATA)
 _unpack_header = HEADER.unpack_from
 
 
-class Connection:
+class Connection(Handshake):
     """A machine for one side. `now` is monotonic seconds everywhere.
 
     wake(connection) is called when there is output or a pending event where there was neither.
@@ -60,9 +50,7 @@ class Connection:
 
     __slots__ = (
         "_drain_wanted",
-        "_events",
         "_lost_as",
-        "_max_message",
         "_next_id",
         "_on_wake",
         "_own_streams",
@@ -74,17 +62,6 @@ class Connection:
         "_streams",
         "_waiting",
         "budget",
-        "hello",
-        "limits",
-        "live",
-        "liveness",
-        "nonce",
-        "outbox",
-        "peer_max_streams",
-        "peer_stream_window",
-        "server_name",
-        "side",
-        "state",
     )
 
     def __init__(
@@ -96,36 +73,20 @@ class Connection:
         wake: Callable[[Connection], None],
         hello: Hello | None = None,
     ) -> None:
-        self.side = side
-        self.limits = limits
-        self.hello = hello  # what a device will say; authenticate() may set it too
-        self.state = ConnectionState.STARTING if side is Side.SERVER else ConnectionState.AWAITING_CHALLENGE
-        self.live = False  # OPEN or DRAINING
-        self.liveness = Liveness(now, now + limits.handshake_timeout_s)
-        self.outbox = Outbox(self._wake, self._overflow)
+        super().__init__(side, limits, now, Outbox(self._wake, self._overflow), hello)
         self._on_wake = wake
-        self._events: list[Event] = []
-        self._lost_as: tuple[Fault, CloseCode, str] = (
-            "peer",
-            CloseCode.NORMAL,
-            "",
-        )  # how a drained connection ends
+        self._lost_as: tuple[Fault, CloseCode, str] = ("peer", CloseCode.NORMAL, "")  # how a drain ends
         self._drain_wanted = False
-        self.nonce = b""
-        self.server_name = ""
         self._streams: dict[int, Stream] = {}
         self._next_id = 1 if side is Side.SERVER else 2
         self._peer_top_id = 0  # highest id that the peer opened
         self._own_streams = 0
         self._peer_streams = 0
         self._waiting: dict[Stream, None] | None = None  # streams that want Writable
-        self.peer_stream_window = 0
-        self.peer_max_streams = 0
-        self._max_message = MAX_MESSAGE_BEFORE_HELLO
         self._received = 0
         self._receive_limit = limits.connection_window
         self._return_at = max(limits.connection_window // 2, 1)
-        self.budget = WindowBudget(limits.window_budget)
+        self.budget = WindowBudget(limits.window_budget, limits.stream_window, limits.stream_window_max)
 
     def __repr__(self) -> str:
         streams, queued = len(self._streams), self.outbox.queued
@@ -174,7 +135,7 @@ class Connection:
             if kind == _DATA and self.live:
                 self._receive_data(stream_id, message[start:position], length)
             else:
-                self._receive_control(kind, stream_id, message[start:position], size - length, now)
+                receive_control(self, kind, stream_id, message[start:position], size - length, now)
 
     def _check_size(self, size: int) -> None:
         if not size:
@@ -210,22 +171,6 @@ class Connection:
         self._receive_limit = self._received + window
         self.outbox.add_control(credit_frame(0, self._receive_limit))
 
-    def _receive_control(
-        self, kind: int, stream_id: int, payload: memoryview, around: int, now: float
-    ) -> None:
-        rule = CONTROL_FRAMES.get(kind)
-        if rule is None or rule.kind not in FRAMES_ALLOWED[self.side, self.state]:
-            raise ProtocolViolation(
-                f"a frame of type {kind} is not allowed in state {self.state.name.lower()}"
-            )
-        if not rule.shortest <= len(payload) <= rule.longest:
-            raise ProtocolViolation(f"{rule.kind.name}: wrong length")
-        if rule.on_stream is not None and rule.on_stream != (stream_id != 0):
-            raise ProtocolViolation(f"{rule.kind.name}: wrong stream id")
-        if rule.kind is FrameType.AUTH and around != HEADER_SIZE:
-            raise ProtocolViolation("AUTH: not alone in its message")
-        rule.handle(self, stream_id, bytes(payload), now)
-
     def handle_timer(self, now: float) -> list[Event]:
         """To be called at or after next_timer()."""
         if now >= self.liveness.timer_at and self.state is not ConnectionState.CLOSED:
@@ -246,8 +191,7 @@ class Connection:
             return
         if verdict is Verdict.ASK:
             self.outbox.add_control(frame(FrameType.PING, self.liveness.ping(now)))
-        if self.budget.used:
-            self._park_idle(lambda stream: stream.swept_bytes == stream.consumed_bytes)
+        self.budget.park_unused(self._streams.values())
 
     def link_closed(self, status: int | None, reason: str) -> list[Event]:
         """The WebSocket is gone; `status` is its close status, None when it broke without one."""
@@ -258,82 +202,6 @@ class Connection:
             self._end("peer", code, reason or "the link broke")
             self.outbox.purge(control=True)
         return self.take_events()
-
-    def take_events(self) -> list[Event]:
-        """What happened by calls rather than by input (Writable, early data, Drained, ConnectionLost)."""
-        events = self._events
-        if events:
-            self._events = []
-        return events
-
-    # Handshake
-
-    def challenge(self, nonce: bytes, server_name: str) -> None:
-        """Server, first of all: `nonce` is 32 fresh random bytes, `server_name` the host as dialled."""
-        challenge = challenge_frame(nonce, server_name)
-        self._advance(Call.CHALLENGE)
-        self.nonce, self.server_name = nonce, server_name
-        self.outbox.add_control(challenge)
-
-    def authenticate(
-        self, device: str, instance: bytes, key_id: bytes, signature: bytes, hello: Hello | None = None
-    ) -> None:
-        """Device, after ChallengeReceived: `signature` is r ‖ s over auth_transcript(…), 64 bytes."""
-        auth = encode_auth(Auth(device, instance, key_id, signature))
-        self.hello = self._own_hello(hello or self.hello or Hello())
-        self._advance(Call.AUTHENTICATE)
-        self._max_message = HEADER_SIZE + MAX_HELLO_PAYLOAD
-        self.outbox.add_control(frame(FrameType.AUTH, auth))
-
-    def transcript(self, auth: Auth) -> bytes:
-        return auth_transcript(self.nonce, self.server_name, auth.device, auth.instance)
-
-    def admit(self, hello: Hello) -> None:
-        """Server, after AuthReceived: the device is who it says. PeerReady follows its HELLO."""
-        payload = encode_hello(self._own_hello(hello))
-        if self.state is ConnectionState.CLOSED:
-            return  # the device went away while it was checked
-        self._advance(Call.ADMIT)
-        self._max_message = self.limits.max_message
-        self.outbox.add_control(frame(FrameType.HELLO, payload))
-
-    def refuse_peer(self, code: CloseCode, reason: str, retry_after_ms: int = 0) -> None:
-        """Either side, during the handshake: GOAWAY and the end."""
-        self.close(code, reason, retry_after_ms)
-
-    def _own_hello(self, hello: Hello) -> Hello:
-        limits = self.limits
-        return replace(
-            hello,
-            max_frame=limits.max_frame,
-            max_message=limits.max_message,
-            stream_window=limits.stream_window,
-            connection_window=limits.connection_window,
-            max_streams=limits.max_streams,
-            keepalive_ms=limits.keepalive_ms,
-        )
-
-    def peer_said_hello(self, hello: Hello, now: float) -> None:
-        """For the frame rules: the handshake is over."""
-        if self.side is Side.DEVICE:
-            self._max_message = self.limits.max_message
-            self.outbox.add_control(frame(FrameType.HELLO, encode_hello(self.hello or Hello())))
-        self.outbox.open(hello.max_frame, hello.max_message, hello.connection_window)
-        self.peer_stream_window = hello.stream_window
-        self.peer_max_streams = hello.max_streams
-        self.live = True
-        keepalive_ms = max(hello.keepalive_ms, self.limits.keepalive_ms)
-        self.outbox.add_control(frame(FrameType.PING, self.liveness.start(now, keepalive_ms / 1000)))
-
-    def _advance(self, call: Call) -> None:
-        try:
-            self.state = HANDSHAKE[self.side, self.state, call]
-        except KeyError:
-            raise Misuse(f"{call.value}: not in state {self.state.name}") from None
-
-    def advance(self, trigger: Trigger) -> None:
-        """For the frame rules, which have checked FRAMES_ALLOWED."""
-        self.state = HANDSHAKE[self.side, self.state, trigger]
 
     # Streams and grants
 
@@ -413,8 +281,7 @@ class Connection:
         stream.mark_over()
         if self._streams.pop(stream.id, None) is None:
             return
-        self.budget.used -= stream.window - self.limits.stream_window
-        self.budget.parked -= stream.parked
+        self.budget.release(stream)
         if self._waiting is not None:
             self._waiting.pop(stream, None)
         if self.is_own_id(stream.id):
@@ -424,35 +291,11 @@ class Connection:
             self._peer_streams -= 1
         self.end_if_drained()
 
-    # Windows and room
+    # Credit
 
     def adapt_window(self, stream: Stream, now: float) -> None:
-        """A half of the stream's window was consumed: grows it when that was quick."""
-        budget = self.budget
-        if stream.parked:
-            still = max(stream.receive_limit - stream.consumed_bytes - stream.window, 0)
-            budget.parked -= max(stream.parked - still, 0)
-            stream.parked = min(stream.parked, still)
-        drained_in_s = now - stream.returned_at
-        wanted = grown_window(stream.window, self.limits.stream_window_max, drained_in_s, self.liveness.rtt_s)
-        more = wanted - stream.window
-        if more > budget.spare and now - budget.looked_at > PRESSURE_INTERVAL_S:
-            budget.looked_at = now
-            self._park_idle(lambda other: other.is_idle(now, IDLE_UNDER_PRESSURE_S))
-        if more <= budget.spare:
-            budget.used += more
-            stream.window = wanted
-
-    def _park_idle(self, idle: Callable[[Stream], bool]) -> None:
-        """Gives the growth of idle streams back to the budget."""
-        for stream in self._streams.values():
-            extra = stream.window - self.limits.stream_window
-            if extra and idle(stream) and self.budget.may_park(extra):
-                self.budget.used -= extra
-                self.budget.parked += extra
-                stream.parked += extra
-                stream.window = self.limits.stream_window
-            stream.swept_bytes = stream.consumed_bytes
+        """For streams: a half of this one's window was consumed."""
+        self.budget.adapt(stream, self._streams.values(), now, self.liveness.rtt_s)
 
     def wait_for_room(self, stream: Stream) -> None:
         """For streams: this one wants Writable when credit comes."""
@@ -480,6 +323,10 @@ class Connection:
     def close(self, code: CloseCode, reason: str, retry_after_ms: int = 0) -> None:
         """GOAWAY, then the end; ConnectionLost("local", …) comes by take_events."""
         self._lose("local", code, reason, retry_after_ms)
+
+    def refuse_peer(self, code: CloseCode, reason: str, retry_after_ms: int = 0) -> None:
+        """Either side, during the handshake: GOAWAY and the end."""
+        self.close(code, reason, retry_after_ms)
 
     def drain(self, retry_after_ms: int, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
         """GOAWAY; live streams finish; then Drained, ConnectionLost("local"). Before open: ends at once."""
@@ -534,55 +381,8 @@ class Connection:
             stream.mark_over()
         self.emit(ConnectionLost(fault, code, reason))
 
-    def emit(self, event: Event) -> None:
-        self._events.append(event)
-        self.outbox.kick()
-
     def _wake(self) -> None:
         self._on_wake(self)
-
-    # Output
-
-    def next_message(self, max_bytes: int, reserve: bytes = b"") -> bytearray | None:
-        """The next message to send, with `reserve` in front (not counted); None when nothing may leave now.
-
-        At most `max_bytes`, unless a single frame is larger, and never more than the peer accepts.
-        """
-        return self.outbox.next_message(max_bytes, reserve)
-
-    @property
-    def has_output(self) -> bool:
-        return self.outbox.has_output
-
-    @property
-    def has_events(self) -> bool:
-        return bool(self._events)
-
-    @property
-    def blocked(self) -> bool:
-        """Set by the driver while its transport is paused: send() then queues instead of framing at once."""
-        return self.outbox.blocked
-
-    @blocked.setter
-    def blocked(self, value: bool) -> None:
-        self.outbox.blocked = value
-
-    @property
-    def borrowed(self) -> bool:
-        """The next message refers to a caller's buffer: flush (or keep_borrowed) before that changes."""
-        return self.outbox.borrowed
-
-    def keep_borrowed(self) -> None:
-        self.outbox.keep_borrowed()
-
-    @property
-    def rtt_s(self) -> float | None:
-        """Smallest round trip of the last minute or two, seconds."""
-        return self.liveness.rtt_s
-
-    @property
-    def last_rtt_s(self) -> float | None:
-        return self.liveness.last_rtt_s
 
     def statistics(self) -> dict[str, int | float | str | None]:
         return {

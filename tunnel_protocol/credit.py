@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 # A half window that drains within two round trips says that the window, not the link, was the limit. On short
 # links the event loops' own turns are longer than the round trip: with 4 ms a half, a window carries its
@@ -24,6 +25,20 @@ def grown_window(window: int, maximum: int, drained_in_s: float, rtt_s: float | 
     return min(2 * window, maximum)
 
 
+class Windowed(Protocol):
+    """What the budget needs of a stream; it sets `window`, `parked` and `swept_bytes`."""
+
+    window: int  # bytes that the peer may have under way
+    parked: int  # bytes of promised credit beyond the window, not used up yet
+    consumed_bytes: int  # of the peer's data, by the owner
+    swept_bytes: int  # consumed_bytes at the last look for idle streams
+    receive_limit: int  # stream offset up to which the peer may send
+    returned_at: float  # monotonic seconds of the last CREDIT
+
+    def is_idle(self, now: float, idle_s: float) -> bool:
+        """Whether it took nothing for so long."""
+
+
 class WindowBudget:
     """Bytes by which the windows of one connection have grown beyond their start.
 
@@ -31,17 +46,48 @@ class WindowBudget:
     the peer has used it up. `used` and `parked` each stay within the budget: all promises within twice that.
     """
 
-    __slots__ = ("budget", "looked_at", "parked", "used")
+    __slots__ = ("_first", "_looked_at", "_most", "budget", "parked", "used")
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, first: int, most: int) -> None:
+        """`first`: every window's start; `most`: up to where one grows; bytes."""
         self.budget = budget
         self.used = 0
         self.parked = 0
-        self.looked_at = float("-inf")  # when idle streams were last looked for under pressure
+        self._first = first
+        self._most = most
+        self._looked_at = float("-inf")  # when idle streams were last looked for under pressure
 
-    @property
-    def spare(self) -> int:
-        return self.budget - self.used
+    def adapt(self, stream: Windowed, streams: Iterable[Windowed], now: float, rtt_s: float | None) -> None:
+        """A half of the stream's window was consumed: grows it when that was quick."""
+        if stream.parked:
+            still = max(stream.receive_limit - stream.consumed_bytes - stream.window, 0)
+            self.parked -= max(stream.parked - still, 0)
+            stream.parked = min(stream.parked, still)
+        wanted = grown_window(stream.window, self._most, now - stream.returned_at, rtt_s)
+        more = wanted - stream.window
+        if more > self.budget - self.used and now - self._looked_at > PRESSURE_INTERVAL_S:
+            self._looked_at = now
+            self._park(streams, lambda other: other.is_idle(now, IDLE_UNDER_PRESSURE_S))
+        if more <= self.budget - self.used:
+            self.used += more
+            stream.window = wanted
 
-    def may_park(self, extra: int) -> bool:
-        return self.parked + extra <= self.budget
+    def park_unused(self, streams: Iterable[Windowed]) -> None:
+        """Takes back the growth of streams that consumed nothing since the last look."""
+        if self.used:
+            self._park(streams, lambda stream: stream.swept_bytes == stream.consumed_bytes)
+
+    def release(self, stream: Windowed) -> None:
+        """The stream is over."""
+        self.used -= stream.window - self._first
+        self.parked -= stream.parked
+
+    def _park(self, streams: Iterable[Windowed], idle: Callable[[Windowed], bool]) -> None:
+        for stream in streams:
+            extra = stream.window - self._first
+            if extra and self.parked + extra <= self.budget and idle(stream):
+                self.used -= extra
+                self.parked += extra
+                stream.parked += extra
+                stream.window = self._first
+            stream.swept_bytes = stream.consumed_bytes

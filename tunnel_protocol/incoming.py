@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from tunnel_protocol.codes import (
     GRANT_ID_SIZE,
+    HEADER_SIZE,
     MAX_AUTH_MESSAGE,
     MAX_CONTROL_PAYLOAD,
     MAX_HELLO_PAYLOAD,
@@ -42,6 +43,7 @@ from tunnel_protocol.frames import (
     parse_open,
     parse_refused,
 )
+from tunnel_protocol.states import FRAMES_ALLOWED
 
 if TYPE_CHECKING:
     from tunnel_protocol.connection import Connection
@@ -175,3 +177,24 @@ _RULES: Final = (
 )
 
 CONTROL_FRAMES: Final[dict[int, FrameRule]] = {int(rule.kind): rule for rule in _RULES}
+
+
+def receive_control(
+    connection: Connection, kind: int, stream_id: int, payload: memoryview, around: int, now: float
+) -> None:
+    """Check one control frame and do what it says; `around`: bytes of its message beside the payload.
+
+    ProtocolViolation for one that may not stand here, or not so.
+    """
+    rule = CONTROL_FRAMES.get(kind)
+    if rule is None or rule.kind not in FRAMES_ALLOWED[connection.side, connection.state]:
+        raise ProtocolViolation(
+            f"a frame of type {kind} is not allowed in state {connection.state.name.lower()}"
+        )
+    if not rule.shortest <= len(payload) <= rule.longest:
+        raise ProtocolViolation(f"{rule.kind.name}: wrong length")
+    if rule.on_stream is not None and rule.on_stream != (stream_id != 0):
+        raise ProtocolViolation(f"{rule.kind.name}: wrong stream id")
+    if rule.kind is FrameType.AUTH and around != HEADER_SIZE:
+        raise ProtocolViolation("AUTH: not alone in its message")
+    rule.handle(connection, stream_id, bytes(payload), now)
