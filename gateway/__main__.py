@@ -1,4 +1,5 @@
-"""`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files."""
+"""`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files;
+`python -m gateway audit-verify --config FILE` checks the audit log."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.app import main
+from gateway.audit_verify import COMMAND, audit_verify
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_node_certificate
@@ -20,9 +22,11 @@ ISSUE = "issue-node-certificate"
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code: 0, 1 after a crash, 2 for bad settings or key files."""
+    """The exit code: 0, 1 after a crash or for a changed audit log, 2 for bad settings or key files."""
     if arguments[:1] == [ISSUE]:
         return _issue(arguments[1:])
+    if arguments[:1] == [COMMAND]:
+        return audit_verify(arguments[1:])
     return run("gateway", main, arguments)
 
 

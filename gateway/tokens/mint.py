@@ -78,7 +78,9 @@ class Tokens:
             "svc": service,
             "jti": str(grant_id),
         }
-        return self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at), now)
+        token = self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at), now)
+        assert len(token) <= GRANT_MAX_BYTES, "no device would take it: the gateway's public_url is too long"
+        return token
 
     def jwks(self) -> dict[str, Any]:
         """The JWK set of the login keys. Devices do not use it: grant keys come in the signed key list."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
@@ -51,27 +51,6 @@ def verify(
     _check_signature(token, key)
     _check_claims(claims, audience, issuer, now)
     return claims
-
-
-def keys_from_jwks(jwks: Sequence[Mapping[str, Any]]) -> dict[str, rsa.RSAPublicKey]:
-    """kid → key of a JWK list; BadTokenError when one is not an RS256 verification key."""
-    keys: dict[str, rsa.RSAPublicKey] = {}
-    for jwk in jwks:
-        kid = jwk.get("kid")
-        if not isinstance(kid, str) or kid in keys:
-            raise BadTokenError("key without an id of its own")
-        if jwk.get("kty") != "RSA" or jwk.get("alg", "RS256") != "RS256" or jwk.get("use", "sig") != "sig":
-            raise BadTokenError("key is not for RS256 signatures")
-        if "verify" not in jwk.get("key_ops", ["verify"]):
-            raise BadTokenError("key is not for verification")
-        try:
-            key = jwt.PyJWK.from_dict({k: jwk[k] for k in ("kty", "n", "e")}, algorithm="RS256").key
-        except (jwt.PyJWTError, KeyError, ValueError) as error:
-            raise BadTokenError("key") from error
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise BadTokenError("private key in a public list")
-        keys[kid] = key
-    return keys
 
 
 def _canonical(part: str) -> bytes:

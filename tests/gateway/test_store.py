@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from gateway.__main__ import start
 from gateway.errors import MigrationError, StoreUnavailableError
 from gateway.store import audit, migrate
 from gateway.store.database import AuditEvent, Database, Revocation
@@ -99,6 +100,40 @@ async def test_the_chain_names_the_altered_row(database_url: str, statement: str
         await tx.execute(statement)
         assert await audit.first_broken(tx) == broken
     await database.close()
+
+
+async def test_the_command_says_whether_the_audit_log_is_whole(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'public_url = "http://localhost:8080"\nkeys_dir = "keys"\ntunnel_scheme = "http"\n'
+        f'agent_tunnel_urls = ["wss://localhost:8082/tunnel"]\ndatabase_url = "{database_url}"\n'
+    )
+
+    async def verify() -> tuple[int, str]:
+        code = await asyncio.to_thread(start, ["audit-verify", "--config", str(config)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    database = await opened(database_url)
+    for number in range(3):
+        async with database.transaction() as tx:
+            tx.audit(AuditEvent(f"kind{number + 1}", "someone"))
+    assert await verify() == (0, "the audit log is whole\n")
+    async with database.transaction() as tx:
+        await tx.execute("ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only")
+        await tx.execute("DELETE FROM audit_events WHERE seq = 2")
+    code, said = await verify()
+    assert code == 1
+    assert "event 2" in said
+    await database.close()
+    config.write_text(config.read_text().replace(database_url, "postgresql://nobody@127.0.0.1:1/none"))
+    code, said = await verify()
+    assert code == 1
+    assert "cannot be read" in said
+    config.write_text("")
+    assert (await verify())[0] == 2
 
 
 async def test_audit_and_revocations_belong_to_their_transaction(database_url: str) -> None:
