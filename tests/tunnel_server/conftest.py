@@ -34,6 +34,7 @@ from tunnel_server.settings import (
     VisitorSettings,
 )
 
+GATEWAY_DEFAULTS: dict[str, Any] = {"internal_url": "https://127.0.0.1:1", "presence_s": 0.2}
 WAIT_S = 10.0  # far above anything these tests wait for; only a failure reaches it
 
 
@@ -172,7 +173,7 @@ def settings(
             ca=unused_path(),
             certificate=unused_path(),
             key=unused_path(),
-            **({"internal_url": "https://127.0.0.1:1", "presence_s": 0.2} | (gateway or {})),
+            **(GATEWAY_DEFAULTS | (gateway or {})),
         ),
         devices=devices or DeviceLimits(),
         drain_s=drain_s,
