@@ -57,7 +57,9 @@ class PresenceReporter:
             await self.send_once()
             if self._failures:
                 # What happens meanwhile is in the next report, which is full.
-                await asyncio.sleep(min(self._heartbeat_s, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16)))
+                await asyncio.sleep(
+                    min(self._heartbeat_s, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
+                )
             elif not self._events:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._heartbeat_s):

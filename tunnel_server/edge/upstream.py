@@ -12,6 +12,7 @@ import httptools
 from runtime.logs import get_logger
 from tunnel_protocol import RefusedCode, ResetCode, Stream
 from tunnel_server.edge import pages
+from tunnel_server.edge.raw_splice import RawSplice
 from tunnel_server.errors import BadResponse
 from tunnel_server.policy.response_head import RULES, ResponseHead, rewritten_location
 from tunnel_server.policy.status_lines import status_line
@@ -19,7 +20,6 @@ from tunnel_server.policy.websocket import accept_value
 
 if TYPE_CHECKING:
     from tunnel_server.edge.exchange import Exchange
-    from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.sessions import Session
     from tunnel_server.tunnels.registry import DeviceTunnels
     from tunnel_server.tunnels.tunnel import Tunnel
@@ -34,7 +34,7 @@ _log = get_logger("tunnel_server.edge")
 
 
 class UpstreamStream:
-    """``exchange`` is None while idle or over; ``visitor`` is set instead once bytes are spliced raw.
+    """``exchange`` is None while idle or over. After a 101 a ``RawSplice`` owns the stream.
 
     ``answered`` counts complete answers. ``blocked``: the device takes no more for now.
     """
@@ -70,7 +70,6 @@ class UpstreamStream:
         "session",
         "stream",
         "tunnel",
-        "visitor",
     )
 
     stream: Stream  # set by the tunnel right after the OPEN
@@ -80,7 +79,6 @@ class UpstreamStream:
         self.tunnel = tunnel
         self.session = session
         self.exchange: Exchange | None = None
-        self.visitor: VisitorConnection | None = None
         self.answered = 0
         self.blocked = False
         self.is_open = False
@@ -143,7 +141,7 @@ class UpstreamStream:
 
     def stream_is_clean(self) -> bool:
         """Whether both sides said all they had to say."""
-        return self.exchange is None and self.visitor is None and self._complete
+        return self.exchange is None and self._complete
 
     def _ended(self) -> None:
         self._count_out()
@@ -179,9 +177,6 @@ class UpstreamStream:
 
     def data(self, view: memoryview) -> None:
         size = len(view)
-        if self.visitor is not None:
-            self._relay_raw(self.visitor, bytes(view), size)
-            return
         exchange = self.exchange
         if exchange is None:
             self._idle_died()  # an answer that nobody asked for
@@ -207,10 +202,8 @@ class UpstreamStream:
 
     def finished(self) -> None:
         self._peer_finished = True
-        visitor, exchange = self.visitor, self.exchange
-        if visitor is not None:
-            visitor.finish_raw()
-        elif exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             self._idle_died()
         elif self._until_eof and not self._in_head:
             if self._chunk_out:
@@ -222,7 +215,6 @@ class UpstreamStream:
 
     def reset(self, code: ResetCode) -> None:
         self._ended()
-        self._lose_visitor()
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.session.idle.discard(self)
@@ -238,12 +230,9 @@ class UpstreamStream:
         if self.exchange is not None:
             self.exchange.progressed()
             self.exchange.visitor.update_reading()
-        elif self.visitor is not None:
-            self.visitor.update_reading()
 
     def lost(self, reason: str) -> None:
         self._count_out()
-        self._lose_visitor()
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.session.idle.discard(self)
@@ -251,13 +240,6 @@ class UpstreamStream:
             self._complete_without_stream(exchange)
         else:
             exchange.upstream_lost()
-
-    def _lose_visitor(self) -> None:
-        visitor, self.visitor = self.visitor, None
-        if visitor is not None:
-            self.session.exchanges.discard(self)
-            visitor.raw = None
-            visitor.abort()
 
     def _complete_without_stream(self, exchange: Exchange) -> None:
         """The answer was whole; only its stream ended before the visitor took the last bytes."""
@@ -485,7 +467,7 @@ class UpstreamStream:
         self._close()
         exchange.fail(pages.BAD_GATEWAY)
 
-    # Raw bytes after a 101
+    # A 101
 
     def _switch(self, exchange: Exchange, rest: bytes, size: int) -> None:
         """A valid 101: splice from here on."""
@@ -501,44 +483,17 @@ class UpstreamStream:
         answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         lines = b"".join(head.lines)
         self.exchange = None
-        self.visitor = visitor
-        self.session.exchanges.add(self)
+        self._over = True  # for this object: the splice counts the stream from here on
+        splice = RawSplice(
+            visitor,
+            self.stream,
+            device=self.device,
+            tunnel=self.tunnel,
+            session=self.session,
+            blocked=self.blocked,
+            unconsumed=self._unconsumed,
+        )
         exchange.switched()
-        visitor.transport.write(b"%b%bSec-WebSocket-Accept: %b\r\n\r\n%b" % (answer, lines, accept, rest))
-        if visitor.write_paused:
-            self._unconsumed += size
-        else:
-            self.stream.consumed(size, self._monotonic())
-        visitor.become_raw(self)
-
-    def _relay_raw(self, visitor: VisitorConnection, data: bytes, size: int) -> None:
-        visitor.transport.write(data)
-        if visitor.write_paused:
-            self._unconsumed += size
-        else:
-            self.stream.consumed(size, self._monotonic())
-
-    def send_raw(self, data: bytes) -> None:
-        """Bytes of the visitor's WebSocket."""
-        if not self._over and not self.send(data) and self.visitor is not None:
-            self.visitor.update_reading()
-
-    def finish_raw(self) -> None:
-        """The visitor's FIN."""
-        if not self._over:
-            self.stream.finish()
-
-    def visitor_gone(self) -> None:
-        """The visitor's connection ended."""
-        self.visitor = None
-        self.session.exchanges.discard(self)
-        self._close()
-
-    def session_ended(self, session: Session) -> None:
-        """Not one byte more may pass."""
-        visitor, self.visitor = self.visitor, None
-        session.exchanges.discard(self)
-        self._close(ResetCode.GRANT_ENDED)
-        if visitor is not None:
-            visitor.raw = None
-            visitor.abort()
+        first = b"%b%bSec-WebSocket-Accept: %b\r\n\r\n%b" % (answer, lines, accept, rest)
+        splice.relay(visitor, first, size)
+        visitor.become_raw(splice)

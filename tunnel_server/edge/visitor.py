@@ -20,7 +20,7 @@ from tunnel_server.policy.request_head import RULES, RequestHead
 
 if TYPE_CHECKING:
     from tunnel_server.edge.context import Edge
-    from tunnel_server.edge.upstream import UpstreamStream
+    from tunnel_server.edge.raw_splice import RawSplice
 
 _RULES = RULES.rules
 _learn = RULES.learn
@@ -73,7 +73,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.address = ""
         self.current: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
-        self.raw: UpstreamStream | None = None  # set once the connection is a WebSocket's bytes
+        self.raw: RawSplice | None = None  # set once the connection is a WebSocket's bytes
         self.held = b""  # bytes behind an upgrade request, until it is decided
         self.finished_here = False  # the visitor's FIN came, raw alone
         self.finished_there = False  # the device's FIN went out, raw alone
@@ -133,7 +133,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = self.edge.read_buffer[:nbytes]
         if self.raw is not None:
-            self.raw.send_raw(bytes(data))
+            self.raw.send(bytes(data))
         elif self.closing or self.last_request:
             return  # lingering: read so that our answer is not lost to a reset, and forget
         elif self.held or self._waits_for_upgrade():
@@ -144,7 +144,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self.raw is None or self.finished_there or not self.transport.can_write_eof():
             return False  # TLS has no half-closed state here
-        self.raw.finish_raw()
+        self.raw.finish()
         self.finished_here = True
         self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
         return True
@@ -363,14 +363,14 @@ class VisitorConnection(asyncio.BufferedProtocol):
             exchange.start()
             self.update_reading()
 
-    def become_raw(self, upstream: UpstreamStream) -> None:
+    def become_raw(self, splice: RawSplice) -> None:
         """The device answered 101: from here on bytes are spliced."""
-        self.raw = upstream
+        self.raw = splice
         self.current = None
         self.deadline = self.edge.monotonic() + self.edge.limits.stall_s if self.write_paused else 0.0
         held, self.held = self.held, b""
         if held:
-            upstream.send_raw(held)
+            splice.send(held)
         self.update_reading()
 
     def update_reading(self) -> None:
