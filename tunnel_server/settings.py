@@ -229,7 +229,7 @@ class TunnelSettings:
     )
     window_budget: int = setting(
         "Grown windows of one tunnel together: its memory at worst.",
-        default=12 << 20,
+        default=6 << 20,
         check=between(65_536, 1 << 30),
     )
     connection_window: int = setting(
