@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
 from runtime.tunnel_link.link import PAD, Link
@@ -57,7 +58,7 @@ class StreamOwner(Protocol):
         """The connection ended under the stream."""
 
 
-class TunnelDriver:
+class TunnelDriver(ABC):
     """One tunnel connection. A LinkOwner; subclass it for a server's or an agent's side.
 
     Events of a stream go to its owner, all others to on_event. ConnectionLost comes last and exactly once,
@@ -82,13 +83,13 @@ class TunnelDriver:
     def on_open(self) -> None:
         """The link is open: the server's side calls connection.challenge here."""
 
+    @abstractmethod
     def on_event(self, event: Event) -> None:
         """Handles what concerns no stream's owner.
 
         ChallengeReceived, AuthReceived, PeerReady, GrantReceived, GrantRevoked, StreamRequested,
         GoawayReceived, Drained, ConnectionLost.
         """
-        raise NotImplementedError
 
     # For users
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as ssl_module
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -46,7 +47,7 @@ _SUBPROTOCOLS: Final = [Subprotocol(SUBPROTOCOL)]
 _PAD_SIZE: Final = len(PAD)
 
 
-class WebsocketsLink(asyncio.Protocol):
+class WebsocketsLink(asyncio.Protocol, ABC):
     """A Link; also the asyncio protocol under it. `_owner` is None until the upgrade is done."""
 
     def __init__(self, protocol: Protocol) -> None:
@@ -106,8 +107,9 @@ class WebsocketsLink(asyncio.Protocol):
 
     # Frames
 
+    @abstractmethod
     def _upgrade(self, message: Request | Response) -> None:
-        raise NotImplementedError
+        """The upgrade's other half came."""
 
     def _open(self, owner: LinkOwner) -> None:
         if self._deadline is not None:
