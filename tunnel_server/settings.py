@@ -83,8 +83,8 @@ class VisitorLimits:
         check=between(0.05, 86_400),
     )
     linger_s: float = setting(
-        "Reading on after an early answer, so that the visitor reads it before the connection ends.",
-        default=2.0,
+        "Reading on after an early answer, so that the visitor reads it; a revoked upload ends within 2 s in all.",
+        default=1.0,
         check=between(0.0, 30),
     )
     write_high_bytes: int = setting(
