@@ -83,7 +83,7 @@ class VisitorLimits:
         check=between(0.05, 86_400),
     )
     linger_s: float = setting(
-        "Reading on after an early answer, so that the visitor reads it; a revoked upload ends within 2 s in all.",
+        "Reading on after an early answer, so that it is read; a revoked upload still ends within 2 s.",
         default=1.0,
         check=between(0.0, 30),
     )
