@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from runtime.tunnel_link import PAD
 from tests.tunnel_agent.authority import DEVICE, KEY, OTHER_KEY, Authority, claims, grant_id, token
 from tests.tunnel_agent.conftest import Bench
 from tests.tunnel_agent.node import NodeTunnel
@@ -240,6 +241,21 @@ async def test_a_lost_link_is_dialled_again(bench: Bench) -> None:
     await tunnel.node.until(lambda: tunnel.lost)
     again = await tunnel.node.until_ready()
     assert again[0].instance == tunnel.instance
+
+
+async def test_garbage_from_a_server_ends_the_tunnel_with_a_code_on_both_sides(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tunnel_agent")
+    tunnel = await bench.tunnel(echo)
+    assert tunnel.link is not None
+    tunnel.link.send(bytearray(PAD + b"\xff" * 64))
+    await tunnel.node.until(lambda: tunnel.lost)
+    assert tunnel.lost is not None
+    assert tunnel.lost.code is CloseCode.PROTOCOL_ERROR
+    await tunnel.node.until_ready()
+    said = next(record for record in caplog.records if record.getMessage() == "tunnel ended")
+    assert said.__dict__["code"] == "protocol_error"
 
 
 async def test_a_server_that_turns_away_is_tried_until_it_does_not(bench: Bench) -> None:
