@@ -7,7 +7,9 @@ import ssl as ssl_module
 
 from runtime.tunnel_link.driver import StreamOwner, TunnelDriver
 from runtime.tunnel_link.link import (
+    NO_FRONT,
     PAD,
+    Front,
     Link,
     LinkFailed,
     LinkOwner,
@@ -24,7 +26,9 @@ except ImportError:  # picows has no wheel for this machine (32-bit ARM)
     from runtime.tunnel_link import websockets_link as _links  # type: ignore[no-redef]
 
 __all__ = [
+    "NO_FRONT",
     "PAD",
+    "Front",
     "Link",
     "LinkFailed",
     "LinkOwner",
@@ -60,9 +64,15 @@ async def dial(
 
 
 async def listen(
-    host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
+    host: str,
+    port: int,
+    on_request: OnRequest,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    max_message: int,
+    front: Front = NO_FRONT,
 ) -> Listener:
     """Listens for links; port 0 takes any free one. Raises OSError when the address cannot be had."""
     if ssl is not None:
         quiet_failed_handshakes(asyncio.get_running_loop())
-    return await _links.listen(host, port, on_request, ssl=ssl, max_message=max_message)
+    return await _links.listen(host, port, on_request, ssl=ssl, max_message=max_message, front=front)

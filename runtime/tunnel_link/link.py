@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from runtime.accepting import AcceptingSocket, Why
+from runtime.client_address import TrustedProxies
 from tunnel_protocol import SUBPROTOCOL
 
 # Room in front of every message for the WebSocket header, which picows writes there: one write carries both.
@@ -16,6 +18,7 @@ MAX_PINGS: Final = (
     64  # WebSocket PINGs between two messages; peers of ours send none, proxies one in many seconds
 )
 UPGRADE_TIMEOUT_S: Final = 5.0  # from the TCP connection to the end of its upgrade request
+TLS_HANDSHAKE_S: Final = 10.0  # what a device has for its whole handshake
 STATUS_PROTOCOL_ERROR: Final = 4001  # 4000 + CloseCode.PROTOCOL_ERROR
 BACKLOG: Final = (
     1024  # connections the kernel holds: after a server's restart thousands of agents return at once
@@ -28,10 +31,11 @@ class LinkFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """A WebSocket request that asks for our subprotocol."""
+    """A WebSocket request that asks for our subprotocol. ``peer`` is the client's IP address."""
 
     path: str
     headers: Mapping[str, str]  # names in lower case
+    peer: str
 
     @property
     def host(self) -> str:
@@ -85,6 +89,22 @@ class LinkOwner(Protocol):
         """`status` is the WebSocket close status; None when the connection broke without one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The proxies in front of a listener: their X-Forwarded-For is believed, and, with ``proxy_protocol``,
+    every connection begins with their PROXY header. ``refused`` is told of each that was closed for it."""
+
+    proxies: TrustedProxies
+    proxy_protocol: bool
+    refused: Callable[[Why], None]
+
+    def client(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The client's own address; ``peer`` is whom the connection, or its PROXY header, names."""
+        return self.proxies.client(peer, headers.get("x-forwarded-for"))
+
+
+NO_FRONT: Final = Front(TrustedProxies(()), proxy_protocol=False, refused=lambda why: None)
+
 OnRequest = Callable[[UpgradeRequest], LinkOwner | int]
 """Decides on an upgrade request: the owner of the new link, or an HTTP status (≥ 400) to refuse it."""
 
@@ -94,7 +114,7 @@ class Listener:
 
     __slots__ = ("_server",)
 
-    def __init__(self, server: asyncio.Server) -> None:
+    def __init__(self, server: asyncio.Server | AcceptingSocket) -> None:
         self._server = server
 
     @property

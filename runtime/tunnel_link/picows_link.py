@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-import aiofastnet  # noqa: F401 - missing, this whole module must be: see above
+import aiofastnet  # missing, this whole module must be: see above
 from picows import (
+    WSAutoPingStrategy,
     WSCloseCode,
     WSError,
     WSFrame,
@@ -23,16 +25,20 @@ from picows import (
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
     ws_connect,
-    ws_create_server,
 )
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
 
+from runtime.accepting import AcceptingSocket
 from runtime.tunnel_link.link import (
     BACKLOG,
     CLOSE_TIMEOUT_S,
     MAX_PINGS,
+    NO_FRONT,
     PAD,
     STATUS_PROTOCOL_ERROR,
+    TLS_HANDSHAKE_S,
     UPGRADE_TIMEOUT_S,
+    Front,
     LinkFailed,
     LinkOwner,
     Listener,
@@ -64,10 +70,11 @@ _READ_BUFFER: Final = 2_048
 class PicowsLink(WSListener):
     """A Link."""
 
-    __slots__ = ("_closing", "_owner", "_pings", "_reason", "_status", "_transport", "paused")
+    __slots__ = ("_closing", "_owner", "_peer", "_pings", "_reason", "_status", "_transport", "paused")
 
-    def __init__(self, owner: LinkOwner) -> None:
+    def __init__(self, owner: LinkOwner, peer: str | None = None) -> None:
         self._owner = owner
+        self._peer = peer  # None: whoever the connection leads to
         self._transport: WSTransport | None = None  # set when the upgrade is done
         self._closing: asyncio.TimerHandle | None = (
             None  # set once we closed: aborts a peer that does not answer
@@ -146,6 +153,8 @@ class PicowsLink(WSListener):
 
     @property
     def peer_address(self) -> str:
+        if self._peer is not None:
+            return self._peer
         return peer_address(self._transport.underlying_transport) if self._transport is not None else ""
 
     @property
@@ -224,35 +233,83 @@ async def dial(
 
 
 async def listen(
-    host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
+    host: str,
+    port: int,
+    on_request: OnRequest,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    max_message: int,
+    front: Front = NO_FRONT,
 ) -> Listener:
     """Listens for links. Raises OSError when the address cannot be had."""
 
-    def make(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def upgraded(request: WSUpgradeRequest, connected: str) -> WSUpgradeResponseWithListener:
         headers = _lower(request.headers)
         if not asks_for_tunnel(headers):
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400), None)
-        answer = on_request(UpgradeRequest(request.path.decode("latin-1"), headers))
+            return _refused(400)
+        peer = front.client(connected, headers)
+        answer = on_request(UpgradeRequest(request.path.decode("latin-1"), headers, peer))
         if isinstance(answer, int):
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(answer), None)
+            return _refused(answer)
         response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
-        return WSUpgradeResponseWithListener(response, PicowsLink(answer))
+        return WSUpgradeResponseWithListener(response, PicowsLink(answer, peer))
 
-    server = await ws_create_server(
-        make,
-        host,
-        port,
-        websocket_handshake_timeout=UPGRADE_TIMEOUT_S,
-        logger_name=_QUIET,
-        enable_auto_pong=False,
-        max_frame_size=max_message,
-        read_buffer_init_size=_READ_BUFFER,
-        use_aiofastnet=True,
-        backlog=BACKLOG,
-        ssl=ssl,
+    async def serve(connection: socket.socket, connected: str) -> None:
+        try:
+            await aiofastnet.connect_accepted_socket(
+                asyncio.get_running_loop(),
+                lambda: _protocol(lambda request: upgraded(request, connected), max_message),
+                connection,
+                ssl=ssl,
+                ssl_handshake_timeout=None if ssl is None else TLS_HANDSHAKE_S,
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            _log.debug("a TLS handshake failed", extra={"error": str(error), "peer": connected})
+            connection.close()
+
+    accepting = AcceptingSocket(
+        serve,
+        name="tunnel_link",
+        proxies=front.proxies if front.proxy_protocol else None,
+        refused=front.refused,
     )
-    return Listener(server)
+    await accepting.start(host, port, backlog=BACKLOG)
+    return Listener(accepting)
+
+
+def _protocol(
+    make: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener], max_message: int
+) -> asyncio.BufferedProtocol:
+    """What picows' ws_create_server makes for a connection. It offers no way to serve one that was accepted
+    elsewhere, and no way to learn who asks for an upgrade (picows 2.3)."""
+    protocol: asyncio.BufferedProtocol = WSProtocol(
+        None,  # host and port, for clients
+        None,  # path, for clients
+        False,  # is a client
+        make,
+        _QUIET,
+        True,  # disconnect when our code raises
+        UPGRADE_TIMEOUT_S,
+        False,  # PING by itself: the tunnel has its own
+        CLOSE_TIMEOUT_S,  # idle before such a PING: not used
+        CLOSE_TIMEOUT_S,  # for its answer: not used
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # answer PING by itself: they are counted here
+        max_message,
+        None,  # headers, for clients
+        _READ_BUFFER,
+    )
+    return protocol
+
+
+def _refused(status: int) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status), None)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    """Names in lower case; several lines of a name are one list (RFC 9110 section 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        name = name.lower()
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found

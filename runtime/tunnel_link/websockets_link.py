@@ -23,9 +23,11 @@ from runtime.tunnel_link.link import (
     BACKLOG,
     CLOSE_TIMEOUT_S,
     MAX_PINGS,
+    NO_FRONT,
     PAD,
     STATUS_PROTOCOL_ERROR,
     UPGRADE_TIMEOUT_S,
+    Front,
     LinkFailed,
     LinkOwner,
     Listener,
@@ -263,7 +265,8 @@ class _ServerLink(WebsocketsLink):
     def _decide(self, path: str, headers: Mapping[str, str]) -> LinkOwner | int:
         if not asks_for_tunnel(headers):
             return 400
-        return self._on_request(UpgradeRequest(path, headers))
+        peer = peer_address(self._transport) if self._transport is not None else ""
+        return self._on_request(UpgradeRequest(path, headers, peer))
 
 
 async def dial(
@@ -307,9 +310,18 @@ async def dial(
 
 
 async def listen(
-    host: str, port: int, on_request: OnRequest, *, ssl: ssl_module.SSLContext | None, max_message: int
+    host: str,
+    port: int,
+    on_request: OnRequest,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    max_message: int,
+    front: Front = NO_FRONT,
 ) -> Listener:
-    """Listens for links. Raises OSError when the address cannot be had."""
+    """Listens for links. Raises OSError when the address cannot be had. Nodes run where picows is: nothing
+    stands in front of this one."""
+    if front.proxy_protocol or front.proxies:
+        raise ValueError("a listener behind proxies needs picows")
 
     def make() -> _ServerLink:
         protocol = ServerProtocol(
