@@ -19,6 +19,7 @@ run: setup ## start everything on this machine and print the address (ARGS="--po
 
 test: setup-dev ## every test: installs the system packages it needs as root on Debian, else names them
 	@sh scripts/system_packages.sh
+	@sh scripts/device_uis.sh
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
 FAST := --ignore=tests/integration --ignore=tests/browser --ignore=tests/fuzz -m "not database"
@@ -53,4 +54,4 @@ lock: ## lock the dependencies of pyproject.toml again (needs uv)
 	@sh scripts/lock.sh
 
 clean: ## remove what was installed and built (keeps ./data)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build/device-uis .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

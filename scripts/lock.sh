@@ -18,7 +18,24 @@ lock agent --extra agent
 lock server --extra server
 lock up --extra up
 lock dev --extra up --group dev
-if grep -nE '(https?://|index-url|find-links)' requirements/*.txt; then
+lock_ui() {  # a real device UI that the tests drive, in an environment of its own
+    name=$1
+    shift
+    uv pip compile "tests/device_uis/locks/$name.in" "$@" --universal --python-version 3.11 --generate-hashes --quiet \
+        --no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file "tests/device_uis/locks/$name.txt"
+    echo "tests/device_uis/locks/$name.txt: $(grep -c == "tests/device_uis/locks/$name.txt") packages"
+}
+lock_ui octoprint --override tests/device_uis/locks/octoprint.overrides
+lock_ui notebook
+lock_ui dashboard
+if command -v npm >/dev/null 2>&1; then
+    (cd tests/device_uis/locks/node-red && npm install --package-lock-only --ignore-scripts --loglevel=error \
+        --omit-lockfile-registry-resolved --no-audit --no-fund)
+else
+    echo "npm is missing: Node-RED's lock stays as it is" >&2
+fi
+if grep -nE '(https?://|index-url|find-links)' requirements/*.txt tests/device_uis/locks/*.txt ||
+    grep -n '"resolved"' tests/device_uis/locks/node-red/package-lock.json; then
     echo "a lock records a download address" >&2
     exit 1
 fi

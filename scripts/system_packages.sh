@@ -9,6 +9,8 @@ need() {  # need PROGRAM PACKAGE
 need chromium chromium
 need nginx nginx-light
 need openssl openssl
+need node nodejs
+need npm npm
 if [ "${1:-}" = bench ]; then
     need wrk wrk
     need curl curl
