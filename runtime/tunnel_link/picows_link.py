@@ -95,7 +95,9 @@ class PicowsLink(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = cast(int, frame.msg_type)  # an int at run time, whatever the stub says
-        if kind == _BINARY and frame.fin:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:  # picows leaves this to its user (RFC 6455 section 5.2)
+            self._violation("no extension was agreed on")
+        elif kind == _BINARY and frame.fin:
             if self._closing is None:
                 self._pings = 0
                 self._call(self._owner.link_message, self, frame.get_payload_as_memoryview())
