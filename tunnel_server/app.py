@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import ssl
 from pathlib import Path
 
 from runtime import logs, settings
+from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
@@ -36,9 +39,17 @@ _log = logs.get_logger("tunnel_server")
 class Node:
     """One tunnel server. ``start`` listens, ``stop`` drains."""
 
-    def __init__(self, config: Settings, gateway: Gateway, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        config: Settings,
+        gateway: Gateway,
+        *,
+        gateway_context: ssl.SSLContext | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._config = config
         self._gateway = gateway
+        self._gateway_context = gateway_context
         self._clock = clock
         self.registry = Registry()
         self.metrics = Metrics(self.registry)
@@ -84,6 +95,7 @@ class Node:
             accepts_sessions=self.feed.is_fresh,
         )
         self.visitors = VisitorListener(self.edge)
+        self.certificates = CertificateWatch(self.registry, wall=clock.wall)
         self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
         self._watch()
 
@@ -106,6 +118,7 @@ class Node:
         self.tasks.start(self.tunnels.key_lists.renew(), "renew")
         await self.tunnels.start()
         await self.visitors.start()
+        self._watch_certificates()
         self.tasks.start(self.presence.run(), "presence")
         self.tasks.start(self.visitors.sweep(), "sweep")
         _log.info(
@@ -117,6 +130,18 @@ class Node:
                 "ops": str(self.ops.address),
             },
         )
+
+    def _watch_certificates(self) -> None:
+        """They are renewed while the node runs: on SIGHUP, and each minute, the files are read again."""
+        visitors, tunnels = self._config.visitors, self._config.tunnels
+        for name, context, part in (
+            ("visitors", self.visitors.context, visitors),
+            ("devices", self.tunnels.context, tunnels),
+            ("gateway", self._gateway_context, self._config.gateway),
+        ):
+            if context is not None and part.certificate is not None and part.key is not None:
+                self.certificates.add(name, context, part.certificate, part.key)
+        self.tasks.start(self.certificates.run(), "certificates")
 
     async def stop(self) -> None:
         """Finish what is in flight within ``drain_s``, then cut."""
@@ -188,9 +213,10 @@ async def main(path: Path) -> None:
     logs.configure("tunnel_server", config.log_level)
     shutdown = Shutdown().install()
     http = InternalHttp(config.gateway)
-    node = Node(config, HttpGateway(http))
+    node = Node(config, HttpGateway(http), gateway_context=http.context)
     try:
         await node.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)
         await shutdown.requested.wait()
     finally:
         await node.stop()

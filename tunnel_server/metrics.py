@@ -47,6 +47,11 @@ class Metrics:
         self.visitors_refused = registry.counter(
             "towline_visitors_refused_total", "Visitor connections over a limit, or while draining."
         )
+        self.proxies_refused = registry.counters(
+            "towline_proxy_connections_refused_total",
+            "Connections closed for want of a PROXY header: untrusted, bad_header, no_header, too_many.",
+            ["listener", "why"],
+        )
         self.upgrades = registry.counter("towline_websockets_total", "WebSockets opened through tunnels.")
         self.links = registry.counters("towline_links_total", "Links presented, by outcome.", ["outcome"])
         self.sessions_ended = registry.counters(

@@ -8,19 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.addresses import is_address, parse_address
+from runtime.client_address import are_networks
 from runtime.settings import between, not_empty, readable_file, setting
 
 LOOPBACK_DOMAIN = "localhost"
-
-
-def are_networks(values: tuple[str, ...]) -> str | None:
-    """Check: every item is an IP address or a network such as 10.0.0.0/8."""
-    for value in values:
-        try:
-            ipaddress.ip_network(value, strict=False)
-        except ValueError:
-            return f"must hold IP addresses or networks ({value!r} is none)"
-    return None
 
 
 def is_domain(value: str) -> str | None:
@@ -119,13 +110,22 @@ class VisitorSettings:
     key: Path | None = setting("PEM key of the certificate.", default=None, check=readable_file)
     behind_tls: bool = setting("A proxy in front ends TLS: the visitor's scheme is https.", default=False)
     trusted_proxies: tuple[str, ...] = setting(
-        "Networks whose X-Forwarded-For is believed.", default=(), check=are_networks
+        "Networks of the proxies in front, whose X-Forwarded-For (or PROXY header) is believed.",
+        default=(),
+        check=are_networks,
+    )
+    proxy_protocol: bool = setting(
+        "Every connection comes from one of trusted_proxies and begins with its PROXY header (version 1 or"
+        " 2), before TLS; any other is closed.",
+        default=False,
     )
     limits: VisitorLimits = setting("Bounds of this listener.", default_factory=VisitorLimits)
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("proxy_protocol needs trusted_proxies: anybody could send such a header")
         if self.scheme == "http" and not (self.domain == LOOPBACK_DOMAIN and _is_loopback(self.listen)):
             raise ValueError(
                 "without TLS the domain must be localhost and listen a loopback address; "
@@ -199,6 +199,16 @@ class TunnelSettings:
         "PEM chain of the listener; none: plain, loopback only.", default=None, check=readable_file
     )
     key: Path | None = setting("PEM key of the certificate.", default=None, check=readable_file)
+    trusted_proxies: tuple[str, ...] = setting(
+        "Networks of the proxies in front, whose X-Forwarded-For (or PROXY header) is believed.",
+        default=(),
+        check=are_networks,
+    )
+    proxy_protocol: bool = setting(
+        "Every connection comes from one of trusted_proxies and begins with its PROXY header (version 1 or"
+        " 2), before TLS; any other is closed.",
+        default=False,
+    )
     connections: int = setting(
         "Device connections at once, with a handshake in progress or done.",
         default=20_000,
@@ -251,6 +261,8 @@ class TunnelSettings:
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("proxy_protocol needs trusted_proxies: anybody could send such a header")
         if self.certificate is None and not _is_loopback(self.listen):
             raise ValueError("without certificate and key listen must be a loopback address")
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from runtime.certificates import CertificateError, read_pair
 from runtime.settings import SettingsError
 
 
-def load_pair(context: ssl.SSLContext, certificate: Path, key: Path | None, section: str) -> None:
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, section: str) -> None:
     """The certificate that is shown, and its key. SettingsError when they are no PEM or no pair."""
     try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
+        read_pair(certificate, key).load_into(context)
+    except CertificateError as error:
         raise SettingsError(
             f"{section}.certificate, {section}.key: {certificate} and {key} are not a certificate and its key"
-            f" in PEM ({_reason(error)})"
+            f" in PEM ({error})"
         ) from error
 
 

@@ -21,7 +21,8 @@ from runtime.proxy_protocol import (
 
 V4 = bytes([198, 51, 100, 7, 10, 0, 0, 1]) + struct.pack("!HH", 40_000, 443)
 V6 = ipaddress.IPv6Address("2001:db8::7").packed + ipaddress.IPv6Address("::1").packed + bytes(4)
-LONGEST_V1 = b"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"
+WIDE = b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+LONGEST_V1 = b"PROXY TCP6 %b %b 65535 65535\r\n" % (WIDE, WIDE)
 
 
 def v2(command: int, family: int, body: bytes, *, length: int | None = None) -> bytes:

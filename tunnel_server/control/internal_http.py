@@ -92,7 +92,7 @@ class InternalHttp:
         self._host = url.hostname
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._authority = url.netloc
-        self._ssl = client_context(settings) if url.scheme == "https" else None
+        self.context = client_context(settings) if url.scheme == "https" else None
         self._slots = asyncio.Semaphore(settings.connections)
         self._waiting = 0
         self._idle: list[_Connection] = []
@@ -224,7 +224,7 @@ class InternalHttp:
 
     async def _open(self) -> _Connection:
         reader, writer = await asyncio.open_connection(
-            self._host, self._port, ssl=self._ssl, limit=READ_BYTES
+            self._host, self._port, ssl=self.context, limit=READ_BYTES
         )
         return _Connection(reader, writer)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from runtime.client_address import TrustedProxies
 from runtime.clock import Clock
 from runtime.tasks import TaskOwner
 from tunnel_server.control.gateway import Gateway
@@ -78,7 +78,7 @@ class Edge:
         self._resolves_by_address = TokenBuckets(
             limits.resolves_per_s, limits.resolves_per_s * RESOLVE_BURST_S, RATED_ADDRESSES
         )
-        self._trusted = [ipaddress.ip_network(text, strict=False) for text in settings.trusted_proxies]
+        self.proxies = TrustedProxies(settings.trusted_proxies)
 
     async def wait_empty(self) -> None:
         """Until no visitor is connected."""
@@ -91,26 +91,9 @@ class Edge:
         now = self.monotonic()
         return self._resolves_by_address.take(address, now) and self._resolves.take(now)
 
-    def is_trusted(self, address: str) -> bool:
-        """Whether X-Forwarded-For of this peer is believed."""
-        if not self._trusted:
-            return False
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
-
     def client_address(self, peer: str, forwarded_for: bytes | None) -> str:
-        """The visitor's own address: the last one in X-Forwarded-For that no trusted proxy added."""
-        if forwarded_for is None or not self.is_trusted(peer):
+        """The visitor's own address, behind proxies too; ``peer`` is who connected, or whom a PROXY header
+        named."""
+        if forwarded_for is None:
             return peer
-        client = peer
-        for part in reversed(forwarded_for.split(b",")):
-            try:
-                client = str(ipaddress.ip_address(part.strip().decode("ascii")))
-            except ValueError:
-                return client
-            if not self.is_trusted(client):
-                return client
-        return client
+        return self.proxies.client(peer, forwarded_for.decode("latin-1"))

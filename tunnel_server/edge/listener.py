@@ -7,7 +7,9 @@ import socket
 import ssl
 from typing import Any
 
+from runtime.accepting import AcceptingSocket
 from runtime.addresses import Address, parse_address
+from runtime.logs import get_logger
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.visitor import VisitorConnection
 from tunnel_server.settings import VisitorSettings
@@ -22,30 +24,69 @@ SWEEP_S = 0.25  # deadlines are seconds: a quarter of one late does no harm
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
+_log = get_logger("tunnel_server.edge")
+
+
 class VisitorListener:
-    """Accepts visitors into ``edge``."""
+    """Accepts visitors into ``edge``. ``context`` is the TLS in use, None before ``start`` or without TLS."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._address = parse_address(edge.settings.listen)
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | AcceptingSocket | None = None
+        self.context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         """Start to listen; OSError when the address is taken."""
-        context = visitor_context(self._edge.settings)
+        self.context = visitor_context(self._edge.settings)
+        if self._edge.settings.proxy_protocol:
+            self._server = await self._behind_proxies()
+        else:
+            self._server = await self._directly()
+        for listening in self._server.sockets:
+            find_dead_peers(listening)
+
+    async def _directly(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         host, port = self._address.host, self._address.port
         # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is paused and
         # resumed (its resume asks the socket, which is empty), and uploads hang.
-        handshake_s = None if context is None else TLS_HANDSHAKE_S
-        self._server = await loop.create_server(
-            self._make, host, port, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
+        return await loop.create_server(
+            lambda: VisitorConnection(self._edge),
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=self.context,
+            ssl_handshake_timeout=self._handshake_s,
         )
-        for listening in self._server.sockets:
-            find_dead_peers(listening)
 
-    def _make(self) -> VisitorConnection:
-        return VisitorConnection(self._edge)
+    @property
+    def _handshake_s(self) -> float | None:
+        return None if self.context is None else TLS_HANDSHAKE_S
+
+    async def _behind_proxies(self) -> AcceptingSocket:
+        """Who connects is the proxy; the visitor's address stands before the first byte of TLS."""
+        refused = self._edge.metrics.proxies_refused
+        accepting = AcceptingSocket(
+            self._serve,
+            name="visitors",
+            proxies=self._edge.proxies,
+            refused=lambda why: refused.labels("visitors", why).inc(),
+        )
+        await accepting.start(self._address.host, self._address.port, backlog=BACKLOG)
+        return accepting
+
+    async def _serve(self, connection: socket.socket, address: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: VisitorConnection(self._edge, address),
+                connection,
+                ssl=self.context,
+                ssl_handshake_timeout=self._handshake_s,
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            _log.debug("a TLS handshake failed", extra={"error": str(error), "address": address})
+            connection.close()
 
     @property
     def address(self) -> Address:
@@ -92,7 +133,7 @@ def find_dead_peers(listening: socket.socket) -> None:
 
 def visitor_context(settings: VisitorSettings) -> ssl.SSLContext | None:
     """TLS 1.2 or newer, HTTP/1.1 alone; None behind a proxy and on plain loopback."""
-    if settings.certificate is None:
+    if settings.certificate is None or settings.key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from runtime.client_address import canonical
 from runtime.logs import get_logger
 from tunnel_server.edge import pages
 from tunnel_server.edge.exchange import Exchange
@@ -67,10 +68,10 @@ class VisitorConnection(asyncio.BufferedProtocol):
         "write_paused",
     )
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, address: str = "") -> None:
         self.edge = edge
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made
-        self.address = ""
+        self.address = address  # the visitor's; "": whoever the connection leads to
         self.current: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.raw: RawSplice | None = None  # set once the connection is a WebSocket's bytes
@@ -96,12 +97,13 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         edge = self.edge
-        peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
+        if not self.address:
+            peer = transport.get_extra_info("peername")
+            self.address = canonical(str(peer[0])) if peer else ""
         self.transport.set_write_buffer_limits(high=edge.limits.write_high_bytes)
         edge.connections.add(self)
         count = edge.per_address[self.address] = edge.per_address.get(self.address, 0) + 1
-        over = count > edge.limits.connections_per_address and not edge.is_trusted(self.address)
+        over = count > edge.limits.connections_per_address and not edge.proxies.trusts(self.address)
         if over or len(edge.connections) > edge.limits.connections or edge.draining:
             edge.metrics.visitors_refused.inc()
             self.abort()

@@ -8,9 +8,10 @@ import time
 from typing import Any
 
 from runtime.addresses import Address, parse_address
+from runtime.client_address import TrustedProxies
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
-from runtime.tunnel_link import Listener, Ticker, UpgradeRequest, listen
+from runtime.tunnel_link import Front, Listener, Ticker, UpgradeRequest, listen
 from tunnel_protocol import Auth, CloseCode, ConnectionLost, Hello, Limits
 from tunnel_server.control.gateway import Gateway
 from tunnel_server.control.presence import PresenceReporter
@@ -51,6 +52,7 @@ class TunnelNode:
         self._ticker = ticker
         self._tasks = tasks
         self._listener: Listener | None = None
+        self.context: ssl.SSLContext | None = None  # the TLS in use, once it listens
         self._address = parse_address(settings.listen)
         self._names = {name.lower() for name in settings.server_names}
         self._limits = tunnel_limits(settings)
@@ -68,13 +70,19 @@ class TunnelNode:
 
     async def start(self) -> None:
         """Start to listen; OSError when the address is taken."""
-        context = server_context(self._settings)
+        self.context = server_context(self._settings)
+        refused = self._metrics.proxies_refused
         self._listener = await listen(
             self._address.host,
             self._address.port,
             self._on_request,
-            ssl=context,
+            ssl=self.context,
             max_message=self._limits.max_message,
+            front=Front(
+                TrustedProxies(self._settings.trusted_proxies),
+                self._settings.proxy_protocol,
+                lambda why: refused.labels("devices", why).inc(),
+            ),
         )
 
     @property
@@ -237,7 +245,7 @@ def tunnel_limits(settings: TunnelSettings) -> Limits:
 
 def server_context(settings: TunnelSettings) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the node's certificate; None on plain loopback."""
-    if settings.certificate is None:
+    if settings.certificate is None or settings.key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
