@@ -1,7 +1,6 @@
 """`make bench`: the data plane beside its peers, in one run on one machine.
 
-Rounds are interleaved (every target once a round, then again), so that a noisy neighbour hits all alike;
-figures are medians over rounds with the spread beside them. Trust CPU-µs and ratios, not requests a second.
+Figures are medians over interleaved rounds with the spread beside them. Trust CPU-µs and ratios, not requests a second.
 """
 
 from __future__ import annotations
@@ -10,21 +9,32 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from loadtests import peers, report
-from loadtests.idle_tunnels import idle_tunnel_memory
-from loadtests.measure import PacedClient, Target, Transfer, median, percentile, request_cost, transfer
-from loadtests.stack import towline_stack
+from loadtests import report
+from loadtests.figures import FORMAT, Figures, figures_of, figures_to_json, find, rounded
+from loadtests.lab import ALL_PATHS, Lab, Options, lab, say
+from loadtests.measure import request_cost, transfer
+from loadtests.peers.programs import program
+from loadtests.peers.snitun import peers_python
+from loadtests.sections import MEASUREMENTS
 
-LATENCY_PAUSE_S = 0.001  # low load: one request a millisecond at most
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("uvloop", "picows", "aiofastnet", "httptools", "cryptography")
+_VERSIONS = {
+    "nginx": (["nginx", "-v"], "nginx-light"),
+    "haproxy": (["haproxy", "-v"], "haproxy"),
+    "openssh": (["ssh", "-V"], "openssh-client"),
+    "wrk": (["wrk", "-v"], "wrk"),
+    "curl": (["curl", "--version"], "curl"),
+}
+_VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 
 
 def machine() -> dict[str, Any]:
@@ -44,147 +54,141 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory_kib / 2**20, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
+        "load_before": rounded(os.getloadavg()[0]),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the programs and packages that took part; those that are not installed are left out."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    for name, (argv, package) in _VERSIONS.items():
+        try:
+            done = subprocess.run(
+                [program(argv[0], package), *argv[1:]], capture_output=True, text=True, check=False
+            )
+        except RuntimeError:
+            continue
+        match = _VERSION.search(done.stdout + done.stderr)
+        if match is not None:
+            found[name] = match[0]
+    try:
+        command = [peers_python(), "-c", "import importlib.metadata as m; print(m.version('snitun'))"]
+        found["snitun"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (RuntimeError, subprocess.CalledProcessError):
+        return found
+    return found
 
 
 def commit() -> str:
-    """The commit under test, with a plus when the tree holds changes."""
+    """The commit under test, with a plus when the code holds changes."""
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+        head = _git("rev-parse", "--short", "HEAD")
+        dirty = _git("status", "--porcelain", "--", ".", ":!docs", ":!README.md")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return head.strip() + ("+" if dirty.strip() else "")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _git(*argv: str) -> str:
+    return subprocess.run(["git", *argv], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def request_costs(
-    targets: Sequence[Target], path: str, connections: int, seconds: int, rounds: int
-) -> dict[str, Any]:
-    """CPU-µs a request of every target at `connections` in flight: median over rounds, spread, parts."""
-    runs: dict[str, list[Any]] = {target.name: [] for target in targets}
-    for _ in range(rounds):
-        for target in targets:
-            runs[target.name].append(request_cost(target, path, connections, seconds))
+def warm_up(running: Lab) -> None:
+    """Pools, page cache, windows: what a first request pays is not measured."""
+    for target in running.targets:
+        request_cost(target, "/1k", 32, 1)
+        transfer(target, "/64k")
+
+
+def measure(options: Options, wanted: Sequence[str]) -> dict[str, Any]:
+    """One run as JSON (see `figures`)."""
+    figures: Figures = {}
+    started = time.monotonic()
+    with lab(options) as running:
+        taken = {"commit": commit(), "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+        box = {**machine(), "versions": versions()}
+        for name in MEASUREMENTS:
+            if name in wanted:
+                say(f"{name} …")
+                if name != "stalled":
+                    warm_up(running)
+                figures |= MEASUREMENTS[name](running)
+    parameters = {
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "idle_tunnels": options.idle,
+        "connected_tunnels": options.connected,
+        "took_s": round(time.monotonic() - started),
+    }
     return {
-        name: {
-            "cpu_us": median([run.total_us for run in of]),
-            "cpu_us_spread": [min(run.total_us for run in of), max(run.total_us for run in of)],
-            "parts_us": {part: median([run.cpu_us[part] for run in of]) for part in of[0].cpu_us},
-            "requests_per_s": median([run.requests_per_s for run in of]),
-            "requests": sum(run.requests for run in of),
-            "errors": sum(run.errors for run in of),
-        }
-        for name, of in runs.items()
+        "format": FORMAT,
+        **taken,
+        "machine": box,
+        "parameters": parameters,
+        "figures": figures_to_json(figures),
     }
 
 
-def bulk_rates(targets: Sequence[Target], rounds: int, upload: Path) -> dict[str, Any]:
-    """MB/s and CPU-ms a MB, down and up, of every target: medians over rounds, and the spread of the rate."""
-    runs: dict[str, dict[str, list[Transfer]]] = {target.name: {"down": [], "up": []} for target in targets}
-    for _ in range(rounds):
-        for target in targets:
-            runs[target.name]["down"].append(transfer(target, "/bulk"))
-            runs[target.name]["up"].append(transfer(target, "/upload", upload=upload))
-    return {
-        name: {
-            way: {
-                "mb_s": median([run.mb_per_s for run in of]),
-                "spread": [min(run.mb_per_s for run in of), max(run.mb_per_s for run in of)],
-                "cpu_ms_mb": median([run.total_ms_per_mb for run in of]),
-                "parts_ms_mb": {
-                    part: median([run.cpu_ms_per_mb[part] for run in of]) for part in of[0].cpu_ms_per_mb
-                },
-            }
-            for way, of in ways.items()
-        }
-        for name, ways in runs.items()
-    }
+def failed_requests(figures: Figures) -> int:
+    """Over all sections and paths: a figure beside failed requests is worth nothing."""
+    found = (find(figures, section, path, "errors") for section, paths in figures.items() for path in paths)
+    return int(sum(figure.high for figure in found if figure is not None))
 
 
-def added_latency(targets: Sequence[Target], requests: int) -> dict[str, Any]:
-    """µs of one request at low load (p50, p99), and what each target adds to the first one."""
-    clients = [(target, PacedClient(target, "/1k")) for target in targets]
-    taken: dict[str, list[float]] = {target.name: [] for target in targets}
-    for _, client in clients:
-        for _ in range(50):
-            client.exchange_us()
-    for _ in range(requests):
-        for target, client in clients:
-            taken[target.name].append(client.exchange_us())
-            time.sleep(LATENCY_PAUSE_S)
-    for _, client in clients:
-        client.close()
-    base = taken[targets[0].name]
-    return {
-        name: {
-            "p50_us": percentile(values, 0.5),
-            "p99_us": percentile(values, 0.99),
-            "added_p50_us": percentile(values, 0.5) - percentile(base, 0.5),
-            "added_p99_us": percentile(values, 0.99) - percentile(base, 0.99),
-        }
-        for name, values in taken.items()
-    }
+def options_parser(prog: str, text: str | None) -> argparse.ArgumentParser:
+    """What `make bench` and `make bench-compare` both take."""
+    parser = argparse.ArgumentParser(prog=prog, description=text)
+    default = Options()
+    parser.add_argument(
+        "--only", default="", metavar="A,B", help=f"these measurements only: {', '.join(MEASUREMENTS)}"
+    )
+    parser.add_argument(
+        "--paths", default="", metavar="A,B", help=f"these paths only: {', '.join(ALL_PATHS)}"
+    )
+    parser.add_argument("--seconds", type=int, default=default.seconds, help="length of one wrk run")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="rounds over all paths")
+    parser.add_argument("--idle", type=int, default=default.idle, help="idle tunnels for the memory figure")
+    parser.add_argument(
+        "--connected", type=int, default=default.connected, help="tunnels beside which requests are measured"
+    )
+    return parser
 
 
-def run(seconds: int, rounds: int, tunnels: int) -> dict[str, Any]:
-    """All figures of one run."""
-    with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="towline-bench-")))
-        root.chmod(0o755)
-        up = stack.enter_context(peers.upstream(root))
-        proxy = stack.enter_context(peers.nginx_proxy(root, up.port))
-        say("starting gateway, tunnel server and agent …")
-        towline = stack.enter_context(towline_stack(root, up.port))
-        targets = [up.target, proxy, towline.target]
-        for target in targets:  # warm up: pools, page cache, JIT of nothing, windows
-            request_cost(target, "/1k", 32, 1)
-            transfer(target, "/bulk")
-        result: dict[str, Any] = {
-            "commit": commit(),
-            "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "machine": machine(),
-            "settings": {
-                "seconds": seconds,
-                "rounds": rounds,
-                "tunnels": tunnels,
-                "bulk_bytes": peers.BULK_BYTES,
-            },
-        }
-        say("1 KB at c=32 …")
-        result["small_c32"] = request_costs(targets, "/1k", 32, seconds, rounds)
-        say("1 KB at c=1 …")
-        result["small_c1"] = request_costs(targets, "/1k", 1, seconds, rounds)
-        say("64 KB at c=8 …")
-        result["large_c8"] = request_costs(targets, "/64k", 8, seconds, rounds)
-        say("bulk down and up …")
-        result["bulk"] = bulk_rates(targets, rounds, root / "www" / "bulk")
-        say("latency at low load …")
-        result["latency"] = added_latency(targets, 300 * rounds)
-        say(f"{tunnels} idle tunnels …")
-        result["idle"] = idle_tunnel_memory(towline, tunnels)
-        return result
+def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()] or list(known)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise SystemExit(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
+
+
+def measured_as_asked(args: argparse.Namespace) -> dict[str, Any]:
+    """A run with the options of `options_parser`."""
+    paths = frozenset(_chosen(args.paths, ALL_PATHS, "path"))
+    wanted = _chosen(args.only, list(MEASUREMENTS), "measurement")
+    return measure(Options(args.seconds, args.rounds, args.idle, args.connected, paths), wanted)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run (default 4)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all targets (default 5)")
+    parser = options_parser("python -m loadtests", __doc__)
+    parser.add_argument("--out", type=Path, help="write the run's JSON here")
     parser.add_argument(
-        "--tunnels", type=int, default=300, help="idle tunnels for the memory figure (default 300)"
+        "--no-write", action="store_true", help="print the tables, leave docs/ and README.md alone"
     )
-    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
     args = parser.parse_args()
-    result = run(args.seconds, args.rounds, args.tunnels)
-    print(report.tables(result))
-    if not args.no_write:
-        docs = Path(__file__).resolve().parent.parent / "docs"
-        (docs / "performance.json").write_text(json.dumps(result, indent=1) + "\n")
-        report.write(docs / "performance.md", result)
-    return 0
+    run = measured_as_asked(args)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(run, indent=1) + "\n")
+    print(report.tables(run))
+    if not args.no_write and not args.only and not args.paths:
+        report.publish(ROOT, run)
+    failed = failed_requests(figures_of(run))
+    if failed:
+        say(f"{failed} requests failed: see the tables")
+    return 1 if failed else 0

@@ -1,71 +1,99 @@
-"""The memory of an idle tunnel: the server's RSS before and after N devices connected, over N."""
+"""Thousands of idle tunnels on the running server: who holds them, and what came and went while they were dialled."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from loadtests.measure import rss_kib
+from loadtests.many_agents import identity_of
+from loadtests.measure import cpu_ns
+from loadtests.seeding import SeededDevice
 from loadtests.stack import TowlineStack
+from tunnel_agent.identity import IdentityStore
 
-READY_DEADLINE_S = 180.0
-SETTLE_S = 3.0  # the handshakes' own buffers are given back
-FIRST_SHARE = 5  # a fifth of the tunnels first: pools and code pages are not charged to the tunnels
+END_DEADLINE_S = 60.0
 TUNNELS_PER_DEVICE = 4  # of one instance; the server takes no more
 
 
-def _agents(stack: TowlineStack, devices: int) -> subprocess.Popen[str]:
-    tokens = [
-        stack.gateway.post("/v1/registration-tokens", {"name": f"idle {n}", "approve": True})["token"]
-        for n in range(devices)
-    ]
-    count = devices * TUNNELS_PER_DEVICE
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadtests.idle_agents"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """`tunnels` handshakes in `seconds`, and the CPU-ms each cost by process."""
+
+    tunnels: int
+    seconds: float
+    cpu_ms: dict[str, float]
+
+
+def _order(stack: TowlineStack, devices: list[SeededDevice]) -> str:
+    identity = IdentityStore(stack.agent_state).load()
+    return json.dumps(
+        {
+            "devices": [one.to_json() for one in devices],
+            "url": identity.tunnel_urls[0],
+            "server_ca": identity.server_ca,
+            "tunnels": TUNNELS_PER_DEVICE,
+        }
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    order = {"gateway": stack.gateway.address, "tokens": tokens, "tunnels": TUNNELS_PER_DEVICE}
-    process.stdin.write(json.dumps(order) + "\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if line != f"ready {count}\n":
-        process.kill()
-        raise RuntimeError(f"idle agents: {line!r} instead of ready {count}")
-    return process
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.communicate(timeout=READY_DEADLINE_S)
-
-
-def idle_tunnel_memory(stack: TowlineStack, count: int) -> dict[str, Any]:
-    """KiB of server RSS for each of `count` idle tunnels over TLS, beyond the first fifth of them."""
-    agent_rss = rss_kib(stack.agent_pid)
-    devices = max(1, count // TUNNELS_PER_DEVICE)
-    count = devices * TUNNELS_PER_DEVICE
-    first = _agents(stack, max(1, devices // FIRST_SHARE))
+@contextmanager
+def ordered(module: str, order: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of ours that reads an order, says a line when it is ready, and ends with its input."""
+    argv = [sys.executable, "-m", module]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        time.sleep(SETTLE_S)
-        before = rss_kib(stack.server_pid)
-        rest = _agents(stack, devices)
-        try:
-            time.sleep(SETTLE_S)
-            after = rss_kib(stack.server_pid)
-        finally:
-            _end(rest)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(order + "\n")
+        process.stdin.flush()
+        yield process, process.stdout.readline()
     finally:
-        _end(first)
-    return {
-        "tunnels": count,
-        "server_kib_before": before,
-        "server_kib_after": after,
-        "kib_per_tunnel": (after - before) / count,
-        "agent_rss_kib": agent_rss,
+        try:
+            process.communicate(timeout=END_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(END_DEADLINE_S)
+            raise
+
+
+@contextmanager
+def idle_tunnels(stack: TowlineStack, devices: list[SeededDevice]) -> Iterator[Dialled]:
+    """TUNNELS_PER_DEVICE idle tunnels for each device, until the block ends."""
+    pids = {"server": (stack.server_pid,), "gateway": (stack.gateway_pid,)}
+    before = {part: cpu_ns(of) for part, of in pids.items()}
+    with ordered("loadtests.idle_agents", _order(stack, devices)) as (_, line):
+        spent = {part: cpu_ns(of) - before[part] for part, of in pids.items()}
+        words = line.split()
+        count = len(devices) * TUNNELS_PER_DEVICE
+        if words[:2] != ["ready", str(count)]:
+            raise RuntimeError(f"idle agents: {line!r} instead of ready {count}")
+        yield Dialled(count, float(words[2]), {part: ns / 1e6 / count for part, ns in spent.items()})
+
+
+@contextmanager
+def agents_in_one_process(
+    stack: TowlineStack, devices: list[SeededDevice], service: str
+) -> Iterator[tuple[int, ...]]:
+    """The devices' real agents, all in one process; its pid."""
+    order = {
+        "state": str(stack.agent_state),
+        "service": service,
+        "devices": [one.to_json() for one in devices],
     }
+    with ordered("loadtests.many_agents", json.dumps(order)) as (process, line):
+        if line != f"ready {len(devices)}\n":
+            raise RuntimeError(f"many agents: {line!r} instead of ready {len(devices)}")
+        yield (process.pid,)
+
+
+def write_agent(stack: TowlineStack, device: SeededDevice, service: str, folder: Path) -> Path:
+    """The files of a real agent for the device; its configuration file."""
+    IdentityStore(folder / "state").save(identity_of(IdentityStore(stack.agent_state).load(), device))
+    config = folder / "agent.toml"
+    config.write_text(f'state_dir = "state"\nconnections = 1\n[services.web]\naddress = "{service}"\n')
+    return config

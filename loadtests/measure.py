@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: CPU time of processes, memory, wrk, curl and a paced client.
+"""What the benchmarks measure with: CPU time and memory of processes, wrk, curl, a paced and a stalled client.
 
 Sources: ``/proc/<pid>/task/*/schedstat`` (first field: nanoseconds on a CPU, all threads) and
 ``/proc/<pid>/smaps_rollup``.
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import re
 import socket
-import statistics
+import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 WRK_DEADLINE_S = 120  # a run is seconds long; this only catches a hang
 CURL_DEADLINE_S = 120
+CLIENT_DEADLINE_S = 20  # one small exchange; a tunnel that is full must still answer by then
+SETTLE_STEP_S = 0.25
+SETTLED_KIB = 256  # memory that moves less than this over four steps has settled
+SETTLE_DEADLINE_S = 10.0
+_WRK_SESSIONS = Path(__file__).with_name("wrk_sessions.lua")
 
 
 def cpu_ns(pids: Iterable[int]) -> int:
@@ -30,15 +36,30 @@ def cpu_ns(pids: Iterable[int]) -> int:
 
 def rss_kib(pid: int) -> int:
     """Resident memory of one process in KiB."""
+    return _rollup(pid, "Rss:")
+
+
+def pss_kib(pid: int) -> int:
+    """The same with pages that processes share divided among them."""
+    return _rollup(pid, "Pss:")
+
+
+def _rollup(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
+        if line.startswith(name):
             return int(line.split()[1])
-    raise ValueError(f"no Rss in smaps_rollup of process {pid}")
+    raise ValueError(f"no {name} in smaps_rollup of process {pid}")
 
 
-def children(pid: int) -> list[int]:
-    """The process and its direct children (nginx: master and workers)."""
-    return [pid, *(int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+def settled_rss_kib(pids: Sequence[int]) -> int:
+    """The processes' RSS together once it has stopped moving (or the deadline has passed)."""
+    seen: list[int] = []
+    for _ in range(int(SETTLE_DEADLINE_S / SETTLE_STEP_S)):
+        seen.append(sum(rss_kib(pid) for pid in pids))
+        if len(seen) >= 4 and max(seen[-4:]) - min(seen[-4:]) < SETTLED_KIB:
+            break
+        time.sleep(SETTLE_STEP_S)
+    return seen[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +72,14 @@ class Target:
     headers: tuple[tuple[str, str], ...]
     pids: dict[str, tuple[int, ...]]
     upload_headers: tuple[tuple[str, str], ...] = ()  # what an unsafe method needs beside them
+    tls: bool = False  # from the visitor on; the certificate is not checked
 
     def url(self, path: str) -> str:
-        return f"http://{self.host}:{self.port}{path}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{path}"
+
+    @property
+    def all_pids(self) -> tuple[int, ...]:
+        return tuple(pid for pids in self.pids.values() for pid in pids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +101,19 @@ def request_cost(target: Target, path: str, connections: int, seconds: int) -> R
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]
+    return _wrk(target, [*command, target.url(path)])
+
+
+def sessions_cost(target: Target, path: str, sessions: Path, number: int, seconds: int) -> RequestCost:
+    """The same with one connection for each of `number` sessions; `sessions` holds `HOST COOKIE` a line."""
+    threads = [f"-t{number}", f"-c{number}"]  # one connection a thread: only a thread has headers of its own
+    script = ["-s", str(_WRK_SESSIONS), target.url(path), "--", str(sessions)]
+    return _wrk(target, ["wrk", *threads, f"-d{seconds}s", *script])
+
+
+def _wrk(target: Target, command: list[str]) -> RequestCost:
     before = {part: cpu_ns(pids) for part, pids in target.pids.items()}
-    done = subprocess.run(
-        [*command, target.url(path)], capture_output=True, text=True, check=True, timeout=WRK_DEADLINE_S
-    ).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WRK_DEADLINE_S).stdout
     after = {part: cpu_ns(pids) for part, pids in target.pids.items()}
     found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", done)
     if found is None:
@@ -106,7 +141,7 @@ class Transfer:
 
 def transfer(target: Target, path: str, *, upload: Path | None = None) -> Transfer:
     """One transfer by curl; `upload` sends that file, else the body of `path` is fetched."""
-    command = ["curl", "-s", "-S", "-f", "-o", "/dev/null"]
+    command = ["curl", "-s", "-S", "-f", "-k", "-o", "/dev/null"]
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]
     if upload is not None:
@@ -124,16 +159,59 @@ def transfer(target: Target, path: str, *, upload: Path | None = None) -> Transf
     return Transfer(rate, cpu)
 
 
+@contextmanager
+def bulk_in_background(target: Target, path: str) -> Iterator[None]:
+    """An endless download of `path`, again and again over one connection, until the block ends."""
+    command = ["curl", "-s", "-f", "-k", "-o", "/dev/null"]
+    for name, value in target.headers:
+        command += ["-H", f"{name}: {value}"]
+    process = subprocess.Popen([*command, target.url(path) + "?[1-100000]"])
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"the bulk transfer of {target.name} ended: curl {process.returncode}")
+    finally:
+        process.kill()
+        process.wait(CURL_DEADLINE_S)
+
+
+def _connect(target: Target) -> socket.socket:
+    host = "127.0.0.1" if target.host == "localhost" else target.host
+    plain = socket.create_connection((host, target.port), timeout=CLIENT_DEADLINE_S)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not target.tls:
+        return plain
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(plain, server_hostname=target.host)
+
+
+def _request(target: Target, path: str) -> bytes:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
+    if not any(name.lower() == "host" for name, _ in target.headers):
+        headers = f"Host: {target.host}\r\n" + headers
+    return f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode()
+
+
+@contextmanager
+def stalled_readers(target: Target, path: str, number: int) -> Iterator[None]:
+    """`number` visitors who ask for `path`, see the answer begin, and read no further."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            one = stack.enter_context(_connect(target))
+            one.sendall(_request(target, path))
+            if not one.recv(1024).startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"{target.name} did not answer a stalling reader with 200")
+        yield
+
+
 class PacedClient:
     """One keep-alive connection that sends one small request at a time; for latency at low load."""
 
     def __init__(self, target: Target, path: str) -> None:
-        headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
-        if not any(name.lower() == "host" for name, _ in target.headers):
-            headers = f"Host: {target.host}\r\n" + headers
-        self._request = f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode()
-        self._socket = socket.create_connection((target.host, target.port), timeout=10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._request = _request(target, path)
+        self._socket = _connect(target)
 
     def exchange_us(self) -> float:
         """Sends the request, reads the whole answer, returns microseconds."""
@@ -161,13 +239,3 @@ class PacedClient:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0–1) of the values lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def median(values: Sequence[float]) -> float:
-    return statistics.median(values)

@@ -1,88 +1,220 @@
-"""Turns one benchmark's figures into the tables of `docs/performance.md`."""
+"""Turns a run into Markdown: the tables of docs/performance.md and the comparison in README.md. Pure but `publish`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtests import chart, history
+from loadtests.figures import (
+    DIRECT,
+    DIRECT_TLS,
+    HAPROXY,
+    METRICS,
+    PROXY,
+    SECTIONS,
+    SNITUN,
+    SSH,
+    TOWLINE,
+    Figure,
+    Figures,
+    Paths,
+    figures_of,
+    find,
+)
+from loadtests.goals import ONE_PROCESS, judge
+
 BEGIN, END = "<!-- figures: begin (written by make bench) -->", "<!-- figures: end -->"
+NONE = "–"
+_DOES: dict[str, tuple[str, str, str]] = {
+    TOWLINE: ("tunnel", "yes", "session checked at each request, grant checked at the device"),
+    PROXY: ("no: the device must be reachable", "yes", "none"),
+    HAPROXY: ("no: the device must be reachable", "yes", "none"),
+    SSH: ("tunnel", "no: raw TCP", "whoever reaches the port"),
+    SNITUN: ("tunnel", "no: opaque TLS", "whoever knows the name"),
+}
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["", f"**{title}**", "", _row(columns), _row(["---"] * len(columns))]
-    return lines + [_row(row) for row in rows]
-
-
-def _row(cells: list[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _spread(pair: list[float], digits: int) -> str:
-    return f"{pair[0]:.{digits}f}–{pair[1]:.{digits}f}"
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [row(columns), row(["---"] * len(columns)), *(row(cells) for cells in rows)]
 
 
-def _costs(title: str, rows: dict[str, Any]) -> list[str]:
-    columns = ["path", "CPU-µs a request", "spread", "parts", "requests/s", "errors"]
-    cells = [
-        [
-            name,
-            f"{row['cpu_us']:.1f}",
-            _spread(row["cpu_us_spread"], 1),
-            " + ".join(f"{part} {value:.1f}" for part, value in row["parts_us"].items()),
-            f"{row['requests_per_s']:.0f}",
-            str(row["errors"]),
-        ]
-        for name, row in rows.items()
-    ]
-    return _table(title, columns, cells)
+def number(figure: Figure | None, metric: str) -> str:
+    """The median with the metric's digits."""
+    return NONE if figure is None else f"{figure.median:.{METRICS[metric].digits}f}"
 
 
-def _bulk(way: str, rows: dict[str, Any]) -> list[str]:
-    columns = ["path", "MB/s", "spread", "of nginx as proxy", "CPU-ms a MB", "parts"]
-    proxy = rows["nginx as proxy"][way]
-    cells = []
-    for name, ways in rows.items():
-        row = ways[way]
-        parts = " + ".join(f"{part} {value:.2f}" for part, value in row["parts_ms_mb"].items())
-        rate = f"{row['mb_s']:.0f}"
-        ratio = f"{row['mb_s'] / proxy['mb_s']:.2f}"
-        cells.append([name, rate, _spread(row["spread"], 0), ratio, f"{row['cpu_ms_mb']:.2f}", parts])
-    return _table(f"Bulk {way} through one tunnel", columns, cells)
+def spread(figure: Figure | None, metric: str) -> str:
+    if figure is None or len(figure.samples) == 1:
+        return NONE
+    digits = METRICS[metric].digits
+    return f"{figure.low:.{digits}f}–{figure.high:.{digits}f}"
 
 
-def _latency(rows: dict[str, Any]) -> list[str]:
-    keys = ["p50_us", "p99_us", "added_p50_us", "added_p99_us"]
-    cells = [[name, *(f"{row[key]:.0f}" for key in keys)] for name, row in rows.items()]
-    return _table("Latency at low load", ["path", "p50 µs", "p99 µs", "added p50", "added p99"], cells)
+def parts(figure: Figure | None, metric: str) -> str:
+    if figure is None or not figure.parts:
+        return NONE
+    digits = METRICS[metric].digits
+    return " + ".join(f"{name} {value:.{digits}f}" for name, value in figure.parts.items())
 
 
-def tables(result: dict[str, Any]) -> str:
-    """Markdown tables of all figures; CPU in µs a request, rates in MB/s (10⁶), memory in KiB."""
-    box, settings, idle = result["machine"], result["settings"], result["idle"]
-    lines = [
-        f"Commit `{result['commit']}`, {result['taken']}. {box['cpu']}, {box['cores']} cores, "
-        f"{box['memory_gib']} GiB, Linux {box['kernel']}, CPython {box['python']}; load before the run "
-        f"{box['load_before']:.2f}. "
-        f"{settings['rounds']} interleaved rounds of {settings['seconds']} s; medians.",
-    ]
-    lines += _costs("1 KB, 32 connections", result["small_c32"])
-    lines += _costs("1 KB, 1 connection", result["small_c1"])
-    lines += _costs("64 KB, 8 connections", result["large_c8"])
-    lines += _bulk("down", result["bulk"])
-    lines += _bulk("up", result["bulk"])
-    lines += _latency(result["latency"])
-    lines += [
-        "",
-        f"**Memory**: server {idle['server_kib_before'] / 1024:.0f} MiB RSS before, "
-        f"{idle['kib_per_tunnel']:.1f} KiB more for each of {idle['tunnels']} idle tunnels (TLS); "
-        f"agent {idle['agent_rss_kib'] / 1024:.1f} MiB RSS after the load above.",
-    ]
+def section_table(section: str, paths: Paths) -> list[str]:
+    """One section: the first metric with its spread and parts, then the others."""
+    known = SECTIONS[section]
+    first, *others = [name for name in known.metrics if any(name in metrics for metrics in paths.values())]
+    columns = ["path", METRICS[first].title, "spread"]
+    with_parts = any(metrics[first].parts for metrics in paths.values() if first in metrics)
+    if with_parts:
+        columns.append("parts")
+    for other in others:
+        columns += [METRICS[other].title] if other == "errors" else [METRICS[other].title, "spread"]
+    rows = []
+    for path, metrics in paths.items():
+        main = metrics.get(first)
+        cells = [path, number(main, first), spread(main, first)]
+        if with_parts:
+            cells.append(parts(main, first))
+        for other in others:
+            figure = metrics.get(other)
+            cells.append(number(figure, other))
+            if other != "errors":
+                cells.append(spread(figure, other))
+        rows.append(cells)
+    note = ["", known.note] if known.note else []
+    return ["", f"**{known.title}**", *note, "", *table(columns, rows)]
+
+
+def goals_table(figures: Figures) -> list[str]:
+    rows = []
+    for verdict in judge(figures):
+        goal = verdict.goal
+        sign = "≤" if goal.at_most else "≥"
+        rows.append(
+            [
+                goal.title,
+                f"{sign} {goal.bound:g} {goal.unit}",
+                f"{verdict.value:.{goal.digits}f} {goal.unit}",
+                verdict.text,
+            ]
+        )
+    return ["", "**The goals**", "", *table(["figure", "goal", "measured", "verdict"], rows)] if rows else []
+
+
+def heading(run: Mapping[str, Any]) -> str:
+    """Which commit, when, on what, how."""
+    box, how = run["machine"], run["parameters"]
+    programs = ", ".join(f"{name} {version}" for name, version in box.get("versions", {}).items())
+    return (
+        f"Commit `{run['commit']}`, {run['taken']}. {box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, "
+        f"Linux {box['kernel']}, CPython {box['python']}; {programs}. Load before the run {box['load_before']:.2f}; "
+        f"{how['rounds']} interleaved rounds of {how['seconds']} s; medians, with the lowest and highest round as spread; "
+        f"{how['took_s'] / 60:.0f} minutes in all."
+    )
+
+
+def tables(run: Mapping[str, Any]) -> str:
+    """All of a run as Markdown."""
+    figures = figures_of(run)
+    lines = [heading(run), *goals_table(figures)]
+    for section in SECTIONS:
+        if figures.get(section):
+            lines += section_table(section, figures[section])
     return "\n".join(lines)
 
 
-def write(page: Path, result: dict[str, Any]) -> None:
-    """Replaces what stands between the page's two marks."""
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{tables(result)}\n\n{END}{after}")
+def _both(figures: Figures, path: str) -> list[str]:
+    down, up = (find(figures, section, path, "mb_s") for section in ("bulk_down", "bulk_up"))
+    return [f"{number(down, 'mb_s')} / {number(up, 'mb_s')}"]
+
+
+def readme_table(run: Mapping[str, Any]) -> str:
+    """The comparison for README.md: what each does, and the figures that matter most."""
+    figures = figures_of(run)
+    columns = [
+        "", "reaches a device behind NAT", "parses HTTP", "who gets in", "CPU-µs a 1 KB request, c=32 / c=1",
+        "64 KB, CPU-µs", "MB/s down / up", "added p50 / p99 ms", "p99 under bulk, ms",
+    ]  # fmt: skip
+    rows = []
+    for path, does in _DOES.items():
+        if find(figures, "c32", path, "cpu_us") is None:
+            continue
+        few = " / ".join(number(find(figures, name, path, "cpu_us"), "cpu_us") for name in ("c32", "c1"))
+        added = [find(figures, "latency", path, name) for name in ("added_p50_us", "added_p99_us")]
+        under = find(figures, "under_bulk", path, "p99_us")
+        name = f"**{path}**" if path == TOWLINE else path
+        rows.append(
+            [name, *does, few, number(find(figures, "64k", path, "cpu_us"), "cpu_us"), *_both(figures, path)]
+            + [" / ".join(milliseconds(figure) for figure in added), milliseconds(under)]
+        )
+    lines = [
+        f"Commit `{run['commit']}`, {run['taken'].split()[0]}, {run['machine']['cores']} cores of {run['machine']['cpu']}, loopback, "
+        "all in one run, medians. CPU is that of all the path's own processes (for a tunnel both ends).",
+        "",
+        *table(columns, rows),
+    ]
+    many, kept = (
+        find(figures, "tunnels32", ONE_PROCESS, "cpu_us"),
+        find(figures, "idle", TOWLINE, "kib_per_tunnel"),
+    )
+    if many is not None and kept is not None:
+        lines += [
+            "",
+            f"Over 32 tunnels with one request in flight each a request costs {number(many, 'cpu_us')} CPU-µs; "
+            f"an idle tunnel holds {number(kept, 'kib_per_tunnel')} KiB of the server's memory.",
+        ]
+    missed = [verdict for verdict in judge(figures) if not verdict.met]
+    if missed:
+        lines += [
+            "",
+            "Short of our own goals: " + "; ".join(f"{v.goal.title} {v.text}" for v in missed) + ".",
+        ]
+    return "\n".join(lines)
+
+
+def milliseconds(figure: Figure | None) -> str:
+    return NONE if figure is None else f"{figure.median / 1000:.2f}"
+
+
+def between_marks(text: str, block: str) -> str:
+    """`text` with what stands between the marks replaced; ValueError where a mark is missing."""
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise ValueError("the page has no marks for the figures")
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def bars(figures: Figures) -> str:
+    """The plot of docs/performance.md."""
+    order = [DIRECT, PROXY, HAPROXY, SSH, SNITUN, TOWLINE, DIRECT_TLS]
+    panels = []
+    for section, metric, title in (
+        ("c32", "cpu_us", "CPU-µs a 1 KB request, 32 connections"),
+        ("c1", "cpu_us", "CPU-µs a 1 KB request, 1 connection"),
+        ("64k", "cpu_us", "CPU-µs a 64 KB request, 8 connections"),
+        ("bulk_down", "mb_s", "MB/s down"),
+        ("bulk_up", "mb_s", "MB/s up"),
+        ("under_bulk", "p99_us", "p99 µs of a small request under bulk"),
+    ):
+        found = [(path, find(figures, section, path, metric)) for path in order]
+        values = [(path, figure) for path, figure in found if figure is not None]
+        if values:
+            better = "less is better" if METRICS[metric].less_is_better else "more is better"
+            panels.append(chart.Panel(f"{title} ({better})", values, METRICS[metric].digits))
+    return chart.bars(panels, highlight=TOWLINE)
+
+
+def publish(root: Path, run: Mapping[str, Any]) -> None:
+    """Writes the run into docs/ (JSON, history, tables, plot) and README.md."""
+    docs = root / "docs"
+    (docs / "performance.json").write_text(json.dumps(run, indent=1) + "\n")
+    (docs / "performance.svg").write_text(bars(figures_of(run)))
+    history.append(docs / "performance-history.jsonl", run)
+    for page, block in ((docs / "performance.md", tables(run)), (root / "README.md", readme_table(run))):
+        page.write_text(between_marks(page.read_text("utf-8"), block))

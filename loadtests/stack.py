@@ -1,4 +1,7 @@
-"""The product as a newcomer has it: `towline up --no-demo`, one enrolled agent, one open session."""
+"""The product as a newcomer has it: `towline up --no-demo`, one enrolled agent, one open session.
+
+The agent holds one tunnel instead of two, so that "one tunnel" in a figure is one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests.figures import TOWLINE
 from loadtests.measure import Target
+from loadtests.peers.programs import running
 from towline.data_folder import DataFolder
 from towline.gateway_client import Credentials, GatewayClient
 
@@ -25,6 +30,7 @@ START_DEADLINE_S = 90.0  # the first start makes a database cluster
 STEP_DEADLINE_S = 20.0
 PORTS = 7  # that `towline up` takes from its --port on
 SESSION_S = 3600
+AGENT_CONNECTIONS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,10 @@ class TowlineStack:
     target: Target
     gateway: GatewayClient
     data: DataFolder
+    agent_state: Path  # of the enrolled agent
     server_pid: int
     agent_pid: int
+    gateway_pid: int
 
 
 def wait_for(what: str, check: Callable[[], Any], deadline_s: float = STEP_DEADLINE_S) -> Any:
@@ -81,7 +89,7 @@ def enrol_agent(root: Path, data: DataFolder, gateway_url: str, name: str, servi
     folder = root / name
     folder.mkdir()
     config = folder / "agent.toml"
-    lines = ['state_dir = "state"']
+    lines = ['state_dir = "state"', f"connections = {AGENT_CONNECTIONS}"]
     for service, port in services.items():
         lines += [f"[services.{service}]", f'address = "127.0.0.1:{port}"']
     config.write_text("\n".join(lines) + "\n")
@@ -94,20 +102,9 @@ def enrol_agent(root: Path, data: DataFolder, gateway_url: str, name: str, servi
     return config
 
 
-@contextmanager
-def running(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process whose output goes to `log`; ended with SIGTERM, in the end with SIGKILL."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(STEP_DEADLINE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STEP_DEADLINE_S)
+def agent_argv(config: Path) -> list[str]:
+    """The command of a real agent."""
+    return [sys.executable, "-m", "towline", "agent", "--config", str(config)]
 
 
 def redeem(link: str) -> tuple[str, str]:
@@ -133,9 +130,10 @@ def redeem(link: str) -> tuple[str, str]:
     return url.netloc, cookie[0]
 
 
-def open_session(data: DataFolder, device: str) -> tuple[str, int, str]:
+def open_session(gateway: GatewayClient, device_id: str) -> tuple[str, int, str]:
     """(Host header, port, Cookie header) of a new session to the device's web service."""
-    link = run_towline("link", device, "--data", str(data.root), "--duration", str(SESSION_S))
+    body = {"service": "web", "binding": "click", "duration_s": SESSION_S}
+    link = gateway.post(f"/v1/devices/{device_id}/sessions", body)["url"]
     host, cookie = redeem(link)
     return host, int(host.rsplit(":", 1)[1]), cookie
 
@@ -170,7 +168,7 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
         str(base_port()),
     ]
     log = root / "up.log"
-    with running(up, log) as launcher:
+    with running(up, log=log) as launcher:
 
         def ready() -> bool:
             if launcher.poll() is not None:
@@ -180,17 +178,17 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
         wait_for("towline up", ready, START_DEADLINE_S)
         gateway = GatewayClient(Credentials.load(data.credentials))
         config = enrol_agent(root, data, gateway.address, "bench", {"web": upstream_port})
-        with running(
-            [sys.executable, "-m", "towline", "agent", "--config", str(config)], root / "agent.log"
-        ) as agent:
+        with running(agent_argv(config), log=root / "agent.log") as agent:
             wait_for("the device is online", lambda: gateway.device("bench")["online"])
-            host, port, cookie = open_session(data, "bench")
+            host, port, cookie = open_session(gateway, gateway.device("bench")["id"])
             server_pid = wait_for(
                 "the tunnel server's process", lambda: pid_of(launcher.pid, "tunnel_server")
             )
             target = Target(
-                "towline", "127.0.0.1", port, (("Host", host), ("Cookie", cookie)),
+                TOWLINE, "127.0.0.1", port, (("Host", host), ("Cookie", cookie)),
                 {"server": (server_pid,), "agent": (agent.pid,)},
                 (("Origin", f"http://{host}"),),
             )  # fmt: skip
-            yield TowlineStack(target, gateway, data, server_pid, agent.pid)
+            gateway_pid = wait_for("the gateway's process", lambda: pid_of(launcher.pid, "gateway"))
+            state = config.parent / "state"
+            yield TowlineStack(target, gateway, data, state, server_pid, agent.pid, gateway_pid)

@@ -1,22 +1,21 @@
-"""The peers beside the product: nginx as the upstream itself, and nginx as a plain proxy to it."""
+"""nginx as the upstream of every path, and nginx as a plain proxy to it."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.measure import Target, children
+from loadtests.figures import DIRECT, DIRECT_TLS, PROXY
+from loadtests.measure import Target
+from loadtests.peers.programs import family, free_port, program, running, wait_listening
 
-START_DEADLINE_S = 10
 BULK_BYTES = 512 * 1024 * 1024  # long enough that start-up does not show, small enough for the page cache
+STALLED_BYTES = 100_000_000
 
 _COMMON = """
 daemon off;
@@ -42,6 +41,9 @@ http {{
 _UPSTREAM = """
   server {{
     listen 127.0.0.1:{port};
+    listen 127.0.0.1:{tls_port} ssl;
+    ssl_certificate {root}/upstream.crt;
+    ssl_certificate_key {root}/upstream.key;
     root {root}/www;
     default_type application/octet-stream;
     etag off;
@@ -70,68 +72,67 @@ _PROXY = """
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`; `/upload` reads all of it."""
+    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`, `/stalled`; `/upload` reads all of it.
+
+    The same on a TLS port for paths that carry TLS through (snitun), who end it at the device.
+    """
 
     port: int
+    tls_port: int
     target: Target
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{process.args!r} does not listen on port {port}") from None
-            time.sleep(0.02)
+    tls_target: Target
 
 
 @contextmanager
 def _nginx(name: str, http: str, root: Path, port: int) -> Iterator[tuple[int, ...]]:
-    binary = shutil.which("nginx", path="/usr/sbin:" + os.environ.get("PATH", ""))
-    if binary is None:
-        raise RuntimeError("nginx is missing: apt-get install nginx-light")
     config = root / f"{name}.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""
     config.write_text(user + _COMMON.format(root=root, name=name, http=http))
-    process = subprocess.Popen([binary, "-e", str(root / f"{name}-start.log"), "-c", str(config)])
-    try:
-        _wait_listening(port, process)
-        yield tuple(children(process.pid))
-    finally:
-        process.terminate()
-        process.wait(timeout=START_DEADLINE_S)
+    argv = [program("nginx", "nginx-light"), "-e", str(root / f"{name}-start.log"), "-c", str(config)]
+    with running(argv) as process:
+        wait_listening(port, process)
+        yield family(process.pid)
 
 
-@contextmanager
-def upstream(root: Path) -> Iterator[Upstream]:
-    """nginx serving files of 1 KB, 64 KB and BULK_BYTES from `root`."""
-    www = root / "www"
+def _files(www: Path) -> None:
     www.mkdir()
     (www / "1k").write_bytes(b"x" * 1024)
     (www / "64k").write_bytes(b"y" * 65536)
+    (www / "stalled").write_bytes(b"z" * STALLED_BYTES)
     with (www / "bulk").open("wb") as bulk:
         chunk = os.urandom(1 << 20)
         for _ in range(BULK_BYTES >> 20):
             bulk.write(chunk)
-    port, sink_port = free_port(), free_port()
-    sink = subprocess.Popen([sys.executable, "-m", "loadtests.sink", str(sink_port)])
-    http = _UPSTREAM.format(port=port, root=root, sink=sink_port)
-    try:
-        _wait_listening(sink_port, sink)
+
+
+def _certificate(root: Path) -> None:
+    subprocess.run(
+        [
+            program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+            "-keyout", str(root / "upstream.key"), "-out", str(root / "upstream.crt"),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+@contextmanager
+def upstream(root: Path) -> Iterator[Upstream]:
+    """nginx serving files of 1 KB, 64 KB, 100 MB and BULK_BYTES from `root`."""
+    _files(root / "www")
+    _certificate(root)
+    port, tls_port, sink_port = free_port(), free_port(), free_port()
+    http = _UPSTREAM.format(port=port, tls_port=tls_port, root=root, sink=sink_port)
+    with running([sys.executable, "-m", "loadtests.sink", str(sink_port)]) as sink:
+        wait_listening(sink_port, sink)
         with _nginx("upstream", http, root, port) as pids:
-            yield Upstream(port, Target("nginx direct", "127.0.0.1", port, (), {"nginx": pids}))
-    finally:
-        sink.terminate()
-        sink.wait(timeout=START_DEADLINE_S)
+            yield Upstream(
+                port,
+                tls_port,
+                Target(DIRECT, "127.0.0.1", port, (), {"nginx": pids}),
+                Target(DIRECT_TLS, "localhost", tls_port, (), {"nginx": pids}, tls=True),
+            )
 
 
 @contextmanager
@@ -139,4 +140,4 @@ def nginx_proxy(root: Path, upstream_port: int) -> Iterator[Target]:
     """nginx as a keep-alive HTTP proxy to the upstream; no TLS, no checks."""
     port = free_port()
     with _nginx("proxy", _PROXY.format(port=port, upstream=upstream_port), root, port) as pids:
-        yield Target("nginx as proxy", "127.0.0.1", port, (), {"proxy": pids})
+        yield Target(PROXY, "127.0.0.1", port, (), {"proxy": pids})

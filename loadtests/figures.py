@@ -1,0 +1,205 @@
+"""What a run consists of: figures with every round's value, and what each kind of figure means.
+
+A run's JSON: ``{"format", "commit", "taken", "machine", "parameters", "figures": {section: {path: {metric: figure}}}}``;
+a figure is ``{"median", "low", "high", "samples", "parts"?}``. Pure: no clock, no process, no file.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT = 2  # of the JSON; 1 had no samples, and other names
+DIGITS = 5  # significant ones that are kept: more than any clock here is good for
+
+TOWLINE = "towline"
+DIRECT = "nginx direct"
+DIRECT_TLS = "nginx direct, TLS"
+PROXY = "nginx as proxy"
+HAPROXY = "haproxy"
+SSH = "ssh -R"
+SNITUN = "snitun"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is counted. `floor` is the relative change below which two runs of one build may differ anyway."""
+
+    title: str
+    unit: str
+    less_is_better: bool
+    digits: int
+    floor: float = 0.05
+
+
+METRICS: dict[str, Metric] = {
+    "cpu_us": Metric("CPU-µs a request", "µs", True, 1),
+    "requests_per_s": Metric("requests/s", "/s", False, 0, 0.15),
+    "mb_s": Metric("MB/s", "MB/s", False, 0, 0.10),
+    "cpu_ms_mb": Metric("CPU-ms a MB", "ms", True, 2),
+    "p50_us": Metric("p50 µs", "µs", True, 0, 0.10),
+    "p99_us": Metric("p99 µs", "µs", True, 0, 0.25),
+    "added_p50_us": Metric("added p50 µs", "µs", True, 0, 0.10),
+    "added_p99_us": Metric("added p99 µs", "µs", True, 0, 0.25),
+    "mib": Metric("MiB", "MiB", True, 1, 0.15),
+    "rss_mib": Metric("RSS MiB", "MiB", True, 0, 0.10),
+    "kib_per_tunnel": Metric("KiB a tunnel", "KiB", True, 1),
+    "cpu_ms_handshake": Metric("CPU-ms a handshake", "ms", True, 2),
+    "handshakes_per_s": Metric("handshakes/s", "/s", False, 0, 0.15),
+    "errors": Metric("errors", "", True, 0, 0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: its title, its metrics in order, and what a reader must know of it."""
+
+    title: str
+    metrics: tuple[str, ...]
+    note: str = ""
+
+
+_COST = ("cpu_us", "requests_per_s", "errors")
+_BULK = ("mb_s", "cpu_ms_mb")
+SECTIONS: dict[str, Section] = {
+    "c32": Section("1 KB, 32 connections", _COST),
+    "c1": Section("1 KB, 1 connection", _COST),
+    "tunnels32": Section(
+        "1 KB over 32 tunnels, 1 request in flight each",
+        _COST,
+        "32 devices, one tunnel and one session each. *One process* holds all 32 agents, so the agents' share is batched as the "
+        "server's is; *32 processes* is 32 real agents, each of which wakes for one request as a device of its own would.",
+    ),
+    "64k": Section("64 KB, 8 connections", _COST),
+    "bulk_down": Section("Bulk down, one stream", _BULK),
+    "bulk_up": Section("Bulk up, one stream", _BULK),
+    "under_bulk": Section(
+        "Small request while a bulk download fills the same tunnel",
+        ("p50_us", "p99_us"),
+        "One 1 KB request each 2 ms beside an endless download in the same tunnel (ssh, snitun: the same connection).",
+    ),
+    "latency": Section(
+        "Latency at low load",
+        ("p50_us", "p99_us", "added_p50_us", "added_p99_us"),
+        "Added: over the direct way to the same upstream, plain or TLS, in the same minute.",
+    ),
+    "stalled": Section(
+        "Memory of 8 readers that stall in a 100 MB download",
+        ("mib",),
+        "RSS of all its processes beyond what they had before; the first sample is of fresh processes, and the largest counts.",
+    ),
+    "idle": Section(
+        "Idle tunnels",
+        ("kib_per_tunnel", "rss_mib"),
+        "RSS of the server (sshd: PSS of one connection's processes) beyond the first tunnels. TLS on towline's and ssh's, AES on snitun's.",
+    ),
+    "handshakes": Section(
+        "Handshakes",
+        ("cpu_ms_handshake", "handshakes_per_s"),
+        "TCP + TLS + WebSocket + challenge, signature and hello, as the tunnels above were dialled. The rate is what two cores did with "
+        "the dialling side on the same machine; CPU is the server's and the gateway's.",
+    ),
+    "connected": Section(
+        "1 KB at 32 connections while other tunnels are connected",
+        ("cpu_us", "requests_per_s"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric of one path: a sample a round, and the medians of its parts (server, agent …)."""
+
+    samples: tuple[float, ...]
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise ValueError("a figure needs a sample")
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def low(self) -> float:
+        return min(self.samples)
+
+    @property
+    def high(self) -> float:
+        return max(self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "median": rounded(self.median),
+            "low": rounded(self.low),
+            "high": rounded(self.high),
+            "samples": [rounded(value) for value in self.samples],
+        }
+        if self.parts:
+            made["parts"] = {name: rounded(value) for name, value in self.parts.items()}
+        return made
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Figure:
+        return cls(tuple(float(v) for v in value["samples"]), dict(value.get("parts", {})))
+
+
+Paths = dict[str, dict[str, Figure]]  # path → metric → figure
+Figures = dict[str, Paths]  # section → paths
+
+
+def figures_of(run: Mapping[str, Any]) -> Figures:
+    """The figures of a run's JSON; ValueError for another format."""
+    if run.get("format") != FORMAT:
+        raise ValueError(f"the run is of format {run.get('format', 1)}, not {FORMAT}")
+    return {
+        section: {
+            path: {metric: Figure.from_json(value) for metric, value in metrics.items()}
+            for path, metrics in paths.items()
+        }
+        for section, paths in run["figures"].items()
+    }
+
+
+def figures_to_json(figures: Figures) -> dict[str, Any]:
+    return {
+        section: {
+            path: {metric: figure.to_json() for metric, figure in metrics.items()}
+            for path, metrics in paths.items()
+        }
+        for section, paths in figures.items()
+    }
+
+
+def each(figures: Figures) -> Iterator[tuple[str, str, str, Figure]]:
+    """(section, path, metric, figure), sections and metrics in the catalogue's order."""
+    for section, known in SECTIONS.items():
+        for path, metrics in figures.get(section, {}).items():
+            for metric in known.metrics:
+                if metric in metrics:
+                    yield section, path, metric, metrics[metric]
+
+
+def find(figures: Figures, section: str, path: str, metric: str) -> Figure | None:
+    return figures.get(section, {}).get(path, {}).get(metric)
+
+
+def rounded(value: float) -> float:
+    """To DIGITS significant digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0–1) of the values lie; nearest rank, the largest for 1."""
+    if not values:
+        raise ValueError("no values")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def medians(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each key over rounds that all have the same keys."""
+    return {key: statistics.median(one[key] for one in of) for key in of[0]}

@@ -1,0 +1,1 @@
+"""Those beside whom the product is measured: each a context manager that yields a `Target`."""
