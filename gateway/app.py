@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 from gateway.api.app import public_app
@@ -24,6 +25,7 @@ from gateway.store.limits import PostgresLimiter
 from gateway.tokens.mint import Tokens
 from runtime import logs
 from runtime.addresses import Address
+from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
@@ -64,13 +66,21 @@ class Gateway:
         )
         self._ops = OpsServer(settings.ops_listen, self.registry, lambda: failed_checks(self.parts))
         self._public = Listener(public_app(self.parts), settings.public_listen, self._tasks, name="public")
-        certificate, key = internal_server_files(keyring, settings.internal_names, clock.wall())
+
+        def internal_files() -> tuple[Path, Path]:
+            return internal_server_files(keyring, settings.internal_names, clock.wall())
+
+        certificate, key = internal_files()
+        internal_tls = server_context(certificate, key, keyring.directory / "internal_ca.crt")
+        self.certificates = CertificateWatch(self.registry, wall=clock.wall, prefix="towline_gateway")
+        # Made by us: made anew, like at the start, when its end is near.
+        self.certificates.add("internal", internal_tls, certificate, key, renew=internal_files)
         self._internal = Listener(
             internal_app(self.parts),
             settings.internal_listen,
             self._tasks,
             name="internal",
-            tls=server_context(certificate, key, keyring.directory / "internal_ca.crt"),
+            tls=internal_tls,
             protocol=NodeProtocol,
         )
 
@@ -92,6 +102,7 @@ class Gateway:
         self.prepared = self._tasks.start(prepare(self.parts, self._admin_password), "prepare")
         self._tasks.start(self.parts.feed.run(), "feed")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
+        self._tasks.start(self.certificates.run(), "certificates")
         await self._ops.start()
         await self._internal.start()
         await self._public.start()
@@ -121,6 +132,7 @@ async def main(config: Path) -> int:
     log = logs.get_logger("gateway")
     try:
         await gateway.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.certificates.reload)
         log.info(
             "listening",
             extra={

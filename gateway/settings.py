@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
 from runtime.addresses import is_address, parse_address
+from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
 
 # A grant cannot be taken back from a device that is cut off from everything but a stolen server, so its
@@ -42,15 +43,6 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
         if not parts.hostname or not (parts.scheme == "wss" or loopback):
             return "must be a list of wss:// URLs (ws:// on loopback alone)"
     return not_empty(value)
-
-
-def _are_networks(value: tuple[str, ...]) -> str | None:
-    try:
-        for network in value:
-            ipaddress.ip_network(network)
-    except ValueError:
-        return "must be a list of IP addresses or networks like 10.0.0.0/8"
-    return None
 
 
 def is_loopback(host: str | None) -> bool:
@@ -154,7 +146,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = setting(
         "Networks of the proxies whose X-Forwarded-For tells the client's address.",
         default=(),
-        check=_are_networks,
+        check=are_networks,
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "Least severe level that is logged.", default="info"

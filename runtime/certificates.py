@@ -163,7 +163,10 @@ class CertificateWatch:
     def reload(self) -> None:
         """Look at every file now."""
         for renew in self._before:
-            renew()
+            try:
+                renew()
+            except (OSError, ValueError) as error:  # a full disk, a file that is none: the old one serves on
+                _log.error("certificate was not renewed", extra={"error": str(error)})
         for live in self._live:
             outcome = live.look(self._wall())
             if outcome is not None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gateway.metrics import gateway_metrics
 from gateway.settings import Settings as GatewaySettings
+from runtime.certificates import CertificateWatch
+from runtime.clock import SYSTEM_CLOCK
 from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
 from tunnel_agent.metrics import agent_metrics, watch_agent
@@ -43,6 +45,7 @@ def gateway_registry() -> Registry:
     """The gateway's metrics."""
     registry = Registry()
     gateway_metrics(registry)
+    CertificateWatch(registry, wall=SYSTEM_CLOCK.wall, prefix="towline_gateway")
     return registry
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.metrics import GatewayMetrics
+from runtime.client_address import TrustedProxies, canonical
 from runtime.logs import get_logger
 
 log = get_logger("gateway.http")
@@ -66,13 +67,13 @@ class Edge:
         self._metrics = metrics
         self._body_max = body_max
         self._headers = [*_HEADERS, _HSTS] if secure else _HEADERS
-        self._trusted = [ipaddress.ip_network(network) for network in trusted_proxies]
+        self._proxies = TrustedProxies(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         exchange = _Exchange(self._headers, send)
-        scope["client_address"] = client_address(scope, self._trusted)
+        scope["client_address"] = client_address(scope, self._proxies)
         try:
             await self._app(scope, _limited(receive, self._body_max), exchange.send)
         except Exception as error:
@@ -162,26 +163,12 @@ async def send_problem(send: Send, problem: Problem) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def client_address(scope: Scope, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> str:
-    """The address that rate limits and the audit log count.
-
-    Walks X-Forwarded-For from its right end, where our own proxies write, to the first address that is
-    not one of `trusted`; what stands left of that was written by the client.
-    """
+def client_address(scope: Scope, proxies: TrustedProxies) -> str:
+    """The address that rate limits and the audit log count, behind `proxies` too."""
     client = scope.get("client")
-    address = str(client[0]) if client else "unknown"
-    hops: list[str] = []
-    for name, value in scope["headers"]:
-        if name == b"x-forwarded-for":
-            hops += value.decode("latin-1").split(",")
-    while hops and _is_in(address, trusted):
-        candidate = hops.pop().strip()
-        try:
-            ipaddress.ip_address(candidate)
-        except ValueError:
-            break  # a proxy of ours writes addresses; this is something else
-        address = candidate
-    return address
+    peer = canonical(str(client[0])) if client else "unknown"
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return proxies.client(peer, ",".join(lines) if lines else None)
 
 
 def limit_key(address: str) -> str:
@@ -198,14 +185,6 @@ def limit_key(address: str) -> str:
 def retry_after(wait_s: float) -> int:
     """Whole seconds, never 0."""
     return max(1, math.ceil(wait_s))
-
-
-def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
 
 
 def _limited(receive: Receive, maximum: int) -> Receive:

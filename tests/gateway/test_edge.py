@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from gateway.api.edge import client_address, limit_key
+from runtime.client_address import TrustedProxies
 from runtime.clock import FakeClock
 from tests.gateway.world import ADMIN_PASSWORD, World, open_session, settings_for
 
@@ -212,7 +212,7 @@ async def test_addresses_behind_a_proxy_are_limited_apart(tls_world: World) -> N
     assert (await tries("198.51.100.2"))[0] == 401
 
 
-TRUSTED = [ipaddress.ip_network("127.0.0.1/32"), ipaddress.ip_network("10.0.0.0/8")]
+TRUSTED = TrustedProxies(("127.0.0.1/32", "10.0.0.0/8"))
 
 
 @pytest.mark.parametrize(

@@ -355,3 +355,23 @@ async def test_the_feed_survives_a_lost_listen_connection(world: World, postgres
             )
         await owner.delete(f"/v1/sessions/{link.session}")
         assert (await feed.entry())["id"] == link.session
+
+
+async def test_the_listener_shows_a_renewed_certificate_without_a_restart(world: World) -> None:
+    owner = await world.person()
+    device = await world.enrol(owner)
+    node = world.node()
+    await node.connect(device)
+    shown = await certificate_of(world)
+    # As when the year is over: internal_server_files makes another one at the next look.
+    (world.settings.keys_dir / "internal_server.crt").unlink()
+    world.gateway.certificates.reload()
+    assert await certificate_of(world) != shown
+    await node.connect(device)  # over its old connection
+    text = world.gateway.registry.render().decode()
+    assert 'towline_gateway_certificate_reloads_total{listener="internal",outcome="loaded"} 1' in text
+
+
+async def certificate_of(world: World) -> str:
+    address = ("127.0.0.1", world.gateway.internal_address.port)
+    return await asyncio.to_thread(ssl.get_server_certificate, address, timeout=LINE_TIMEOUT_S)
