@@ -18,6 +18,8 @@ lock agent --extra agent
 lock server --extra server
 lock up --extra up
 lock dev --extra up --group dev
+lock bench-peers --group bench-peers
+lock load --group load
 lock_ui() {  # a real device UI that the tests drive, in an environment of its own
     name=$1
     shift

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Usage: setup.sh LOCK. Install requirements/LOCK.txt into .venv with its hashes; the second run does nothing.
+# Usage: setup.sh LOCK [VENV]. Install requirements/LOCK.txt into VENV (.venv) with its hashes; the second run does nothing.
 # Needs Python 3.11 or newer and a shell, nothing else. PYTHON=... chooses the interpreter.
 set -eu
 cd "$(dirname "$0")/.."
 lock=$1
 requirements=requirements/$lock.txt
-venv=.venv
+venv=${2:-.venv}
 stamp=$venv/.installed-$lock
 
 if [ ! -f "$requirements" ]; then
