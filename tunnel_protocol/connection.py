@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tunnel_protocol.allowance import ControlAllowance
 from tunnel_protocol.codes import (
     DRAINING_CODES,
     GRANT_ID_SIZE,
@@ -49,16 +50,20 @@ class Connection(Handshake):
     """
 
     __slots__ = (
+        "_allowance",
+        "_dead_data",
         "_drain_wanted",
         "_lost_as",
         "_next_id",
         "_on_wake",
         "_own_streams",
+        "_peer_drains",
         "_peer_streams",
         "_peer_top_id",
         "_receive_limit",
         "_received",
         "_return_at",
+        "_room_news",
         "_streams",
         "_waiting",
         "budget",
@@ -77,15 +82,19 @@ class Connection(Handshake):
         self._on_wake = wake
         self._lost_as: tuple[Fault, CloseCode, str] = ("peer", CloseCode.NORMAL, "")  # how a drain ends
         self._drain_wanted = False
+        self._peer_drains = False  # a GOAWAY came that lets the live streams finish
         self._streams: dict[int, Stream] = {}
         self._next_id = 1 if side is Side.SERVER else 2
         self._peer_top_id = 0  # highest id that the peer opened
         self._own_streams = 0
         self._peer_streams = 0
         self._waiting: dict[Stream, None] | None = None  # streams that want Writable
+        self._room_news = False  # connection credit came, which the waiting were not told of yet
         self._received = 0
         self._receive_limit = limits.connection_window
         self._return_at = max(limits.connection_window // 2, 1)
+        self._dead_data = 0  # bytes that may still come for streams that we cut: their credit
+        self._allowance = ControlAllowance(now)
         self.budget = WindowBudget(limits.window_budget, limits.stream_window, limits.stream_window_max)
 
     def __repr__(self) -> str:
@@ -133,9 +142,12 @@ class Connection(Handshake):
             if flags:
                 raise ProtocolViolation("flags are not 0")
             if kind == _DATA and self.live:
-                self._receive_data(stream_id, message[start:position], length)
+                self._receive_data(stream_id, message[start:position], length, now)
             else:
+                self._spend(now)
                 receive_control(self, kind, stream_id, message[start:position], size - length, now)
+        if self._room_news:
+            self._tell_waiting()
 
     def _check_size(self, size: int) -> None:
         if not size:
@@ -143,7 +155,7 @@ class Connection(Handshake):
         if size > self._max_message:
             raise ProtocolViolation(f"a message of {size} bytes is over the limit of {self._max_message}")
 
-    def _receive_data(self, stream_id: int, data: memoryview, length: int) -> None:
+    def _receive_data(self, stream_id: int, data: memoryview, length: int, now: float) -> None:
         if not 0 < length <= self.limits.max_frame:
             raise ProtocolViolation("DATA: empty or over max_frame")
         stream = self._streams.get(stream_id)
@@ -160,10 +172,23 @@ class Connection(Handshake):
                 stream.keep_early(data)
             else:
                 raise ProtocolViolation("DATA: not allowed in the stream's state")
-        elif not self.was_opened(stream_id):
+        elif self.was_opened(stream_id):
+            if length <= self._dead_data:
+                self._dead_data -= length
+            else:
+                self._spend(now)
+        else:
             raise ProtocolViolation("DATA: the stream was never opened")
         if self._received >= self._return_at:
             self._return_credit()
+
+    def _spend(self, now: float) -> None:
+        """A frame came that carries nothing anybody takes."""
+        allowance = self._allowance
+        if allowance.left:
+            allowance.left -= 1
+        else:
+            allowance.fill(now, self._next_id, self.outbox.sent)
 
     def _return_credit(self) -> None:
         window = self.limits.connection_window
@@ -202,6 +227,10 @@ class Connection(Handshake):
             self._end("peer", code, reason or "the link broke")
             self.outbox.purge(control=True)
         return self.take_events()
+
+    def peer_said_hello(self, hello: Hello, now: float) -> None:
+        super().peer_said_hello(hello, now)
+        self._allowance.open(hello.stream_window, hello.connection_window)
 
     # Streams and grants
 
@@ -251,6 +280,7 @@ class Connection(Handshake):
         elif self._peer_streams > self.limits.max_streams:
             stream.refuse(RefusedCode.TOO_MANY_STREAMS)
         else:
+            self._allowance.stream_came()
             return stream
         return None
 
@@ -274,6 +304,12 @@ class Connection(Handshake):
     def was_opened(self, stream_id: int) -> bool:
         """Whether the id is over rather than new: ids rise, so all up to the highest of its side are."""
         return 0 < stream_id < (self._next_id if self.is_own_id(stream_id) else self._peer_top_id + 1)
+
+    def cut(self, stream: Stream) -> None:
+        """For streams: this side ends it, and the peer may not know that yet."""
+        if not stream.peer_finished:
+            self._dead_data += stream.receive_limit - stream.received
+        self.stream_over(stream)
 
     def stream_over(self, stream: Stream, *, fin_in_batch: bool = False) -> None:
         """For streams and frame rules: takes an ended stream out."""
@@ -315,8 +351,13 @@ class Connection(Handshake):
             outbox.send_limit = offset
             if outbox.ready:
                 outbox.kick()
-            if self._waiting:
-                self._waiting = {stream: None for stream in self._waiting if not stream.tell_room()}
+            self._room_news = self._waiting is not None
+
+    def _tell_waiting(self) -> None:
+        """Once a message, however many CREDITs it holds: each look costs a walk over all that wait."""
+        self._room_news = False
+        if self._waiting:
+            self._waiting = {stream: None for stream in self._waiting if not stream.tell_room()}
 
     # Ends
 
@@ -340,11 +381,14 @@ class Connection(Handshake):
             self.end_if_drained()
 
     def peer_goes(self, last_id: int, retry_after_ms: int, code: CloseCode, reason: str) -> None:
-        """For the frame rules: the peer's GOAWAY."""
-        self.emit(GoawayReceived(last_id, retry_after_ms, code, reason))
-        if not self.live or code not in DRAINING_CODES:
+        """For the frame rules: the peer's GOAWAY. One that only repeats itself says nothing new."""
+        ends = not self.live or code not in DRAINING_CODES
+        if ends or not self._peer_drains:
+            self.emit(GoawayReceived(last_id, retry_after_ms, code, reason))
+        if ends:
             self._end("peer", code, reason)
             return
+        self._peer_drains = True
         self.state = ConnectionState.DRAINING
         if not self._drain_wanted:
             self._lost_as = ("peer", code, reason)

@@ -84,7 +84,8 @@ class Stream:
         self.stalled_since: float | None = None  # since when data has been queued; None while none is
         # Receiving.
         self.flowing = False  # DATA goes straight to the owner
-        self._early: list[bytes] | None = [] if state is StreamState.REQUESTED else None  # DATA before accept
+        # DATA before accept. One buffer: a list of crumbs would cost fifty times what the credit allows.
+        self._early: bytearray | None = bytearray() if state is StreamState.REQUESTED else None
         self.received = 0
         self.receive_limit = window
         self.window = window
@@ -108,6 +109,11 @@ class Stream:
     @property
     def over(self) -> bool:
         return self.state is StreamState.OVER
+
+    @property
+    def peer_finished(self) -> bool:
+        """Whether its FIN came: no more DATA follows, and no credit is due."""
+        return self.state in _NO_MORE_DATA
 
     @property
     def waits_for_accept(self) -> bool:
@@ -171,7 +177,12 @@ class Stream:
             self._queue = deque()
         if self.stalled_since is None:
             self.stalled_since = now
-        self._queue.append(data)
+        last = self._queue[-1] if self._queue else None
+        if size < COPY_BELOW and type(last) is bytes and len(last) < COPY_BELOW:
+            # Crumbs that wait shall cost what they carry, not an object each.
+            self._queue[-1] = last + data
+        else:
+            self._queue.append(data)
         self.queued += size
         self._outbox.queued += size
         self._direct = False
@@ -233,7 +244,7 @@ class Stream:
     def _return_credit(self, now: float) -> None:
         if self.consumed_bytes > self.received:
             raise Misuse(f"consumed: {self.consumed_bytes} bytes of {self.received} received")
-        if self.state in _NO_MORE_DATA:
+        if self.peer_finished:
             self._return_at = 1 << 63
             return
         self._connection.adapt_window(self, now)
@@ -250,12 +261,12 @@ class Stream:
             return False
         self.state = self._next(Call.ACCEPT)
         self.owner = owner
-        early, self._early = self._early or [], None
+        early, self._early = self._early, None
         self._direct = True
         self.flowing = self.state is StreamState.OPEN
         self._outbox.add_control(HEADER.pack(FrameType.OPENED, 0, 0, self.id))
-        for data in early:
-            self._connection.emit(DataReceived(self, memoryview(data)))
+        if early:
+            self._connection.emit(DataReceived(self, memoryview(early)))
         if self.state is StreamState.FINISHED_THERE:
             self._connection.emit(StreamFinished(self))
         return True
@@ -290,7 +301,7 @@ class Stream:
 
     def _end_by(self, call: Call) -> None:
         self._next(call)
-        self._connection.stream_over(self)
+        self._connection.cut(self)
 
     def advance(self, trigger: Trigger) -> bool:
         """Follows the table for a frame that came; False: the frame is not allowed now."""
@@ -311,7 +322,7 @@ class Stream:
 
     def keep_early(self, data: memoryview) -> None:
         if self._early is not None:
-            self._early.append(bytes(data))
+            self._early += data
 
     def credited(self, offset: int) -> None:
         """The peer's CREDIT for this stream."""
