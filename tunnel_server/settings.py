@@ -163,7 +163,7 @@ class DeviceLimits:
         "1xx answers before the real one; 100 and 103 come once each.", default=8, check=between(0, 100)
     )
     framing_bytes: int = setting(
-        "Chunk extensions and trailers in a row without a body byte: they carry nothing.",
+        "Chunk extensions and trailers beyond 18 bytes for each byte of the body: they carry nothing.",
         default=16_384,
         check=between(256, 1_048_576),
     )

@@ -14,6 +14,7 @@ from tunnel_protocol import RefusedCode, ResetCode, Stream
 from tunnel_server.edge import pages
 from tunnel_server.edge.raw_splice import RawSplice
 from tunnel_server.errors import BadResponse
+from tunnel_server.policy.framing import HEAD_BYTES, unframed
 from tunnel_server.policy.response_head import RULES, ResponseHead, rewritten_location
 from tunnel_server.policy.status_lines import status_line
 from tunnel_server.policy.websocket import accept_value
@@ -277,7 +278,7 @@ class UpstreamStream:
             return
         parser = self._parser
         self._in_head = False
-        self._body_bytes = 1  # this read carried something
+        self._body_bytes = HEAD_BYTES
         status = parser.get_status_code()
         head = self._head
         minor = 1
@@ -398,10 +399,8 @@ class UpstreamStream:
             if self._head_bytes > self.device.limits.response_head_bytes:
                 self._fail(exchange)
                 return
-        elif self._body_bytes:
-            self._unframed = 0
         else:
-            self._unframed += size
+            self._unframed = unframed(self._unframed, size, self._body_bytes)
             if self._unframed > self.device.limits.framing_bytes and not exchange.done:
                 self._fail(exchange)
                 return

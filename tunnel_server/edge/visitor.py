@@ -16,6 +16,7 @@ from runtime.logs import get_logger
 from tunnel_server.edge import pages
 from tunnel_server.edge.exchange import Exchange
 from tunnel_server.errors import BadRequest
+from tunnel_server.policy.framing import HEAD_BYTES, unframed
 from tunnel_server.policy.names import tokens
 from tunnel_server.policy.request_head import RULES, RequestHead
 
@@ -90,7 +91,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._receiving: Exchange | None = None
         self._body_bytes = 0  # body bytes of the present read
         self._read_bytes = 0  # all bytes of the present read
-        self._unframed = 0  # bytes since the last body byte: chunk extensions, trailers
+        self._unframed = 0  # bytes of chunk extensions and trailers beyond what the body excuses
 
     # The transport's side
 
@@ -205,12 +206,10 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self._head_bytes += size
             if self._head_bytes > self.edge.limits.head_bytes:
                 self._answer_error(BadRequest("the request head is too long", 431))
-        elif self._receiving is not None and not self._body_bytes:
-            self._unframed += size
+        elif self._receiving is not None:
+            self._unframed = unframed(self._unframed, size, self._body_bytes)
             if self._unframed > self.edge.device_limits.framing_bytes:
                 self._answer_error(BadRequest("the body's framing carries nothing", 400))
-        else:
-            self._unframed = 0
 
     def _waits_for_upgrade(self) -> bool:
         current = self.current
@@ -250,7 +249,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         head = self._head
         self._in_head = False
-        self._body_bytes = 1  # this read carried something
+        self._body_bytes = HEAD_BYTES
+        self._unframed = 0
         parser = self._parser
         # Without Connection only HTTP/1.1 keeps alive; the version itself costs llhttp's binding a format().
         if head.connection is not None or not parser.should_keep_alive():
@@ -399,7 +399,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             return
         self.closing = True
         self.waiting.clear()
-        if self._receiving is None and not self.held:
+        if self._receiving is None and not self._in_head and not self.held:
             self.transport.close()
             self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
             return
