@@ -60,6 +60,12 @@ class Metrics:
         self.handshakes = registry.counters(
             "towline_tunnel_handshakes_total", "Device handshakes, by outcome.", ["outcome"]
         )
+        self.devices_refused = registry.counters(
+            "towline_device_connections_refused_total",
+            "Device connections closed before their handshake: too_many_wait or waited_too_long (for the turn"
+            " of their address), address_full (behind a proxy that ends TLS), node_full, draining.",
+            ["why"],
+        )
         self.tunnels_closed = registry.counters(
             "towline_tunnels_closed_total", "Tunnels that ended, by close code.", ["code"]
         )

@@ -219,6 +219,21 @@ class TunnelSettings:
         default=1_000,
         check=between(1, 100_000),
     )
+    handshakes_per_address: int = setting(
+        "The same of one address (of IPv6: one /64); a factory's devices behind one NAT wait for each other.",
+        default=250,
+        check=between(1, 100_000),
+    )
+    waiting_per_address: int = setting(
+        "Connections of one address that wait for that, before TLS: a NAT's devices after a restart.",
+        default=2_000,
+        check=between(0, 100_000),
+    )
+    connects_per_device: int = setting(
+        "Tunnels of one device a minute; an agent whose tunnels end waits longer by itself.",
+        default=60,
+        check=between(2, 1_000_000),
+    )
     handshake_s: float = setting(
         "TLS, WebSocket and AUTH together; the protocol gives AUTH 10 s.",
         default=10.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 
+from runtime.tunnel_link.door import Door, Turned, group_of
 from runtime.tunnel_link.driver import StreamOwner, TunnelDriver
 from runtime.tunnel_link.link import (
     NO_FRONT,
@@ -28,6 +29,7 @@ except ImportError:  # picows has no wheel for this machine (32-bit ARM)
 __all__ = [
     "NO_FRONT",
     "PAD",
+    "Door",
     "Front",
     "Link",
     "LinkFailed",
@@ -37,8 +39,10 @@ __all__ = [
     "StreamOwner",
     "Ticker",
     "TunnelDriver",
+    "Turned",
     "UpgradeRequest",
     "dial",
+    "group_of",
     "listen",
     "quiet_failed_handshakes",
 ]
@@ -71,8 +75,14 @@ async def listen(
     ssl: ssl_module.SSLContext | None,
     max_message: int,
     front: Front = NO_FRONT,
+    door: Door | None = None,
 ) -> Listener:
-    """Listens for links; port 0 takes any free one. Raises OSError when the address cannot be had."""
+    """Listens for links; port 0 takes any free one. Raises OSError when the address cannot be had.
+
+    Who comes waits for a place at `door`, before TLS; owners give it back by Link.settled.
+    """
     if ssl is not None:
         quiet_failed_handshakes(asyncio.get_running_loop())
-    return await _links.listen(host, port, on_request, ssl=ssl, max_message=max_message, front=front)
+    return await _links.listen(
+        host, port, on_request, ssl=ssl, max_message=max_message, front=front, door=door
+    )

@@ -66,6 +66,9 @@ class Link(Protocol):
     def set_buffers(self, high_water: int, kernel_unsent: int) -> None:
         """Bytes in the transport's buffer at which it pauses, and bytes that the kernel may hold unsent."""
 
+    def settled(self) -> None:
+        """The peer has proved who it is: it no longer counts at the door."""
+
     def close(self, status: int, reason: str) -> None:
         """Closes with a WebSocket status; link_closed follows. Whatever was sent before still leaves."""
 

@@ -29,6 +29,7 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
 
 from runtime.accepting import AcceptingSocket
+from runtime.tunnel_link.door import Door, Pass
 from runtime.tunnel_link.link import (
     BACKLOG,
     CLOSE_TIMEOUT_S,
@@ -70,11 +71,22 @@ _READ_BUFFER: Final = 2_048
 class PicowsLink(WSListener):
     """A Link."""
 
-    __slots__ = ("_closing", "_owner", "_peer", "_pings", "_reason", "_status", "_transport", "paused")
+    __slots__ = (
+        "_closing",
+        "_owner",
+        "_peer",
+        "_pings",
+        "_place",
+        "_reason",
+        "_status",
+        "_transport",
+        "paused",
+    )
 
-    def __init__(self, owner: LinkOwner, peer: str | None = None) -> None:
+    def __init__(self, owner: LinkOwner, peer: str | None = None, place: Pass | None = None) -> None:
         self._owner = owner
         self._peer = peer  # None: whoever the connection leads to
+        self._place = place  # at the listener's door; None: it has none, or the peer is settled
         self._transport: WSTransport | None = None  # set when the upgrade is done
         self._closing: asyncio.TimerHandle | None = (
             None  # set once we closed: aborts a peer that does not answer
@@ -179,6 +191,11 @@ class PicowsLink(WSListener):
             underlying.set_write_buffer_limits(high_water, high_water // 4)
             set_kernel_unsent(underlying, kernel_unsent)
 
+    def settled(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
     def close(self, status: int, reason: str) -> None:
         if self._transport is None or self._closing is not None or self._transport.is_disconnected:
             return
@@ -242,10 +259,13 @@ async def listen(
     ssl: ssl_module.SSLContext | None,
     max_message: int,
     front: Front = NO_FRONT,
+    door: Door | None = None,
 ) -> Listener:
     """Listens for links. Raises OSError when the address cannot be had."""
 
-    def upgraded(request: WSUpgradeRequest, connected: str) -> WSUpgradeResponseWithListener:
+    def upgraded(
+        request: WSUpgradeRequest, connected: str, place: Pass | None
+    ) -> WSUpgradeResponseWithListener:
         headers = _lower(request.headers)
         if not asks_for_tunnel(headers):
             return _refused(400)
@@ -254,20 +274,39 @@ async def listen(
         if isinstance(answer, int):
             return _refused(answer)
         response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
-        return WSUpgradeResponseWithListener(response, PicowsLink(answer, peer))
+        return WSUpgradeResponseWithListener(response, PicowsLink(answer, peer, place))
 
     async def serve(connection: socket.socket, connected: str) -> None:
+        place = None
+        # Behind a proxy that ends TLS everybody has its address: who asks is known with the upgrade alone.
+        if door is not None and (front.proxy_protocol or not front.proxies.trusts(connected)):
+            try:
+                place = await door.enter(connected)
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            if place is None:
+                connection.close()
+                return
+        await handshake(connection, connected, place)
+
+    async def handshake(connection: socket.socket, connected: str, place: Pass | None) -> None:
+        served = False
         try:
             await aiofastnet.connect_accepted_socket(
                 asyncio.get_running_loop(),
-                lambda: _protocol(lambda request: upgraded(request, connected), max_message),
+                lambda: _protocol(lambda request: upgraded(request, connected, place), max_message, place),
                 connection,
                 ssl=ssl,
                 ssl_handshake_timeout=None if ssl is None else TLS_HANDSHAKE_S,
             )
+            served = True
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             _log.debug("a TLS handshake failed", extra={"error": str(error), "peer": connected})
             connection.close()
+        finally:
+            if place is not None and not served:
+                place.leave()
 
     accepting = AcceptingSocket(
         serve,
@@ -279,12 +318,23 @@ async def listen(
     return Listener(accepting)
 
 
+class _ServerProtocol(WSProtocol):  # type: ignore[misc]
+    """picows' own, which also gives back the connection's place at the door, upgraded or not."""
+
+    __slots__ = ("place",)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.place is not None:
+            self.place.leave()
+
+
 def _protocol(
-    make: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener], max_message: int
+    make: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener], max_message: int, place: Pass | None
 ) -> asyncio.BufferedProtocol:
     """What picows' ws_create_server makes for a connection. It offers no way to serve one that was accepted
     elsewhere, and no way to learn who asks for an upgrade (picows 2.3)."""
-    protocol: asyncio.BufferedProtocol = WSProtocol(
+    protocol = _ServerProtocol(
         None,  # host and port, for clients
         None,  # path, for clients
         False,  # is a client
@@ -301,7 +351,8 @@ def _protocol(
         None,  # headers, for clients
         _READ_BUFFER,
     )
-    return protocol
+    protocol.place = place
+    return cast(asyncio.BufferedProtocol, protocol)
 
 
 def _refused(status: int) -> WSUpgradeResponseWithListener:

@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from runtime.tunnel_link.door import Door
 from runtime.tunnel_link.link import (
     BACKLOG,
     CLOSE_TIMEOUT_S,
@@ -192,6 +193,9 @@ class WebsocketsLink(asyncio.Protocol, ABC):
             self._transport.set_write_buffer_limits(high_water, high_water // 4)
             set_kernel_unsent(self._transport, kernel_unsent)
 
+    def settled(self) -> None:
+        """Nothing to do: no door stands before this listener."""
+
     def close(self, status: int, reason: str) -> None:
         if self._closing or self._lost:
             return
@@ -317,11 +321,12 @@ async def listen(
     ssl: ssl_module.SSLContext | None,
     max_message: int,
     front: Front = NO_FRONT,
+    door: Door | None = None,
 ) -> Listener:
     """Listens for links. Raises OSError when the address cannot be had. Nodes run where picows is: nothing
-    stands in front of this one."""
-    if front.proxy_protocol or front.proxies:
-        raise ValueError("a listener behind proxies needs picows")
+    stands in front of this one, and nobody waits."""
+    if front.proxy_protocol or front.proxies or door is not None:
+        raise ValueError("a listener behind proxies or a door needs picows")
 
     def make() -> _ServerLink:
         protocol = ServerProtocol(

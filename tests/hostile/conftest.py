@@ -27,7 +27,8 @@ def keys() -> dict[str, DeviceKey]:
 def node_process() -> Iterator[NodeProcess]:
     """One tunnel server for all attacks: each must leave it as it found it."""
     folder = Path(tempfile.mkdtemp(prefix="towline-hostile-"))
-    node = NodeProcess(folder)
+    # Each attack connects once or twice, all of them as one device.
+    node = NodeProcess(folder, connects_per_device=100_000)
     yield node
     node.stop()
     shutil.rmtree(folder)

@@ -141,6 +141,13 @@ class NodeProcess(Watched):
         found = re.search(rf"^{wanted} ([0-9.e+]+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
+    async def until_metric(self, name: str, value: float, **labels: str) -> None:
+        """Until a counter has come so far, or a gauge is 0."""
+        async with asyncio.timeout(WAIT_S):
+            # Another process: there is no event to wait for.
+            while (now := await self.metric(name, **labels)) < value or (now and not value):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
 
 async def serve_pages(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """GET /N is N's page, any POST answers with the SHA-256 of its body."""

@@ -11,11 +11,12 @@ from runtime.addresses import Address, parse_address
 from runtime.client_address import TrustedProxies
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
-from runtime.tunnel_link import Front, Listener, Ticker, UpgradeRequest, listen
+from runtime.tunnel_link import Door, Front, Listener, Ticker, UpgradeRequest, group_of, listen
 from tunnel_protocol import Auth, CloseCode, ConnectionLost, Hello, Limits
 from tunnel_server.control.gateway import Gateway
 from tunnel_server.control.presence import PresenceReporter
 from tunnel_server.metrics import Metrics
+from tunnel_server.policy.rates import TokenBucket, TokenBuckets
 from tunnel_server.policy.services import service_options
 from tunnel_server.settings import TunnelSettings
 from tunnel_server.tls_files import load_pair
@@ -25,6 +26,14 @@ from tunnel_server.tunnels.registry import TunnelRegistry
 from tunnel_server.tunnels.tunnel import Tunnel
 
 PATH = "/tunnel"
+# For a place at the door; an agent waits 15 s for its link, TLS included.
+DOOR_WAIT_S = 8.0
+RETURN_LATER_MS = 30_000  # for a device that comes and goes without an end
+DEVICES_REMEMBERED = 20_000  # as many as may be connected
+# Lines about peers that have proved nothing: anybody can cause them, so they must not fill the log. The
+# metrics count all of them.
+STRANGER_LINES = 30
+STRANGER_LINES_PER_S = 0.5
 SOFTWARE = "towline-server/1"
 
 _log = get_logger("tunnel_server.tunnels")
@@ -58,6 +67,24 @@ class TunnelNode:
         self._limits = tunnel_limits(settings)
         self._tunnels: set[Tunnel] = set()
         self._handshakes: set[Tunnel] = set()  # those of _tunnels that are not ready yet
+        self._handshakes_of: dict[str, int] = {}  # by the group of their address
+        self._door = Door(
+            at_once=settings.handshakes,
+            of_one=settings.handshakes_per_address,
+            may_wait=settings.waiting_per_address,
+            wait_s=DOOR_WAIT_S,
+            turned=lambda why: metrics.devices_refused.labels(why).inc(),
+        )
+        per_minute = settings.connects_per_device
+        self._connects = TokenBuckets(per_minute / 60, per_minute, DEVICES_REMEMBERED)
+        self._stranger_lines = TokenBucket(STRANGER_LINES_PER_S, STRANGER_LINES, ticker.now())
+        self._unlogged = 0  # lines about strangers since the last one that was written
+        metrics.watch("towline_device_handshakes", "Device handshakes under way.", lambda: self._door.inside)
+        metrics.watch(
+            "towline_device_handshakes_waiting",
+            "Device connections that wait for their turn.",
+            lambda: self._door.waiting,
+        )
         self._draining = False
         self._emptied = asyncio.Event()  # set whenever the last connection closes
         self.key_lists = KeyLists(
@@ -83,6 +110,7 @@ class TunnelNode:
                 self._settings.proxy_protocol,
                 lambda why: refused.labels("devices", why).inc(),
             ),
+            door=self._door,
         )
 
     @property
@@ -115,18 +143,42 @@ class TunnelNode:
     def _on_request(self, request: UpgradeRequest) -> Tunnel | int:
         if request.path.partition("?")[0] != PATH:
             return 404
-        settings = self._settings
-        if (
-            self._draining
-            or len(self._tunnels) >= settings.connections
-            or len(self._handshakes) >= settings.handshakes
-        ):
-            self._metrics.handshakes.labels("refused").inc()
+        why = self._refuses(request.peer)
+        if why is not None:
+            self._metrics.devices_refused.labels(why).inc()
             return 503
         tunnel = Tunnel(self, self._limits, self._ticker, self._server_name(request.host))
+        tunnel.peer_address = request.peer
         self._tunnels.add(tunnel)
-        self._handshakes.add(tunnel)
+        self._handshake_begins(tunnel)
         return tunnel
+
+    def _refuses(self, peer: str) -> str | None:
+        """Why nobody can be let in now. Addresses count here for those who came through a proxy that ended
+        TLS; all others have waited for their turn at the door."""
+        settings = self._settings
+        if self._draining:
+            return "draining"
+        if len(self._tunnels) >= settings.connections or len(self._handshakes) >= settings.handshakes:
+            return "node_full"
+        of_one = self._handshakes_of.get(group_of(peer), 0)
+        return "address_full" if of_one >= settings.handshakes_per_address else None
+
+    def _handshake_begins(self, tunnel: Tunnel) -> None:
+        self._handshakes.add(tunnel)
+        group = group_of(tunnel.peer_address)
+        self._handshakes_of[group] = self._handshakes_of.get(group, 0) + 1
+
+    def _handshake_ended(self, tunnel: Tunnel) -> None:
+        if tunnel not in self._handshakes:
+            return
+        self._handshakes.discard(tunnel)
+        group = group_of(tunnel.peer_address)
+        left = self._handshakes_of[group] - 1
+        if left:
+            self._handshakes_of[group] = left
+        else:
+            del self._handshakes_of[group]
 
     def _server_name(self, host: str) -> str:
         """The dialled name when it is one of ours (section 4 of the protocol)."""
@@ -149,12 +201,10 @@ class TunnelNode:
 
     async def _authenticate(self, tunnel: Tunnel, auth: Auth, transcript: bytes) -> None:
         outcome = await check_device(self._gateway, auth, transcript)
+        if not isinstance(outcome, Refusal) and not self._connects.take(auth.device, self._ticker.now()):
+            outcome = Refusal(CloseCode.TRY_LATER, "the device connects too often", RETURN_LATER_MS)
         if isinstance(outcome, Refusal):
             self._metrics.handshakes.labels(outcome.code.name.lower()).inc()
-            _log.info(
-                "device refused",
-                extra={"device": auth.device, "code": outcome.code.name.lower(), "reason": outcome.reason},
-            )
             tunnel.connection.refuse_peer(outcome.code, outcome.reason, outcome.retry_after_ms)
             return
         tunnel.device_id, tunnel.instance = auth.device, auth.instance
@@ -165,7 +215,9 @@ class TunnelNode:
         )
 
     def tunnel_ready(self, tunnel: Tunnel, hello: Hello) -> None:
-        self._handshakes.discard(tunnel)
+        self._handshake_ended(tunnel)
+        if tunnel.link is not None:
+            tunnel.link.settled()
         self._metrics.handshakes.labels("ready").inc()
         if self._draining:
             tunnel.connection.drain(self._settings.reconnect_spread_ms, "the node shuts down")
@@ -183,18 +235,26 @@ class TunnelNode:
             self._emptied.set()
         code = "none" if event.code is None else event.code.name.lower()
         self._metrics.tunnels_closed.labels(code).inc()
-        self._handshakes.discard(tunnel)
-        _log.info(
-            "tunnel closed",
-            extra={
-                "device": tunnel.device_id,
-                "address": tunnel.peer_address,
-                "fault": event.fault,
-                "code": code,
-                "reason": event.reason,
-            },
-        )
+        self._handshake_ended(tunnel)
+        about = {
+            "address": tunnel.peer_address,
+            "fault": event.fault,
+            "code": code,
+            "reason": event.reason,
+        }
+        if tunnel.device_id:
+            _log.info("tunnel closed", extra={"device": tunnel.device_id, **about})
+        else:
+            self._log_stranger({"claims": tunnel.claimed_id, **about})
         self._registry.remove(tunnel)
+
+    def _log_stranger(self, about: dict[str, Any]) -> None:
+        """Somebody went who had not proved to be a device of ours."""
+        if not self._stranger_lines.take(self._ticker.now()):
+            self._unlogged += 1
+            return
+        unlogged, self._unlogged = self._unlogged, 0
+        _log.info("device refused", extra=about | ({"unlogged": unlogged} if unlogged else {}))
 
     def tunnel_drains(self, tunnel: Tunnel) -> None:
         device = self._registry.find(tunnel.device_id)
