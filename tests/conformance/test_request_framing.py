@@ -495,3 +495,20 @@ def test_empty_lines_before_a_request_are_skipped(world: World) -> None:
         visitor.send(b"\r\n\r\n" + visitor.head_of(GET))
         assert visitor.response()[1] == b"ok"
     assert [seen.target for seen in world.service.requests] == [b"/"]
+
+
+@pytest.mark.parametrize("path", [b"/.towline/nothing", b"/"])
+def test_nothing_is_served_behind_an_answer_that_came_before_its_body(world: World, path: bytes) -> None:
+    """Our answer ends the connection, and what follows in the same read is no request any more."""
+    foreign = b"Origin: http://evil.example"
+    with world.visitor() as visitor:
+        visitor.send(
+            visitor.head_of(b"POST " + path + b" HTTP/1.1", foreign, b"Content-Length: 3")
+            + b"abc"
+            + visitor.head_of(SMUGGLED)
+        )
+        answer, _ = visitor.until_end()
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"\r\nConnection: close\r\n" in answer
+        world.settle()
+    assert world.service.requests == []

@@ -194,7 +194,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             rest = data[upgrade.args[0] :]
             return rest if len(rest) else None
         except httptools.HttpParserError as error:
-            if not self.last_request:
+            if not (self.closing or self.last_request):
                 self._refuse(error)
             return None
         self._count(self._read_bytes)
@@ -220,6 +220,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.update_reading()
 
     def on_message_begin(self) -> None:
+        if self.closing or self.last_request:
+            raise BadRequest("nobody answers on this connection any more")  # and so nobody serves it
         if len(self.waiting) >= self.edge.limits.pipelined:
             raise BadRequest("too many requests at once", 429)
         self._head = RequestHead()
@@ -403,6 +405,11 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.transport.close()
             self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
             return
+        self.linger()
+
+    def linger(self) -> None:
+        """Say no more, and read on for a moment what nobody wants: so the last words arrive."""
+        self.closing = True
         self._receiving = None
         if self.transport.can_write_eof():
             self.transport.write_eof()
