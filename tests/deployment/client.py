@@ -1,0 +1,91 @@
+"""A person's browser, far enough: TLS that trusts one CA, an own address, one connection at a time."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+TIMEOUT_S = 20.0
+PERSON = "127.0.0.7"  # any address of 127/8 is this machine's, and each is another person to the servers
+
+
+class Client:
+    """Speaks to ``port`` of the front as if it were port 443 of ``host``, from its own address."""
+
+    def __init__(self, ca: Path, port: int, host: str, *, address: str = PERSON) -> None:
+        self.host = host
+        self.origin = f"https://{host}"
+        self.cookie = ""
+        self._port = port
+        self._address = address
+        self._tls = ssl.create_default_context(cafile=ca)
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._http: http.client.HTTPConnection | None = None
+
+    def connection(self, name: str | None = None) -> ssl.SSLSocket:
+        """TLS to the front; ``name`` is asked for and verified."""
+        raw = socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, (self._address, 0))
+        try:
+            return self._tls.wrap_socket(raw, server_hostname=name or self.host)
+        except Exception:
+            raw.close()
+            raise
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        """The head is here; the body is read by the caller."""
+        if self._http is None:
+            self._http = http.client.HTTPConnection(self.host, 443, timeout=TIMEOUT_S)
+        if self._http.sock is None:
+            self._http.sock = self.connection()
+        own = {"Host": self.host}
+        if self.cookie:
+            own["Cookie"] = self.cookie
+        if method not in ("GET", "HEAD"):
+            own["Origin"] = self.origin
+        chunked = body is not None and not isinstance(body, bytes)
+        if chunked and not any(name.lower() == "content-length" for name in headers or {}):
+            own["Transfer-Encoding"] = "chunked"
+        sent = "Transfer-Encoding" in own
+        self._http.request(method, path, body, own | dict(headers or {}), encode_chunked=sent)
+        return self._http.getresponse()
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        answer = self.ask("GET", path, headers=headers)
+        return answer.status, answer.read()
+
+    def enter(self, token: str) -> http.client.HTTPResponse:
+        """The click on a link's landing page."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = self.ask("POST", "/.towline/open", urlencode({"token": token}).encode(), kind)
+        answer.read()
+        self.cookie = (answer.headers["Set-Cookie"] or "").partition(";")[0]
+        return answer
+
+    def websocket(self) -> ClientConnection:
+        cookie: dict[str, Any] = {"Cookie": self.cookie}
+        return connect(
+            f"ws://{self.host}/",
+            sock=self.connection(),
+            origin=Origin(self.origin),
+            additional_headers=cookie,
+            open_timeout=TIMEOUT_S,
+            proxy=None,
+        )
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
