@@ -2,8 +2,9 @@
 PYTHON_BIN := .venv/bin/python
 ARGS ?=
 SECONDS ?= 600
+SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
-.PHONY: help setup setup-dev run test test-fast check format bench fuzz docs lock clean
+.PHONY: help setup setup-dev run test test-fast soak check format bench fuzz docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +28,12 @@ FAST := --ignore=tests/integration --ignore=tests/browser --ignore=tests/hostile
 # Four processes on two cores: many tests wait for a deadline, and waiting overlaps.
 test-fast: setup-dev ## the tests without browser, database and fuzzer: under 30 s, no network
 	$(PYTHON_BIN) -m pytest tests $(FAST) -n 4 --dist worksteal $(ARGS)
+
+# Six at once, also on two cores: nearly all of it waits. The run writes the table of docs/reliability.md.
+soak: setup-dev ## the tests that take long, as root, about half an hour: figures to docs/reliability.md (SEED=… repeats)
+	@sh scripts/system_packages.sh
+	@echo "soak: seed $(SEED); about 30 minutes"
+	TOWLINE_SEED=$(SEED) TOWLINE_SOAK_DOCUMENT=1 $(PYTHON_BIN) -m pytest -p tests.soak_report -m soak -n 6 --dist worksteal $(ARGS)
 
 fuzz: setup-dev ## fuzz the tunnel's decoder and machine (SECONDS=600); what it finds goes to ./build/fuzz
 	@mkdir -p build/fuzz
