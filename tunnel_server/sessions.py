@@ -47,6 +47,7 @@ class SessionFacts:
     expires_at: float
     grant: bytes
     grant_id: bytes
+    service_kind: str = "web"
 
     @classmethod
     def from_json(cls, data: Any) -> SessionFacts:
@@ -61,6 +62,7 @@ class SessionFacts:
                 expires_at=float(data["expires_at"]),
                 grant=str(data["grant"]).encode("ascii"),
                 grant_id=bytes.fromhex(data["grant_id"]),
+                service_kind=str(data["service_kind"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayUnavailable(f"malformed session: {error!r}") from error

@@ -25,6 +25,7 @@ _TEXTS = {
     LinkRefusal.USED: (HTTPStatus.GONE, "The link was used. Open the device again."),
     LinkRefusal.EXPIRED: (HTTPStatus.GONE, "The link has expired. Open the device again."),
     LinkRefusal.ENDED: (HTTPStatus.GONE, "The session has ended. Open the device again."),
+    LinkRefusal.KIND: (HTTPStatus.FORBIDDEN, "This link is for another kind of service."),
     LinkRefusal.BAD: (HTTPStatus.BAD_REQUEST, "This is not a link of this gateway."),
 }
 

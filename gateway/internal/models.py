@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.policy.links import LABEL_PATTERN
+from gateway.policy.links import LABEL_PATTERN, Kind
 from gateway.policy.names import DEVICE_ID_PATTERN, NODE_PATTERN, printable
 from gateway.tokens.strict import TOKEN_MAX_BYTES
 
@@ -33,12 +33,13 @@ class _Body(BaseModel):
 
 
 class RedeemBody(_Body):
-    """Exactly one of token and code."""
+    """Exactly one of token and code. `kind`: of the service that the node is about to open."""
 
     token: Annotated[str, Field(max_length=TOKEN_MAX_BYTES)] | None = None
     code: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
     label: Label
     cookie_sha256: Sha256Hex
+    kind: Kind = "web"
     client: ForeignText = ""
 
 

@@ -60,7 +60,7 @@ async def _redeem(body: RedeemBody, node: str, parts: GatewayParts) -> SessionFa
         if link is None or link.session.label != body.label:
             raise link_problem(LinkRefusal.BAD)
         presented: link_policy.Presented = "token" if body.code is None else "code"
-        refusal = link_policy.refuse_redeem(link.facts, presented, tx.now)
+        refusal = link_policy.refuse_redeem(link.facts, presented, body.kind, tx.now)
         if refusal is not None:
             raise link_problem(refusal)
         session = link.session

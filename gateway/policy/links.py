@@ -9,6 +9,7 @@ from typing import Literal
 
 Binding = Literal["browser", "click"]
 Presented = Literal["token", "code"]
+Kind = Literal["web", "tcp"]  # of a service: a web session has a cookie, a TCP session a bearer, none both
 
 # 26 characters of 5 bits: 130 random bits, more than a UUID, so a label is never guessed and never reused.
 LABEL_LENGTH = 26
@@ -23,6 +24,7 @@ class LinkRefusal(StrEnum):
     EXPIRED = "link_expired"
     ENDED = "session_ended"
     BAD = "bad_link"
+    KIND = "wrong_kind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class LinkFacts:
     """What the store knows about a link at the moment of the decision (times in Unix seconds)."""
 
     binding: Binding
+    kind: str
     burnt: bool
     expires_at: float
     code_expires_at: float | None
@@ -38,12 +41,14 @@ class LinkFacts:
     session_expires_at: float
 
 
-def refuse_redeem(facts: LinkFacts, presented: Presented, now: float) -> LinkRefusal | None:
-    """None when the link may be burnt now. The binding is judged first: it tells nothing about use."""
+def refuse_redeem(facts: LinkFacts, presented: Presented, kind: Kind, now: float) -> LinkRefusal | None:
+    """None when the link may be burnt now. Binding and kind are judged first: they tell nothing about use."""
     if presented == "token" and facts.binding == "browser":
         return LinkRefusal.BINDING
     if presented == "code" and facts.binding != "browser":
         return LinkRefusal.BAD
+    if facts.kind != kind:
+        return LinkRefusal.KIND
     refusal = _refuse_state(facts, now)
     if refusal is not None:
         return refusal

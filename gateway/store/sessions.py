@@ -201,6 +201,7 @@ def _link(row: Row | None) -> Link | None:
     code_expires_at = row["code_expires_at"]
     facts = LinkFacts(
         binding=row["binding"],
+        kind=session.service_kind,
         burnt=row["burnt_at"] is not None,
         expires_at=unix(row["link_expires_at"]),
         code_expires_at=None if code_expires_at is None else unix(code_expires_at),

@@ -44,6 +44,7 @@ def test_durations() -> None:
 
 FRESH = links.LinkFacts(
     binding="click",
+    kind="web",
     burnt=False,
     expires_at=NOW + 60,
     code_expires_at=None,
@@ -76,7 +77,14 @@ CODED = replace(FRESH, binding="browser", code_expires_at=NOW + 10)
 def test_redeeming(
     facts: links.LinkFacts, presented: links.Presented, now: float, refusal: links.LinkRefusal | None
 ) -> None:
-    assert links.refuse_redeem(facts, presented, now) is refusal
+    assert links.refuse_redeem(facts, presented, "web", now) is refusal
+
+
+def test_a_link_opens_as_the_kind_of_its_service_alone() -> None:
+    tcp = replace(FRESH, kind="tcp")
+    assert links.refuse_redeem(tcp, "token", "tcp", NOW) is None
+    assert links.refuse_redeem(tcp, "token", "web", NOW) is links.LinkRefusal.KIND
+    assert links.refuse_redeem(FRESH, "token", "tcp", NOW) is links.LinkRefusal.KIND
 
 
 def test_codes_are_for_the_browser_binding_alone() -> None:

@@ -55,7 +55,10 @@ async def test_the_grant_is_for_this_device_and_service(stage: Stage) -> None:
     link = await open_session(stage.owner, stage.device, service="ssh", binding="click", duration_s=600)
     before = await stage.node.http.get(f"/internal/v1/sessions/{link.session}/grant")
     assert before.status_code == 404  # nobody has used the link yet
-    session = (await stage.node.redeem(label=link.label, token=link.token)).json()
+    for kind in ("web", "page"):  # a cookie is not for it; and nothing is burnt
+        refused = await stage.node.redeem(label=link.label, token=link.token, kind=kind)
+        assert refused.json()["code"] in ("wrong_kind", "invalid_field")
+    session = (await stage.node.redeem(label=link.label, token=link.token, kind="tcp")).json()
     assert session["service_kind"] == "tcp"
     claims = jwt.decode(session["grant"], options={"verify_signature": False})
     assert claims["aud"] == stage.device.id

@@ -90,11 +90,17 @@ class MemoryGateway:
         self.devices[device_id] = DeviceFacts(device_id, "Demo", key.public)
 
     def add_session(
-        self, *, label: str = LABEL, device_id: str = DEVICE, life_s: float = 60.0
+        self,
+        *,
+        label: str = LABEL,
+        device_id: str = DEVICE,
+        life_s: float = 60.0,
+        service: str = "web",
+        kind: str = "web",
     ) -> tuple[str, bytes]:
-        """(sid, cookie value) of a session whose link was redeemed already."""
+        """(sid, cookie value, or bearer for kind "tcp") of a session whose link was redeemed already."""
         cookie = secrets.token_urlsafe(32).encode()
-        facts = make_session(label=label, device_id=device_id, life_s=life_s)
+        facts = make_session(label=label, device_id=device_id, life_s=life_s, service=service, kind=kind)
         self.sessions[label, hashlib.sha256(cookie).digest()] = facts
         return facts.sid, cookie
 
@@ -108,7 +114,7 @@ class MemoryGateway:
             feed.put_nowait(json.dumps(entry).encode())
 
     async def redeem(
-        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str
+        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str, kind: str
     ) -> SessionFacts:
         self._check_up()
         link = token or code or ""
@@ -117,6 +123,8 @@ class MemoryGateway:
         facts = self.links.get(link)
         if facts is None or facts.label != label:
             raise GatewayRefused(400, "bad_link")
+        if facts.service_kind != kind:
+            raise GatewayRefused(403, "wrong_kind")
         self.used_links.add(link)
         self.sessions[label, cookie_hash] = facts
         return facts
@@ -195,7 +203,12 @@ def make_key_list(number: int, filler: str = "") -> bytes:
 
 
 def make_session(
-    *, label: str = LABEL, device_id: str = DEVICE, life_s: float = 60.0, service: str = "web"
+    *,
+    label: str = LABEL,
+    device_id: str = DEVICE,
+    life_s: float = 60.0,
+    service: str = "web",
+    kind: str = "web",
 ) -> SessionFacts:
     return SessionFacts(
         sid=str(uuid.uuid4()),
@@ -206,6 +219,7 @@ def make_session(
         expires_at=time.time() + life_s,
         grant=b"header.grant.signature",
         grant_id=secrets.token_bytes(16),
+        service_kind=kind,
     )
 
 

@@ -170,7 +170,7 @@ async def test_closing_removes_cookie_and_site_data(stage: Stage) -> None:
     assert b'Clear-Site-Data: "cache", "cookies", "storage"\r\n' in head
 
 
-@pytest.mark.parametrize("path", ["/.towline/", "/.towline/tcp", "/.towline/open/x", "/.towline/../secret"])
+@pytest.mark.parametrize("path", ["/.towline/", "/.towline/tcp/x", "/.towline/open/x", "/.towline/../secret"])
 async def test_the_reserved_path_reaches_no_device(stage: Stage, path: str) -> None:
     upstream = await stage.serve(answering(OK))
     visitor = await stage.visitor()

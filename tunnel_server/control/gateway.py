@@ -25,9 +25,9 @@ class Gateway(Protocol):
     """The control plane as the data plane needs it. Every call may raise GatewayUnavailable."""
 
     async def redeem(
-        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str
+        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str, kind: str
     ) -> SessionFacts:
-        """Burn a link; GatewayRefused 410, 403 or 400 with the reason's code."""
+        """Burn a link to a service of ``kind``; GatewayRefused 410, 403 or 400 with the reason's code."""
         ...
 
     async def resolve(self, *, label: str, cookie_hash: bytes) -> SessionFacts:
@@ -66,9 +66,9 @@ class HttpGateway:
         self._http = http
 
     async def redeem(
-        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str
+        self, *, token: str | None, code: str | None, label: str, cookie_hash: bytes, client: str, kind: str
     ) -> SessionFacts:
-        body = {"label": label, "cookie_sha256": cookie_hash.hex(), "client": client}
+        body = {"label": label, "cookie_sha256": cookie_hash.hex(), "client": client, "kind": kind}
         if token is not None:
             body["token"] = token
         if code is not None:

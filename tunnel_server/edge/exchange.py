@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from tunnel_protocol import RefusedCode, ResetCode
-from tunnel_server.edge import gateway_calls, pages, reserved
+from tunnel_server.edge import gateway_calls, pages, reserved, tcp_door
 from tunnel_server.policy import origin, retry
 from tunnel_server.policy.cookies import DuplicateCookie, split_cookie
 from tunnel_server.policy.request_head import RequestHead
@@ -71,6 +71,7 @@ class Exchange:
         "upstream",
         "visitor",
         "visitor_keeps",
+        "wants_kind",
     )
 
     def __init__(self, visitor: VisitorConnection, head: RequestHead) -> None:
@@ -89,7 +90,8 @@ class Exchange:
         self.local_body: bytearray | None = None  # set while a reserved address collects its POST
         self.queue_deadline = 0.0  # monotonic; set while it waits for a stream
         self.asks_gateway = False  # a call to the gateway decides what comes next
-        self.cookie_hash: bytes | None = None  # of our own cookie
+        self.cookie_hash: bytes | None = None  # of our own cookie; at the TCP door, of the bearer
+        self.wants_kind = "web"  # of service; a session of another kind opens nothing here
         self._cookie: bytes | None = None
         self._grant_number = 0  # of the session's grants, the one that the stream was opened with
         self._grant_renewed = False
@@ -126,10 +128,13 @@ class Exchange:
         elif self.cookie_hash is None:
             self.fail(pages.NO_SESSION)
         else:
-            self._find_session(site, self.cookie_hash, now)
+            self.find_session(self.cookie_hash)
 
-    def _find_session(self, site: Site, cookie_hash: bytes, now: float) -> None:
-        edge = self.visitor.edge
+    def find_session(self, cookie_hash: bytes) -> None:
+        """Go on with the session of this secret, known here or asked for at the gateway."""
+        edge, site, now = self.visitor.edge, self.site, self.started_at
+        assert site is not None
+        self.cookie_hash = cookie_hash
         session = edge.sessions.find(cookie_hash, site.label, now)
         if session is not None:
             self.with_session(session)
@@ -149,6 +154,10 @@ class Exchange:
         visitor, head, site = self.visitor, self.head, self.site
         assert site is not None
         edge = visitor.edge
+        facts = session.facts
+        if facts.service_kind != self.wants_kind:
+            self.fail(pages.WRONG_KIND)
+            return
         if not origin.is_allowed(
             head.method,
             upgrade=head.websocket_key is not None,
@@ -163,18 +172,18 @@ class Exchange:
             return
         self.session = session
         session.exchanges.add(self)
-        facts = session.facts
         device = edge.registry.find(facts.device_id)
         if device is None:
             self.fail(pages.DEVICE_OFFLINE)
             return
         service = device.services.get(facts.service)
-        if service is None or service.kind != "web":
+        if service is None or service.kind != self.wants_kind:
             self.fail(pages.UNKNOWN_SERVICE)
             return
-        self._request = upstream_head(
-            head, site, service, cookie=self._cookie, scheme=edge.scheme, client=self.client
-        )
+        if self.wants_kind == "web":
+            self._request = upstream_head(
+                head, site, service, cookie=self._cookie, scheme=edge.scheme, client=self.client
+            )
         self._send(device, session)
 
     @property
@@ -335,7 +344,10 @@ class Exchange:
 
     def opened(self) -> None:
         """The device accepted the stream."""
-        self._next_deadline()
+        if self.wants_kind == tcp_door.KIND:
+            tcp_door.enter(self)
+        else:
+            self._next_deadline()
 
     def _next_deadline(self) -> None:
         """The limit of what is waited for now."""

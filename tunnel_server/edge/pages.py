@@ -66,11 +66,38 @@ LINK_USED = Notice(
     "Each link works once. Open the device again to get a new one.",
 )
 LINK_BAD = Notice(400, "bad_link", "This is no link", "The address is not complete. Copy it again, whole.")
+LINK_KIND = Notice(
+    403,
+    "wrong_kind",
+    "The link is for another kind of service",
+    "A link to a TCP service is opened by `towline connect`, a link to a page by a browser.",
+)
 LINK_BINDING = Notice(
     403,
     "binding",
     "The link is for somebody who is logged in",
     "Open the link itself in the browser in which you are logged in.",
+)
+WRONG_KIND = Notice(
+    403,
+    "wrong_kind",
+    "The session is for another kind of service",
+    "A session opens web pages or TCP connections, never both.",
+)
+BEARER_NEEDED = Notice(
+    401, "bearer_needed", "No session was named", "This address takes a session id as a Bearer, nothing else."
+)
+COOKIE_AT_DOOR = Notice(
+    400,
+    "cookie_refused",
+    "Cookies are refused here",
+    "This address takes a session id as a Bearer, nothing else.",
+)
+UPGRADE_NEEDED = Notice(
+    426, "upgrade_needed", "This address speaks WebSocket", "It takes a GET that asks for the upgrade."
+)
+WEBSOCKET_VERSION = Notice(
+    426, "websocket_version", "Another WebSocket version", "This address speaks version 13 of the protocol."
 )
 DEVICE_OFFLINE = Notice(
     503,
@@ -181,7 +208,18 @@ def notice(
         extra += f"Retry-After: {what.retry_after_s}\r\n"
     if what.status == 405:
         extra += "Allow: GET, HEAD, POST\r\n"
+    elif what.status == 401:
+        extra += "WWW-Authenticate: Bearer\r\n"
+    elif what.status == 426:
+        extra += "Sec-WebSocket-Version: 13\r\n"  # RFC 6455 section 4.4
     return answer(what.status, kind, content, keep=keep, extra=extra, cookie=cookie), content
+
+
+def tcp_session(session_id: bytes, sid: str, expires_at: float, *, keep: bool) -> tuple[bytes, bytes]:
+    """The answer to a burnt link of a TCP service: a Bearer for the door, in a body and nowhere else."""
+    body = {"session_id": session_id.decode("ascii"), "id": sid, "expires_at": int(expires_at)}
+    content = json.dumps(body).encode()
+    return answer(200, "application/json", content, keep=keep), content
 
 
 def open_page(gateway_url: str, *, keep: bool) -> tuple[bytes, bytes]:

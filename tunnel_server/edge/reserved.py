@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runtime.logs import get_logger
-from tunnel_server.edge import gateway_calls, pages
+from runtime.tcp_door import PATH
+from tunnel_server.edge import gateway_calls, pages, tcp_door
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 from tunnel_server.policy import origin
 from tunnel_server.policy.cookies import expired_cookie, session_cookie
@@ -27,7 +28,9 @@ _REFUSALS = {
     "link_expired": pages.LINK_EXPIRED,
     "session_ended": pages.SESSION_ENDED,
     "binding": pages.LINK_BINDING,
+    "wrong_kind": pages.LINK_KIND,
 }
+TCP = PATH.encode()
 
 _log = get_logger("tunnel_server.links")
 
@@ -42,9 +45,11 @@ def serve(exchange: Exchange) -> None:
     elif path == b"/.towline/open.js" and method in (b"GET", b"HEAD"):
         keep = _keep(exchange)
         exchange.answer(200, *pages.open_script(keep=keep), keep=keep)
-    elif path in (b"/.towline/open", b"/.towline/end") and method == b"POST":
+    elif path == TCP and method == b"GET":
+        tcp_door.serve(exchange)
+    elif path in (b"/.towline/open", b"/.towline/end", TCP) and method == b"POST":
         _post(exchange)
-    elif path in (b"/.towline/open", b"/.towline/open.js", b"/.towline/end"):
+    elif path in (b"/.towline/open", b"/.towline/open.js", b"/.towline/end", TCP):
         exchange.fail(pages.METHOD)
     else:
         exchange.fail(pages.NOT_FOUND)
@@ -150,8 +155,9 @@ def _only(values: list[str] | None) -> str | None:
 
 
 async def _redeem(exchange: Exchange, token: str | None, code: str | None) -> None:
-    """Burn the link at the gateway; a fresh cookie whatever the browser sent (no fixation)."""
+    """Burn the link at the gateway; a fresh secret whatever the browser sent (no fixation)."""
     edge, site = exchange.visitor.edge, exchange.site
+    kind = tcp_door.KIND if exchange.head.target.partition(b"?")[0] == TCP else "web"
     assert site is not None
     value = base64.urlsafe_b64encode(secrets.token_bytes(COOKIE_BYTES)).rstrip(b"=")
     cookie_hash = hashlib.sha256(value).digest()
@@ -160,9 +166,14 @@ async def _redeem(exchange: Exchange, token: str | None, code: str | None) -> No
     outcome = "session_ended"
     try:
         facts = await edge.gateway.redeem(
-            token=token, code=code, label=site.label, cookie_hash=cookie_hash, client=exchange.client
+            token=token,
+            code=code,
+            label=site.label,
+            cookie_hash=cookie_hash,
+            client=exchange.client,
+            kind=kind,
         )
-        if facts.label == site.label:
+        if facts.label == site.label and facts.service_kind == kind:
             session = edge.sessions.add(facts, cookie_hash)
     except GatewayRefused as refused:
         what = _REFUSALS.get(refused.code, pages.LINK_BAD)
@@ -179,6 +190,10 @@ async def _redeem(exchange: Exchange, token: str | None, code: str | None) -> No
         exchange.fail(what)
         return
     keep = _keep(exchange)
+    if kind == tcp_door.KIND:
+        facts = session.facts
+        exchange.answer(200, *pages.tcp_session(value, facts.sid, facts.expires_at, keep=keep), keep=keep)
+        return
     left_s = max(1, int(session.facts.expires_at - edge.wall()))
     exchange.answer(
         303, *pages.redirect(session_cookie(edge.cookie_name, value, left_s), keep=keep), keep=keep

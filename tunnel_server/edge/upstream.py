@@ -5,7 +5,7 @@ A stream serves one exchange at a time and is kept in its session's pool in betw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httptools
 
@@ -21,9 +21,12 @@ from tunnel_server.policy.websocket import accept_value
 
 if TYPE_CHECKING:
     from tunnel_server.edge.exchange import Exchange
+    from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.sessions import Session
     from tunnel_server.tunnels.registry import DeviceTunnels
     from tunnel_server.tunnels.tunnel import Tunnel
+
+S = TypeVar("S", bound=RawSplice)
 
 _RULES = RULES.rules
 _learn = RULES.learn
@@ -473,17 +476,27 @@ class UpstreamStream:
         if not self._switching:
             self._fail_for_good(exchange)
             return
-        if not self._counted_live():
-            exchange.fail(pages.DEVICE_LIVE_LIMIT)
-            return
         visitor = exchange.visitor
         head = self._head
         accept = head.websocket_accept or b""
         answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         lines = b"".join(head.lines)
+        splice = self.hand_over(visitor, RawSplice)
+        if splice is None:
+            exchange.fail(pages.DEVICE_LIVE_LIMIT)
+            return
+        exchange.switched()
+        first = b"%b%bSec-WebSocket-Accept: %b\r\n\r\n%b" % (answer, lines, accept, rest)
+        splice.relay(visitor, first, size)
+        visitor.become_raw(splice)
+
+    def hand_over(self, visitor: VisitorConnection, kind: type[S]) -> S | None:
+        """The stream to a splice of this kind; None when the device has no room for one more of long life."""
+        if not self._counted_live():
+            return None
         self.exchange = None
         self._over = True  # for this object: the splice counts the stream from here on
-        splice = RawSplice(
+        return kind(
             visitor,
             self.stream,
             device=self.device,
@@ -492,7 +505,3 @@ class UpstreamStream:
             blocked=self.blocked,
             unconsumed=self._unconsumed,
         )
-        exchange.switched()
-        first = b"%b%bSec-WebSocket-Accept: %b\r\n\r\n%b" % (answer, lines, accept, rest)
-        splice.relay(visitor, first, size)
-        visitor.become_raw(splice)

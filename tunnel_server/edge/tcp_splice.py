@@ -1,0 +1,175 @@
+"""A stream behind the TCP door: its bytes in binary messages, its ends as messages and close codes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from runtime import websocket_frames as frames
+from runtime.tcp_door import DoorClose
+from runtime.websocket_frames import (
+    Close,
+    EmptyMessage,
+    FrameError,
+    FrameEvent,
+    FrameReader,
+    Opcode,
+    Payload,
+    Ping,
+    close_frame,
+    frame,
+    frame_head,
+)
+from tunnel_protocol import ResetCode, Stream
+from tunnel_server.edge.raw_splice import RawSplice
+from tunnel_server.policy.rates import TokenBucket
+
+if TYPE_CHECKING:
+    from tunnel_server.edge.visitor import VisitorConnection
+    from tunnel_server.sessions import Session
+    from tunnel_server.tunnels.registry import DeviceTunnels
+    from tunnel_server.tunnels.tunnel import Tunnel
+
+# Pings, pongs, empty frames: `towline connect` asks once in 20 s. Each costs us work, its sender 6 bytes.
+HOLLOW_PER_S = 2.0
+HOLLOW_BURST = 32.0
+LAST_BYTES_S = 0.05  # between two looks whether they have left
+
+_RESETS = {
+    ResetCode.UPSTREAM_RESET: (DoorClose.RESET, "the service broke the connection"),
+    ResetCode.CANCELLED: (DoorClose.RESET, "the device gave the connection up"),
+    ResetCode.GRANT_ENDED: (DoorClose.SESSION_ENDED, "ended at the device"),
+    ResetCode.TIMEOUT: (DoorClose.TIMEOUT, "the device gave up waiting"),
+}
+_FAILED = (DoorClose.FAILED, "the device failed")
+
+
+class TcpSplice(RawSplice):
+    """``_ended_here``: the visitor's direction is over; ``_ended_there``: the device's is."""
+
+    __slots__ = ("_ended_here", "_ended_there", "_frames", "_hollow", "_hollow_seen")
+
+    def __init__(
+        self,
+        visitor: VisitorConnection,
+        stream: Stream,
+        *,
+        device: DeviceTunnels,
+        tunnel: Tunnel,
+        session: Session,
+        blocked: bool,
+        unconsumed: int,
+    ) -> None:
+        super().__init__(
+            visitor,
+            stream,
+            device=device,
+            tunnel=tunnel,
+            session=session,
+            blocked=blocked,
+            unconsumed=unconsumed,
+        )
+        self._frames = FrameReader(masked=True)
+        self._hollow = TokenBucket(HOLLOW_PER_S, HOLLOW_BURST, device.monotonic())
+        self._hollow_seen = 0
+        self._ended_here = False
+        self._ended_there = False
+
+    # The device's side
+
+    def data(self, view: memoryview) -> None:
+        if self._visitor is not None:
+            size = len(view)
+            self.relay(self._visitor, b"".join((frame_head(Opcode.BINARY, size), view)), size)
+
+    def finished(self) -> None:
+        self._ended_there = True
+        if self._visitor is not None:
+            self._visitor.transport.write(frame(Opcode.BINARY, b""))
+            self._close_if_over()
+
+    def reset(self, code: ResetCode) -> None:
+        self._count_out()
+        self._device.stream_ended()
+        self._say_close(*_RESETS.get(code, _FAILED))
+
+    def lost(self, reason: str) -> None:
+        self._count_out()
+        self._say_close(DoorClose.DEVICE_LOST, "the device's tunnel ended")
+
+    # The visitor's side
+
+    def send(self, data: bytes) -> None:
+        """Bytes of the visitor's WebSocket."""
+        try:
+            events = self._frames.feed(data)
+        except FrameError as error:
+            self._cut(error.code, error.reason)
+            return
+        while self._hollow_seen < self._frames.hollow:
+            self._hollow_seen += 1
+            if not self._hollow.take(self._device.monotonic()):
+                self._cut(frames.POLICY, "too many frames without a payload")
+                return
+        for event in events:
+            if self._visitor is None:
+                return  # one of them ended it
+            self._handle(self._visitor, event)
+
+    def _handle(self, visitor: VisitorConnection, event: FrameEvent) -> None:
+        if isinstance(event, Payload):
+            if self._ended_here:
+                self._cut(frames.PROTOCOL_ERROR, "bytes behind the end of their direction")
+            else:
+                super().send(event.data)
+        elif isinstance(event, EmptyMessage):
+            self._ended_here = True
+            super().finish()
+            self._close_if_over()
+        elif isinstance(event, Ping):
+            if not visitor.write_paused:  # who takes no answers needs none
+                visitor.transport.write(frame(Opcode.PONG, event.data))
+        elif isinstance(event, Close):
+            # In order only behind both ends, where we close first; else the client broke it off.
+            self._cut(frames.NORMAL if event.code == frames.NO_STATUS else event.code, "")
+
+    def finish(self) -> None:
+        """The visitor's TCP ended without a Close: nobody is there any more."""
+        visitor = self._visitor
+        self._close(ResetCode.CANCELLED)
+        if visitor is not None:
+            self._lose_visitor()
+
+    def session_ended(self, session: Session) -> None:
+        """Not one byte more may pass."""
+        self._close(ResetCode.GRANT_ENDED)
+        visitor = self._visitor
+        why = None if visitor is None else visitor.edge.sessions.why_ended(session.cookie_hash)
+        self._say_close(DoorClose.SESSION_ENDED, why or "revoked")
+
+    # Ends
+
+    def _close_if_over(self) -> None:
+        if self._visitor is None or not (self._ended_here and self._ended_there):
+            return
+        if self._stream.over:
+            self._cut(frames.NORMAL, "")
+        else:  # the visitor's last bytes still wait for the device's credit, and no event tells when they left
+            asyncio.get_running_loop().call_later(LAST_BYTES_S, self._close_if_over)
+
+    def _cut(self, code: int, reason: str) -> None:
+        self._close(ResetCode.CANCELLED)
+        self._say_close(code, reason)
+
+    def _say_close(self, code: int, reason: str) -> None:
+        """The last frame, and time to read it: a close with unread bytes would reset it away."""
+        visitor, self._visitor = self._visitor, None
+        self._session.exchanges.discard(self)
+        if visitor is None:
+            return
+        visitor.raw = None
+        if visitor.write_paused and code != frames.NORMAL:
+            visitor.abort()  # it reads nothing; what waits for it must not pass
+            return
+        visitor.transport.write(close_frame(code, reason))
+        visitor.linger()
