@@ -4,7 +4,7 @@ ARGS ?=
 SECONDS ?= 600
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
-.PHONY: help setup setup-dev run test test-fast soak check format bench fuzz docs lock clean
+.PHONY: help setup setup-dev run test test-fast soak check format bench bench-setup bench-compare load fuzz docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,9 +50,19 @@ format: setup-dev ## put the code into the form `make check` wants
 	$(PYTHON_BIN) -m ruff check --fix .
 	$(PYTHON_BIN) -m ruff format .
 
-bench: setup-dev ## measure beside nginx: JSON, and the table in docs/performance.md
+bench-setup: setup-dev
 	@sh scripts/system_packages.sh bench
+	@sh scripts/setup.sh bench-peers .venv-bench-peers
+
+bench: bench-setup ## measure beside nginx, haproxy, ssh -R, snitun: JSON, tables, plot in docs/ (ARGS="--only c32,c1" prints some)
 	$(PYTHON_BIN) -m loadtests $(ARGS)
+
+bench-compare: bench-setup ## measure, and show the change against the last committed result (ARGS="--run FILE")
+	$(PYTHON_BIN) -m loadtests.compare $(ARGS)
+
+load: setup-dev ## visitors by locust over many tunnels (ARGS="--users 50 --time 60"; HOST=http://… for a stack that runs)
+	@sh scripts/setup.sh load .venv-load
+	$(PYTHON_BIN) -m loadtests.load $(if $(HOST),--host $(HOST)) $(if $(TIME),--time $(TIME)) $(ARGS)
 
 docs: setup-dev ## write docs/settings.md and docs/metrics.md from the code
 	$(PYTHON_BIN) -m towline.documents docs
@@ -61,4 +71,4 @@ lock: ## lock the dependencies of pyproject.toml again (needs uv)
 	@sh scripts/lock.sh
 
 clean: ## remove what was installed and built (keeps ./data)
-	rm -rf .venv build/device-uis .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench-peers .venv-load build/device-uis .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

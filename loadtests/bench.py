@@ -1,6 +1,7 @@
 """`make bench`: the data plane beside its peers, in one run on one machine.
 
-Figures are medians over interleaved rounds with the spread beside them. Trust CPU-µs and ratios, not requests a second.
+Figures are medians over interleaved rounds with the spread beside them. Trust CPU-µs and ratios, not requests
+a second.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from typing import Any
 
 from loadtests import report
 from loadtests.figures import FORMAT, Figures, figures_of, figures_to_json, find, rounded
-from loadtests.lab import ALL_PATHS, Lab, Options, lab, say
-from loadtests.measure import request_cost, transfer
+from loadtests.lab import ALL_PATHS, Options, lab, say
 from loadtests.peers.programs import program
 from loadtests.peers.snitun import peers_python
 from loadtests.sections import MEASUREMENTS
@@ -98,13 +98,6 @@ def _git(*argv: str) -> str:
     return subprocess.run(["git", *argv], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def warm_up(running: Lab) -> None:
-    """Pools, page cache, windows: what a first request pays is not measured."""
-    for target in running.targets:
-        request_cost(target, "/1k", 32, 1)
-        transfer(target, "/64k")
-
-
 def measure(options: Options, wanted: Sequence[str]) -> dict[str, Any]:
     """One run as JSON (see `figures`)."""
     figures: Figures = {}
@@ -115,9 +108,9 @@ def measure(options: Options, wanted: Sequence[str]) -> dict[str, Any]:
         for name in MEASUREMENTS:
             if name in wanted:
                 say(f"{name} …")
-                if name != "stalled":
-                    warm_up(running)
+                begun = time.monotonic()
                 figures |= MEASUREMENTS[name](running)
+                say(f"  {time.monotonic() - begun:.0f} s")
     parameters = {
         "seconds": options.seconds,
         "rounds": options.rounds,

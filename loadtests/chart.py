@@ -1,6 +1,7 @@
 """A bar chart as SVG that is readable on light and dark pages. Pure; standard library.
 
-An `<img>` of a Markdown page sees the reader's colour scheme (`prefers-color-scheme`), so both sets of colours are inside.
+An image in a Markdown page sees the reader's colour scheme (`prefers-color-scheme`), so both sets of colours
+are inside.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def bars(panels: Sequence[Panel], highlight: str) -> str:
             parts += _panel(panel, column * (PANEL_WIDTH + WIDTH - 2 * PANEL_WIDTH), y, highlight)
         y += max(panel.height for panel in pair) + PANEL_GAP
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" '
+        f'width="{WIDTH}" height="{y}" role="img">\n'
         f"<title>What each path costs</title>\n<style>{_STYLE}</style>\n"
         f'<rect class="ground" width="{WIDTH}" height="{y}"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
@@ -77,7 +79,8 @@ def _panel(panel: Panel, x: float, y: float, highlight: str) -> list[str]:
         parts += [
             f'<text x="{zero - 6}" y="{top + 12}" text-anchor="end">{escape(name)}</text>',
             f'<rect class="{kind}" x="{zero}" y="{top}" width="{length:.1f}" height="{BAR_HEIGHT}" rx="2"/>',
-            f'<line class="spread" x1="{zero + low:.1f}" y1="{middle}" x2="{zero + high:.1f}" y2="{middle}"/>',
-            f'<text x="{zero + max(length, high) + 6:.1f}" y="{top + 12}">{figure.median:.{panel.digits}f}</text>',
+            f'<line class="spread" x1="{zero + low:.1f}" x2="{zero + high:.1f}" '
+            f'y1="{middle}" y2="{middle}"/>',
+            f'<text x="{zero + high + 6:.1f}" y="{top + 12}">{figure.median:.{panel.digits}f}</text>',
         ]
     return parts

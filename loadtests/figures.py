@@ -1,7 +1,7 @@
 """What a run consists of: figures with every round's value, and what each kind of figure means.
 
-A run's JSON: ``{"format", "commit", "taken", "machine", "parameters", "figures": {section: {path: {metric: figure}}}}``;
-a figure is ``{"median", "low", "high", "samples", "parts"?}``. Pure: no clock, no process, no file.
+A run's JSON: ``{"format", "commit", "taken", "machine", "parameters", "figures"}``; ``figures`` is section →
+path → metric → ``{"median", "low", "high", "samples", "parts"?}``. Pure: no clock, no process, no file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ METRICS: dict[str, Metric] = {
     "p99_us": Metric("p99 µs", "µs", True, 0, 0.25),
     "added_p50_us": Metric("added p50 µs", "µs", True, 0, 0.10),
     "added_p99_us": Metric("added p99 µs", "µs", True, 0, 0.25),
-    "mib": Metric("MiB", "MiB", True, 1, 0.15),
+    "mib": Metric("MiB", "MiB", True, 1, 0.30),
     "rss_mib": Metric("RSS MiB", "MiB", True, 0, 0.10),
     "kib_per_tunnel": Metric("KiB a tunnel", "KiB", True, 1),
     "cpu_ms_handshake": Metric("CPU-ms a handshake", "ms", True, 2),
@@ -69,8 +69,8 @@ SECTIONS: dict[str, Section] = {
     "tunnels32": Section(
         "1 KB over 32 tunnels, 1 request in flight each",
         _COST,
-        "32 devices, one tunnel and one session each. *One process* holds all 32 agents, so the agents' share is batched as the "
-        "server's is; *32 processes* is 32 real agents, each of which wakes for one request as a device of its own would.",
+        "32 devices, one tunnel and one session each. *One process* holds all 32 agents, whose work is then "
+        "batched as the server's is; *32 processes* are 32 agents that wake for each request, as devices do.",
     ),
     "64k": Section("64 KB, 8 connections", _COST),
     "bulk_down": Section("Bulk down, one stream", _BULK),
@@ -78,7 +78,8 @@ SECTIONS: dict[str, Section] = {
     "under_bulk": Section(
         "Small request while a bulk download fills the same tunnel",
         ("p50_us", "p99_us"),
-        "One 1 KB request each 2 ms beside an endless download in the same tunnel (ssh, snitun: the same connection).",
+        "One 1 KB request each 2 ms beside an endless download in the same tunnel "
+        "(ssh, snitun: the same connection).",
     ),
     "latency": Section(
         "Latency at low load",
@@ -88,21 +89,23 @@ SECTIONS: dict[str, Section] = {
     "stalled": Section(
         "Memory of 8 readers that stall in a 100 MB download",
         ("mib",),
-        "RSS of all its processes beyond what they had before; the first sample is of fresh processes, and the largest counts.",
+        "RSS of all its processes beyond what they had before; the larger of two rounds, the first on fresh "
+        "processes.",
     ),
     "idle": Section(
         "Idle tunnels",
         ("kib_per_tunnel", "rss_mib"),
-        "RSS of the server (sshd: PSS of one connection's processes) beyond the first tunnels. TLS on towline's and ssh's, AES on snitun's.",
+        "The server's RSS beyond that with the first 400 tunnels; for sshd, a process a connection, it is "
+        "PSS. Towline's and ssh's are encrypted; snitun's is AES without a TLS session.",
     ),
     "handshakes": Section(
         "Handshakes",
         ("cpu_ms_handshake", "handshakes_per_s"),
-        "TCP + TLS + WebSocket + challenge, signature and hello, as the tunnels above were dialled. The rate is what two cores did with "
-        "the dialling side on the same machine; CPU is the server's and the gateway's.",
+        "TCP, TLS, WebSocket, challenge, signature and hello, as the tunnels above were dialled. CPU is the "
+        "server's and the gateway's; the rate is what the cores did with the dialling side beside them.",
     ),
     "connected": Section(
-        "1 KB at 32 connections while other tunnels are connected",
+        "1 KB, 32 connections, while other tunnels are connected",
         ("cpu_us", "requests_per_s"),
     ),
 }

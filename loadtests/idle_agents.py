@@ -1,7 +1,7 @@
 """Many devices in one process, each with some idle tunnels: the load of the memory and handshake figures.
 
-Started by `loadtests.idle_tunnels`; reads `{"devices": [{"id", "key"}], "url", "server_ca", "tunnels"}` from standard
-input, dials so many times for each device, prints `ready N SECONDS`, and stays until standard input ends.
+Started by `loadtests.idle_tunnels`; reads `{"devices": [{"id", "key"}], "url", "server_ca", "tunnels"}` from
+standard input, dials so many times for each device, prints `ready N SECONDS`, and stays until its end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Thousands of idle tunnels on the running server: who holds them, and what came and went while they were dialled."""
+"""Thousands of idle tunnels on the running server, and what it cost to dial them."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def idle_tunnels(stack: TowlineStack, devices: list[SeededDevice]) -> Iterator[D
 
 @contextmanager
 def agents_in_one_process(
-    stack: TowlineStack, devices: list[SeededDevice], service: str
+    state: Path, devices: list[SeededDevice], service: str
 ) -> Iterator[tuple[int, ...]]:
-    """The devices' real agents, all in one process; its pid."""
+    """The devices' real agents, all in one process; its pid. `state` is the folder of an enrolled agent."""
     order = {
-        "state": str(stack.agent_state),
+        "state": str(state),
         "service": service,
         "devices": [one.to_json() for one in devices],
     }

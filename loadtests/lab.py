@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.figures import DIRECT, DIRECT_TLS, HAPROXY, PROXY, SNITUN, SSH, TOWLINE
-from loadtests.measure import Target
+from loadtests.measure import Target, request_cost
 from loadtests.peers.haproxy import haproxy
 from loadtests.peers.nginx import Upstream, nginx_proxy, upstream
 from loadtests.peers.snitun import Snitun, snitun_forward, snitun_server
@@ -18,6 +18,7 @@ from loadtests.peers.ssh import Sshd, ssh_forward, sshd
 from loadtests.stack import TowlineStack, towline_stack
 
 ALL_PATHS = (DIRECT, PROXY, HAPROXY, SSH, SNITUN, TOWLINE)
+WARM_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +80,6 @@ def lab(options: Options) -> Iterator[Lab]:
             product = stack.enter_context(towline_stack(root, up.port))
             targets[TOWLINE] = product.target
         chosen = tuple(targets[name] for name in ALL_PATHS if name in options.paths)
+        for target in chosen:  # pools, page cache, code: what a first request pays is not measured
+            request_cost(target, "/1k", WARM_CONNECTIONS, 1)
         yield Lab(root, options, up, product, server, relay, chosen)

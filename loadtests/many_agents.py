@@ -1,8 +1,8 @@
 """Many real agents in one process, one tunnel each: the devices' side of the many-tunnels figure.
 
 Reads `{"state", "service", "devices": [{"id", "key"}]}` from standard input: the state folder of one enrolled
-agent (what it trusts), the address of the web service, the devices. Prints `ready N` when all tunnels are open and
-stays until standard input ends.
+agent (what it trusts), the address of the web service, the devices. Prints `ready N` when all tunnels are
+open and stays until standard input ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLOSE_S = 1.0
 
 
 def identity_of(known: Identity, device: SeededDevice) -> Identity:
-    """What the device would hold after an enrolment like `known`'s; its certificate is not its own, nor used."""
+    """What the device would hold after an enrolment like `known`'s; its certificate is not its own."""
     return replace(known, device_id=device.id, key=device.key)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: CPU time and memory of processes, wrk, curl, a paced and a stalled client.
+"""What the benchmarks measure with: CPU time and memory of processes, wrk, curl, a paced client.
 
 Sources: ``/proc/<pid>/task/*/schedstat`` (first field: nanoseconds on a CPU, all threads) and
 ``/proc/<pid>/smaps_rollup``.
@@ -11,17 +11,19 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 WRK_DEADLINE_S = 120  # a run is seconds long; this only catches a hang
 CURL_DEADLINE_S = 120
+CURL_TIME_IS_UP = 28
+TRANSFER_MOST_S = 2  # a slow path is cut then: its rate is known
 CLIENT_DEADLINE_S = 20  # one small exchange; a tunnel that is full must still answer by then
-SETTLE_STEP_S = 0.25
-SETTLED_KIB = 256  # memory that moves less than this over four steps has settled
-SETTLE_DEADLINE_S = 10.0
+SETTLE_STEP_S = 0.2
+SETTLED_KIB = 512  # memory that moves less than this over four steps has settled
+SETTLE_DEADLINE_S = 5.0
 _WRK_SESSIONS = Path(__file__).with_name("wrk_sessions.lua")
 
 
@@ -51,15 +53,16 @@ def _rollup(pid: int, name: str) -> int:
     raise ValueError(f"no {name} in smaps_rollup of process {pid}")
 
 
-def settled_rss_kib(pids: Sequence[int]) -> int:
-    """The processes' RSS together once it has stopped moving (or the deadline has passed)."""
+def settled_rss_kib(parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The RSS of each part's processes once all together have stopped moving (or the deadline has passed)."""
     seen: list[int] = []
     for _ in range(int(SETTLE_DEADLINE_S / SETTLE_STEP_S)):
-        seen.append(sum(rss_kib(pid) for pid in pids))
+        now = {part: sum(rss_kib(pid) for pid in pids) for part, pids in parts.items()}
+        seen.append(sum(now.values()))
         if len(seen) >= 4 and max(seen[-4:]) - min(seen[-4:]) < SETTLED_KIB:
             break
         time.sleep(SETTLE_STEP_S)
-    return seen[-1]
+    return now
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +143,8 @@ class Transfer:
 
 
 def transfer(target: Target, path: str, *, upload: Path | None = None) -> Transfer:
-    """One transfer by curl; `upload` sends that file, else the body of `path` is fetched."""
-    command = ["curl", "-s", "-S", "-f", "-k", "-o", "/dev/null"]
+    """One transfer by curl, cut after TRANSFER_MOST_S; `upload` sends that file, else `path` is fetched."""
+    command = ["curl", "-s", "-S", "-f", "-k", "-m", str(TRANSFER_MOST_S), "-o", "/dev/null"]
     for name, value in target.headers:
         command += ["-H", f"{name}: {value}"]
     if upload is not None:
@@ -151,10 +154,12 @@ def transfer(target: Target, path: str, *, upload: Path | None = None) -> Transf
     else:
         command += ["-w", "%{speed_download} %{size_download}"]
     before = {part: cpu_ns(pids) for part, pids in target.pids.items()}
-    out = subprocess.run(
-        [*command, target.url(path)], capture_output=True, text=True, check=True, timeout=CURL_DEADLINE_S
-    ).stdout
-    rate, size = (float(text) / 1e6 for text in out.split())
+    done = subprocess.run(
+        [*command, target.url(path)], capture_output=True, text=True, check=False, timeout=CURL_DEADLINE_S
+    )
+    if done.returncode not in (0, CURL_TIME_IS_UP):
+        raise RuntimeError(f"a transfer by {target.name} failed: {done.stderr}")
+    rate, size = (float(text) / 1e6 for text in done.stdout.split())
     cpu = {part: (cpu_ns(pids) - before[part]) / 1e6 / size for part, pids in target.pids.items()}
     return Transfer(rate, cpu)
 

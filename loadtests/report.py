@@ -1,8 +1,13 @@
-"""Turns a run into Markdown: the tables of docs/performance.md and the comparison in README.md. Pure but `publish`."""
+"""Turns a run into Markdown: the tables of docs/performance.md, the comparison in README.md.
+
+Pure but `publish`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,9 +116,10 @@ def heading(run: Mapping[str, Any]) -> str:
     box, how = run["machine"], run["parameters"]
     programs = ", ".join(f"{name} {version}" for name, version in box.get("versions", {}).items())
     return (
-        f"Commit `{run['commit']}`, {run['taken']}. {box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, "
-        f"Linux {box['kernel']}, CPython {box['python']}; {programs}. Load before the run {box['load_before']:.2f}; "
-        f"{how['rounds']} interleaved rounds of {how['seconds']} s; medians, with the lowest and highest round as spread; "
+        f"Commit `{run['commit']}`, {run['taken']}. {box['cpu']}, {box['cores']} cores, "
+        f"{box['memory_gib']} GiB, Linux {box['kernel']}, CPython {box['python']}; {programs}. "
+        f"Load before the run {box['load_before']:.2f}. {how['rounds']} interleaved rounds of "
+        f"{how['seconds']} s; medians, with the lowest and the highest round as spread; "
         f"{how['took_s'] / 60:.0f} minutes in all."
     )
 
@@ -128,14 +134,14 @@ def tables(run: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _both(figures: Figures, path: str) -> list[str]:
+def _both(figures: Figures, path: str) -> str:
     down, up = (find(figures, section, path, "mb_s") for section in ("bulk_down", "bulk_up"))
-    return [f"{number(down, 'mb_s')} / {number(up, 'mb_s')}"]
+    return f"{number(down, 'mb_s')} / {number(up, 'mb_s')}"
 
 
 def readme_table(run: Mapping[str, Any]) -> str:
     """The comparison for README.md: what each does, and the figures that matter most."""
-    figures = figures_of(run)
+    figures, box = figures_of(run), run["machine"]
     columns = [
         "", "reaches a device behind NAT", "parses HTTP", "who gets in", "CPU-µs a 1 KB request, c=32 / c=1",
         "64 KB, CPU-µs", "MB/s down / up", "added p50 / p99 ms", "p99 under bulk, ms",
@@ -149,12 +155,14 @@ def readme_table(run: Mapping[str, Any]) -> str:
         under = find(figures, "under_bulk", path, "p99_us")
         name = f"**{path}**" if path == TOWLINE else path
         rows.append(
-            [name, *does, few, number(find(figures, "64k", path, "cpu_us"), "cpu_us"), *_both(figures, path)]
-            + [" / ".join(milliseconds(figure) for figure in added), milliseconds(under)]
+            [
+                *(name, *does, few, number(find(figures, "64k", path, "cpu_us"), "cpu_us")),
+                *(_both(figures, path), " / ".join(map(milliseconds, added)), milliseconds(under)),
+            ]
         )
     lines = [
-        f"Commit `{run['commit']}`, {run['taken'].split()[0]}, {run['machine']['cores']} cores of {run['machine']['cpu']}, loopback, "
-        "all in one run, medians. CPU is that of all the path's own processes (for a tunnel both ends).",
+        f"Commit `{run['commit']}`, {run['taken'].split()[0]}, {box['cores']} cores of {box['cpu']}, "
+        "loopback, one run, medians. CPU is that of all the path's own processes.",
         "",
         *table(columns, rows),
     ]
@@ -165,7 +173,8 @@ def readme_table(run: Mapping[str, Any]) -> str:
     if many is not None and kept is not None:
         lines += [
             "",
-            f"Over 32 tunnels with one request in flight each a request costs {number(many, 'cpu_us')} CPU-µs; "
+            "Over 32 tunnels with one request in flight each a request costs "
+            f"{number(many, 'cpu_us')} CPU-µs; "
             f"an idle tunnel holds {number(kept, 'kib_per_tunnel')} KiB of the server's memory.",
         ]
     missed = [verdict for verdict in judge(figures) if not verdict.met]
@@ -210,6 +219,20 @@ def bars(figures: Figures) -> str:
     return chart.bars(panels, highlight=TOWLINE)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__)
+    root = Path(__file__).resolve().parent.parent
+    parser.add_argument(
+        "run",
+        type=Path,
+        nargs="?",
+        default=root / "docs" / "performance.json",
+        help="a run's JSON to publish",
+    )
+    publish(root, json.loads(parser.parse_args().run.read_text()))
+    return 0
+
+
 def publish(root: Path, run: Mapping[str, Any]) -> None:
     """Writes the run into docs/ (JSON, history, tables, plot) and README.md."""
     docs = root / "docs"
@@ -218,3 +241,7 @@ def publish(root: Path, run: Mapping[str, Any]) -> None:
     history.append(docs / "performance-history.jsonl", run)
     for page, block in ((docs / "performance.md", tables(run)), (root / "README.md", readme_table(run))):
         page.write_text(between_marks(page.read_text("utf-8"), block))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,8 @@ from tunnel_agent.device_key import DeviceKey
 
 _ID_BYTES = 10  # 16 characters of base32
 _COLUMNS = (
-    "id", "owner_id", "name", "hardware_id", "status", "public_key", "key_id", "software", "services", "created_at",
+    "id", "owner_id", "name", "hardware_id", "status", "public_key", "key_id",
+    "software", "services", "created_at",
 )  # fmt: skip
 _SERVICES = json.dumps([{"name": "web", "kind": "web"}])
 
@@ -56,8 +57,8 @@ async def _write(url: str, username: str, devices: Sequence[SeededDevice]) -> No
         now = datetime.now(UTC)
         rows = [
             (
-                one.id, owner, f"seeded {one.id}", f"seeded-{one.id}", "approved", one.key.public_der, one.key.key_id,
-                "bench", _SERVICES, now,
+                one.id, owner, f"seeded {one.id}", f"seeded-{one.id}", "approved",
+                one.key.public_der, one.key.key_id, "bench", _SERVICES, now,
             )
             for one in devices
         ]  # fmt: skip
@@ -67,7 +68,7 @@ async def _write(url: str, username: str, devices: Sequence[SeededDevice]) -> No
 
 
 def seed_devices(data: DataFolder, number: int) -> list[SeededDevice]:
-    """`number` new devices of the administrator, approved, in the database of the `towline up` that runs on `data`."""
+    """`number` new approved devices of the administrator, in the database of the `towline up` on `data`."""
     devices = [new_device() for _ in range(number)]
     url = load(Settings, data.config / "gateway.toml").database()
     asyncio.run(_write(url, Credentials.load(data.credentials).username, devices))

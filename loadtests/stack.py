@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from towline.gateway_client import Credentials, GatewayClient
 
 START_DEADLINE_S = 90.0  # the first start makes a database cluster
 STEP_DEADLINE_S = 20.0
+ONLINE_DEADLINE_S = 60.0
 PORTS = 7  # that `towline up` takes from its --port on
 SESSION_S = 3600
 AGENT_CONNECTIONS = 1
@@ -44,6 +45,39 @@ class TowlineStack:
     server_pid: int
     agent_pid: int
     gateway_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A running `towline up`."""
+
+    root: Path
+    data: DataFolder
+    gateway: GatewayClient
+    launcher_pid: int
+
+    def pid_of(self, module: str) -> int:
+        """The launcher's child that runs `python -m module`."""
+        found: int = wait_for(f"the process of {module}", lambda: pid_of(self.launcher_pid, module))
+        return found
+
+    def enrol_agent(self, name: str, services: dict[str, int]) -> Path:
+        """Enrols a new device over the public API, as on a real one; returns its configuration file."""
+        folder = self.root / name
+        folder.mkdir()
+        config = folder / "agent.toml"
+        lines = ['state_dir = "state"', f"connections = {AGENT_CONNECTIONS}"]
+        for service, port in services.items():
+            lines += [f"[services.{service}]", f'address = "127.0.0.1:{port}"']
+        config.write_text("\n".join(lines) + "\n")
+        token = folder / "token"
+        made = run_towline("token", "--approve", "--name", name, "--data", str(self.data.root))
+        token.write_text(made + "\n")
+        run_towline(
+            "agent", "enrol", self.gateway.address, "--token-file", str(token), "--config", str(config),
+            "--name", name, "--hardware-id", f"bench-{name}-{os.getpid()}",
+        )  # fmt: skip
+        return config
 
 
 def wait_for(what: str, check: Callable[[], Any], deadline_s: float = STEP_DEADLINE_S) -> Any:
@@ -84,31 +118,28 @@ def pid_of(parent: int, module: str) -> int | None:
     return None
 
 
-def enrol_agent(root: Path, data: DataFolder, gateway_url: str, name: str, services: dict[str, int]) -> Path:
-    """Enrols a new device over the public API, as on a real one; returns its configuration file."""
-    folder = root / name
-    folder.mkdir()
-    config = folder / "agent.toml"
-    lines = ['state_dir = "state"', f"connections = {AGENT_CONNECTIONS}"]
-    for service, port in services.items():
-        lines += [f"[services.{service}]", f'address = "127.0.0.1:{port}"']
-    config.write_text("\n".join(lines) + "\n")
-    token = folder / "token"
-    token.write_text(run_towline("token", "--approve", "--name", name, "--data", str(data.root)) + "\n")
-    run_towline(
-        "agent", "enrol", gateway_url, "--token-file", str(token), "--config", str(config), "--name", name,
-        "--hardware-id", f"bench-{name}-{os.getpid()}",
-    )  # fmt: skip
-    return config
-
-
 def agent_argv(config: Path) -> list[str]:
     """The command of a real agent."""
     return [sys.executable, "-m", "towline", "agent", "--config", str(config)]
 
 
 def redeem(link: str) -> tuple[str, str]:
-    """Clicks a `click` link as a browser would: (Host header, Cookie header) of the open session."""
+    """Clicks a `click` link as a browser would: (Host header, Cookie header) of the open session.
+
+    The edge asks the gateway only so often for one address; a 429 is waited for as it says.
+    """
+    deadline = time.monotonic() + STEP_DEADLINE_S
+    while True:
+        status, retry_after, cookie = _click(link)
+        if status == http.HTTPStatus.TOO_MANY_REQUESTS and time.monotonic() < deadline:
+            time.sleep(retry_after)
+            continue
+        if status != http.HTTPStatus.SEE_OTHER or cookie is None:
+            raise RuntimeError(f"the link was refused: {status}")
+        return urllib.parse.urlsplit(link).netloc, cookie
+
+
+def _click(link: str) -> tuple[int, float, str | None]:
     url = urllib.parse.urlsplit(link)
     connection = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=STEP_DEADLINE_S)
     connection.request(
@@ -124,10 +155,8 @@ def redeem(link: str) -> tuple[str, str]:
     answer = connection.getresponse()
     answer.read()
     cookie = re.match(r"[^;]+", answer.headers.get("Set-Cookie") or "")
-    if answer.status != http.HTTPStatus.SEE_OTHER or cookie is None:
-        raise RuntimeError(f"the link was refused: {answer.status} {answer.reason}")
     connection.close()
-    return url.netloc, cookie[0]
+    return answer.status, float(answer.headers.get("Retry-After") or 1), cookie and cookie[0]
 
 
 def open_session(gateway: GatewayClient, device_id: str) -> tuple[str, int, str]:
@@ -152,23 +181,23 @@ def base_port() -> int:
     raise RuntimeError(f"no {PORTS} free ports in a row")
 
 
+def wait_online(gateway: GatewayClient, device_ids: Iterable[str]) -> None:
+    """Until the gateway has heard of a tunnel of each device."""
+    wanted = set(device_ids)
+
+    def online() -> bool:
+        return wanted <= {one["id"] for one in gateway.items("/v1/devices") if one["online"]}
+
+    wait_for(f"{len(wanted)} devices are online", online, ONLINE_DEADLINE_S)
+
+
 @contextmanager
-def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
-    """Starts everything, enrols one agent for the upstream, opens a session, and ends it all afterwards."""
+def running_product(root: Path) -> Iterator[Product]:
+    """`towline up` without its demo device, on a folder below `root` and ports of its own."""
     data = DataFolder(root / "data")
-    up = [
-        sys.executable,
-        "-m",
-        "towline",
-        "up",
-        "--no-demo",
-        "--data",
-        str(data.root),
-        "--port",
-        str(base_port()),
-    ]
+    options = ["--no-demo", "--data", str(data.root), "--port", str(base_port())]
     log = root / "up.log"
-    with running(up, log=log) as launcher:
+    with running([sys.executable, "-m", "towline", "up", *options], log=log) as launcher:
 
         def ready() -> bool:
             if launcher.poll() is not None:
@@ -176,19 +205,25 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
             return "/welcome#" in log.read_text()
 
         wait_for("towline up", ready, START_DEADLINE_S)
-        gateway = GatewayClient(Credentials.load(data.credentials))
-        config = enrol_agent(root, data, gateway.address, "bench", {"web": upstream_port})
+        yield Product(root, data, GatewayClient(Credentials.load(data.credentials)), launcher.pid)
+
+
+@contextmanager
+def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
+    """Starts everything, enrols one agent for the upstream, opens a session, and ends it all afterwards."""
+    with running_product(root) as product:
+        config = product.enrol_agent("bench", {"web": upstream_port})
         with running(agent_argv(config), log=root / "agent.log") as agent:
-            wait_for("the device is online", lambda: gateway.device("bench")["online"])
-            host, port, cookie = open_session(gateway, gateway.device("bench")["id"])
-            server_pid = wait_for(
-                "the tunnel server's process", lambda: pid_of(launcher.pid, "tunnel_server")
-            )
+            device = product.gateway.device("bench")["id"]
+            wait_online(product.gateway, [device])
+            host, port, cookie = open_session(product.gateway, device)
+            server = product.pid_of("tunnel_server")
             target = Target(
                 TOWLINE, "127.0.0.1", port, (("Host", host), ("Cookie", cookie)),
-                {"server": (server_pid,), "agent": (agent.pid,)},
+                {"server": (server,), "agent": (agent.pid,)},
                 (("Origin", f"http://{host}"),),
             )  # fmt: skip
-            gateway_pid = wait_for("the gateway's process", lambda: pid_of(launcher.pid, "gateway"))
             state = config.parent / "state"
-            yield TowlineStack(target, gateway, data, state, server_pid, agent.pid, gateway_pid)
+            yield TowlineStack(
+                target, product.gateway, product.data, state, server, agent.pid, product.pid_of("gateway")
+            )

@@ -14,6 +14,9 @@ need npm npm
 if [ "${1:-}" = bench ]; then
     need wrk wrk
     need curl curl
+    need haproxy haproxy
+    need sshd openssh-server
+    need ssh openssh-client
 fi
 if [ -z "$missing" ]; then
     exit 0

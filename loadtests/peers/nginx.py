@@ -72,7 +72,7 @@ _PROXY = """
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`, `/stalled`; `/upload` reads all of it.
+    """The device's web server in every benchmark: `/1k`, `/64k`, `/bulk`, `/stalled`; `/upload` reads it all.
 
     The same on a TLS port for paths that carry TLS through (snitun), who end it at the device.
     """
@@ -108,8 +108,9 @@ def _files(www: Path) -> None:
 def _certificate(root: Path) -> None:
     subprocess.run(
         [
-            program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+            program("openssl", "openssl"), "req", "-x509",
+            "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
             "-keyout", str(root / "upstream.key"), "-out", str(root / "upstream.crt"),
         ],
         check=True,

@@ -44,7 +44,8 @@ class Sshd:
         forward = f"127.0.0.1:{remote_port}:127.0.0.1:{upstream_port}"
         return [
             program("ssh", "openssh-client"), "-F", "/dev/null", "-N", "-i", str(self.root / "client_key"),
-            "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "IdentitiesOnly=yes",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             "-o", "ExitOnForwardFailure=yes", "-o", "LogLevel=ERROR", "-p", str(self.port),
             "-R", forward, f"{getpass.getuser()}@127.0.0.1",
         ]  # fmt: skip
