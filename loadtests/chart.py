@@ -6,6 +6,7 @@ are inside.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -15,7 +16,8 @@ from loadtests.figures import Figure
 WIDTH = 820
 PANEL_WIDTH = 400
 LABEL_WIDTH = 108
-VALUE_WIDTH = 52
+VALUE_WIDTH = 60
+MOST_OF_MEDIAN = 5  # a bar longer than so many medians is cut, with an arrow
 BAR_HEIGHT = 16
 BAR_STEP = 22
 TITLE_HEIGHT = 30
@@ -51,7 +53,10 @@ class Panel:
 
 
 def bars(panels: Sequence[Panel], highlight: str) -> str:
-    """Panels in two columns; bars are medians from zero, the thin line is the spread of the rounds."""
+    """Panels in two columns; bars are medians from zero, the thin line is the spread of the rounds.
+
+    A bar that ends in an arrow is longer than there is room.
+    """
     parts: list[str] = []
     y = PANEL_GAP
     for first in range(0, len(panels), 2):
@@ -67,20 +72,29 @@ def bars(panels: Sequence[Panel], highlight: str) -> str:
     )
 
 
+def scale(values: Sequence[float]) -> float:
+    """What the full length of a bar stands for: the largest, unless it would make all others invisible."""
+    return min(max(values), MOST_OF_MEDIAN * statistics.median(values)) or 1.0
+
+
 def _panel(panel: Panel, x: float, y: float, highlight: str) -> list[str]:
     room = PANEL_WIDTH - LABEL_WIDTH - VALUE_WIDTH
-    most = max(figure.high for _, figure in panel.bars) or 1.0
+    most = scale([figure.high for _, figure in panel.bars])
     parts = [f'<text class="title" x="{x + 8}" y="{y + 14}">{escape(panel.title)}</text>']
     for index, (name, figure) in enumerate(panel.bars):
         top = y + TITLE_HEIGHT + index * BAR_STEP
         middle, zero = top + BAR_HEIGHT / 2, x + LABEL_WIDTH
-        length, low, high = (value / most * room for value in (figure.median, figure.low, figure.high))
+        cut = figure.median > most
+        length, low, high = (
+            min(value / most, 1.0) * room for value in (figure.median, figure.low, figure.high)
+        )
         kind = "bar own" if name == highlight else "bar"
         parts += [
             f'<text x="{zero - 6}" y="{top + 12}" text-anchor="end">{escape(name)}</text>',
             f'<rect class="{kind}" x="{zero}" y="{top}" width="{length:.1f}" height="{BAR_HEIGHT}" rx="2"/>',
             f'<line class="spread" x1="{zero + low:.1f}" x2="{zero + high:.1f}" '
             f'y1="{middle}" y2="{middle}"/>',
-            f'<text x="{zero + high + 6:.1f}" y="{top + 12}">{figure.median:.{panel.digits}f}</text>',
+            f'<text x="{zero + high + 6:.1f}" y="{top + 12}">'
+            f"{'→ ' if cut else ''}{figure.median:.{panel.digits}f}</text>",
         ]
     return parts

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests import history, report
+from loadtests import chart, history, report
 from loadtests.figures import DIRECT, PROXY, SNITUN, TOWLINE, Figure, figures_of
 from tests.loadtests.runs import Samples, run
 
@@ -44,7 +44,7 @@ def test_the_readme_s_table_leaves_out_what_was_not_measured() -> None:
     assert "| **towline** | tunnel | yes |" in text
     assert "62.0 / –" in text
     assert "haproxy" not in text
-    assert "Short of our own goals: 1 KB, 32 connections: CPU a request short by 24 %" in text
+    assert "Of our own 2 goals for this run 0 are met" in text
 
 
 def test_marks_are_replaced_and_missed() -> None:
@@ -63,6 +63,14 @@ def test_the_plot_is_svg_with_a_bar_a_path_inside_its_box() -> None:
     width = float(root.attrib["width"])
     assert all(float(one.attrib["x"]) + float(one.attrib["width"]) < width for one in bars)
     assert "prefers-color-scheme: dark" in "".join(root.itertext())
+
+
+def test_one_long_bar_does_not_hide_the_others() -> None:
+    assert chart.scale([10.0, 12.0, 14.0]) == 14
+    assert chart.scale([10.0, 12.0, 5000.0]) == 60
+    assert chart.scale([0.0, 0.0]) == 1
+    panel = chart.Panel("one", [("a", Figure((10.0,))), ("b", Figure((12.0,))), ("c", Figure((5000.0,)))], 0)
+    assert "→ 5000" in chart.bars([panel], "a")
 
 
 def test_history_has_one_line_a_commit_and_machine(tmp_path: Path) -> None:
