@@ -144,11 +144,15 @@ class Node:
         self.tasks.start(self.certificates.run(), "certificates")
 
     async def stop(self) -> None:
-        """Finish what is in flight within ``drain_s``, then cut."""
-        self.visitors.drain()
-        self.tunnels.drain()
+        """Finish what is in flight within ``drain_s``, then cut.
+
+        Visitors first: as long as one of them may send a request, it needs a stream, and a tunnel that was
+        told GOAWAY opens none.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_s):
+                await self.visitors.drain()
+                self.tunnels.drain()
                 await self.edge.wait_empty()
                 await self.tunnels.wait_empty()
         self._cut()
@@ -161,7 +165,11 @@ class Node:
 
     def _cut(self) -> None:
         """Cut every connection that is left."""
+        left = len(self.edge.connections)
+        if left:
+            _log.warning("visitors were cut at the end of the drain", extra={"connections": left})
         self.visitors.close()
+        self.tunnels.drain()
         self.tunnels.close()
 
     def failed_checks(self) -> list[str]:

@@ -67,7 +67,8 @@ class Edge:
         self.unknown_cookies = NegativeCache()
         self.connections: set[VisitorConnection] = set()
         self.per_address: dict[str, int] = {}
-        self.draining = False
+        self.draining = False  # the process ends: every answer is its connection's last
+        self.idle_until = float("inf")  # monotonic: from then on no connection waits for a request
         self.emptied = asyncio.Event()  # set whenever the last connection closes
         # Only ever used between get_buffer and buffer_updated of one read, so one buffer serves all.
         self.read_buffer = memoryview(bytearray(READ_BYTES))

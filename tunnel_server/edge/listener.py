@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.accepting import AcceptingSocket
 from runtime.addresses import Address, parse_address
+from runtime.last_call import LAST_CALL_S, admit_no_more
 from runtime.logs import get_logger
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.visitor import VisitorConnection
@@ -17,6 +18,10 @@ from tunnel_server.tls_files import load_pair
 
 BACKLOG = 1_024  # a page opens six connections at once, and many people come back after a restart
 TLS_HANDSHAKE_S = 10.0  # as long as a request head may take
+# After SIGTERM: how long an open connection may still bring a request. A busy proxy's bring one within that
+# time and learn by its answer that it was the last; an idle process has to be gone in 2 s.
+DRAIN_IDLE_S = 0.75
+DRAIN_LOOK_S = 0.02
 SWEEP_S = 0.25  # deadlines are seconds: a quarter of one late does no harm
 # A quiet WebSocket or event stream has no deadline, and holds one of its device's few streams: a visitor
 # whose machine vanished is found after 60 s + 4 x 15 s of silence. Not by TCP_USER_TIMEOUT, which would also
@@ -107,13 +112,33 @@ class VisitorListener:
             edge.sessions.end_expired(now)
             edge.registry.sweep(now)
 
-    def drain(self) -> None:
-        """Accept nobody more; connections end after the exchange in flight."""
-        self._edge.draining = True
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._edge.connections):
+    async def drain(self) -> None:
+        """Until nobody needs a tunnel's next stream: new connections are refused, those that are open get the
+        answer to the request in flight, or to one that was on its way, and `Connection: close` with it.
+        """
+        edge = self._edge
+        edge.draining = True
+        edge.idle_until = edge.monotonic() + DRAIN_IDLE_S
+        for connection in list(edge.connections):
             connection.drain()
+        await self._last_call()
+        # Many things end that need; a drain looks for them, so that requests need not tell it.
+        while not all(one.needs_no_more for one in edge.connections):  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def _last_call(self) -> None:
+        """Close the listening socket without resetting who has just come through it."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        try:
+            for listening in server.sockets:
+                admit_no_more(listening.fileno())
+            await asyncio.sleep(LAST_CALL_S)
+        except OSError as error:
+            _log.warning("who connects now may be cut", extra={"error": str(error)})
+        finally:
+            server.close()
 
     def close(self) -> None:
         """Cut what is left."""

@@ -105,11 +105,11 @@ class VisitorConnection(asyncio.BufferedProtocol):
         edge.connections.add(self)
         count = edge.per_address[self.address] = edge.per_address.get(self.address, 0) + 1
         over = count > edge.limits.connections_per_address and not edge.proxies.trusts(self.address)
-        if over or len(edge.connections) > edge.limits.connections or edge.draining:
+        if over or len(edge.connections) > edge.limits.connections:
             edge.metrics.visitors_refused.inc()
             self.abort()
             return
-        self.deadline = edge.monotonic() + edge.limits.head_s
+        self.deadline = min(edge.monotonic() + edge.limits.head_s, edge.idle_until)
 
     def connection_lost(self, exc: Exception | None) -> None:
         edge = self.edge
@@ -344,14 +344,24 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.close_lingering()
         elif self.waiting:
             self._advance()
+        elif self.edge.monotonic() >= self.edge.idle_until and not (self._in_head or self.held):
+            self.close_lingering()  # its head left before the drain began, and said otherwise
         else:
-            limits = self.edge.limits
-            self.deadline = self.edge.monotonic() + (limits.head_s if self._in_head else limits.idle_s)
+            self._await_request()
             if self.held:
                 held, self.held = self.held, b""
                 self._feed(memoryview(held))
             if self.reading_paused:
                 self.update_reading()
+
+    def _await_request(self) -> None:
+        """Nothing is in flight: set the end of this phase."""
+        edge = self.edge
+        now = edge.monotonic()
+        if self._in_head:
+            self.deadline = now + edge.limits.head_s
+        else:
+            self.deadline = min(now + edge.limits.idle_s, edge.idle_until)
 
     def _advance(self) -> None:
         """Serve the next one; but who takes no answers must not fill our memory with them."""
@@ -445,16 +455,19 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.transport.close()
 
     def drain(self) -> None:
-        """The process ends: close when idle, else after the exchange in flight."""
-        self.last_request = self.last_request or self._receiving is None
-        if self.raw is not None:
-            return
-        if self.current is None:
-            self.closing = True
-            self.transport.close()
-        else:
-            self.waiting.clear()
-            self.current.visitor_keeps = False
+        """The process ends. The next answer is the last; a connection without a request waits a little for
+        one, since a proxy may have sent it already, and may not send it twice.
+        """
+        if self.raw is None and self.current is None and not self.closing:
+            self._await_request()
+
+    @property
+    def needs_no_more(self) -> bool:
+        """Whether no request of it, sent or still to come, waits for a stream."""
+        current = self.current
+        if self.closing or self.raw is not None:
+            return True
+        return current is not None and current.upstream is not None and not self.waiting
 
     def visitor_says_close(self, head: RequestHead) -> bool:
         """Whether the visitor ends the connection after this answer (RFC 9112 section 9.3)."""

@@ -119,7 +119,9 @@ class TunnelNode:
         return self._address if self._listener is None else Address(self._address.host, self._listener.port)
 
     def drain(self) -> None:
-        """Take no more devices; those here are told to go, and leave as their streams end."""
+        """Take no more devices; those here are told to go, and leave as their streams end. Again: nothing."""
+        if self._draining:
+            return
         self._draining = True
         if self._listener is not None:
             self._listener.close()
