@@ -31,6 +31,7 @@ test-fast: setup-dev ## the tests without browser, database and fuzzer: under 30
 
 # Six at once, also on two cores: nearly all of it waits. The run writes the table of docs/reliability.md.
 soak: setup-dev ## the tests that take long, as root, about half an hour: figures to docs/reliability.md (SEED=… repeats)
+	@sh scripts/setup.sh load .venv-load
 	@sh scripts/system_packages.sh
 	@echo "soak: seed $(SEED); about 30 minutes"
 	TOWLINE_SEED=$(SEED) TOWLINE_SOAK_DOCUMENT=1 $(PYTHON_BIN) -m pytest -p tests.soak_report -m soak -n 6 --dist worksteal $(ARGS)

@@ -16,7 +16,7 @@ from loadtests.figures import Figure
 WIDTH = 820
 PANEL_WIDTH = 400
 LABEL_WIDTH = 108
-VALUE_WIDTH = 60
+VALUE_WIDTH = 74
 MOST_OF_MEDIAN = 5  # a bar longer than so many medians is cut, with an arrow
 BAR_HEIGHT = 16
 BAR_STEP = 22
