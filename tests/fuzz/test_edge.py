@@ -1,0 +1,78 @@
+"""The edge and h11 read the same bytes alike (`tests/fuzz/edge/oracle.py` says what may differ, and why)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.fuzz.edge.inputs import make
+from tests.fuzz.edge.memory import Finding, MemoryEdge, Outcome, Seen
+from tests.fuzz.edge.oracle import compare
+from tests.fuzz.edge.run import fuzz, new_seed
+
+REQUESTS = 20_000
+SOAK_REQUESTS = 1_000_000
+# A generator that drifts into what is always refused would find nothing: of all requests at least so many
+# are served, and so many inputs refused.
+LEAST_SERVED = 0.3
+LEAST_REFUSED = 0.1
+
+
+async def _fuzzed(requests: int) -> None:
+    seed = new_seed()
+    print(f"seed {seed}")
+    tally = await fuzz(seed, requests)
+    print(tally)
+    assert tally.served >= LEAST_SERVED * tally.requests
+    assert tally.refused >= LEAST_REFUSED * tally.requests
+
+
+async def test_a_run_finds_nothing() -> None:
+    await _fuzzed(REQUESTS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+async def test_a_million_requests_find_nothing() -> None:
+    await _fuzzed(SOAK_REQUESTS)
+
+
+def test_an_input_follows_from_its_seed_and_number() -> None:
+    assert make(7, 3) == make(7, 3)
+    assert make(7, 3) != make(8, 3)
+
+
+SENT = b"GET /a HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaa.localhost\r\nX: y\r\n\r\n"
+GOOD = [(b"host", b"device.test:8080"), (b"x", b"y")]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome([(299, True)], [Seen(b"GET", b"/b", GOOD)], False, ""),
+        Outcome([(299, True)], [Seen(b"PUT", b"/a", GOOD)], False, ""),
+        Outcome([(299, True)], [Seen(b"GET", b"/a", GOOD[:1])], False, ""),
+        Outcome([(299, True)], [Seen(b"GET", b"/a", [*GOOD, (b"y", b"z")])], False, ""),
+        Outcome([(299, True)], [Seen(b"GET", b"/a", GOOD, bytearray(b"body"))], False, ""),
+        Outcome([(299, True)], [], False, ""),
+        Outcome([(299, True)] * 2, [Seen(b"GET", b"/a", GOOD)] * 2, False, ""),
+        Outcome([], [], False, ""),
+        Outcome([(400, False)], [], True, "Some reason without a name"),
+    ],
+)
+def test_a_difference_is_found(outcome: Outcome) -> None:
+    with pytest.raises(Finding):
+        compare(SENT, outcome)
+
+
+def test_no_difference_is_none() -> None:
+    assert compare(SENT, Outcome([(299, True)], [Seen(b"GET", b"/a", GOOD)], False, "")) == ""
+
+
+async def test_bytes_behind_an_unanswered_request_are_found() -> None:
+    edge = MemoryEdge()
+    upstream = edge.device.open(edge.edge.registry.find(edge.device.device_id), edge.session)
+    await asyncio.sleep(0)
+    with pytest.raises(Finding, match="behind a request"):
+        upstream.send(SENT + SENT)
