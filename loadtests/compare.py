@@ -26,6 +26,7 @@ COMMITTED = "docs/performance.json"
 LAST_RUN = ROOT / "build" / "bench" / "run.json"
 BETTER, WORSE, NOISE = "better", "WORSE", "within noise"
 REFERENCES = (DIRECT, PROXY)
+DRIFT = 0.15  # nginx did not change; more than this is the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,16 @@ def rendered(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         lines += [f"Parameters differ: {old['parameters']} → {new['parameters']}", ""]
     drift = machine_drift(found)
     if drift is not None:
-        lines += [f"The machine: nginx's own CPU figures moved ×{drift:.2f}.", ""]
+        lines += [f"The machine: nginx's own CPU figures moved ×{drift:.2f}." + _caution(drift), ""]
     columns = ["section", "path", "figure", "old", "spread", "new", "spread", "ratio", "verdict"]
-    return "\n".join(lines + table(columns, [_cells(one) for one in found]))
+    shown = [one for one in found if one.metric != "errors" or one.verdict != NOISE]
+    return "\n".join(lines + table(columns, [_cells(one) for one in shown]))
+
+
+def _caution(drift: float) -> str:
+    if 1 / (1 + DRIFT) <= drift <= 1 + DRIFT:
+        return ""
+    return " That is more than a build can do: measure again on a quiet machine before you believe a verdict."
 
 
 def _cells(one: Change) -> list[str]:

@@ -68,6 +68,20 @@ def test_the_comparison_names_commits_ratio_and_verdict() -> None:
     assert "Different machines" not in text
 
 
+def test_a_machine_that_moved_is_cautioned_about() -> None:
+    proxy = ("c32", PROXY, "cpu_us")
+    old, new = run({C32: (60.0,), proxy: (20.0,)}), run({C32: (60.0,), proxy: (30.0,)})
+    assert "measure again" in rendered(old, new)
+    assert "measure again" not in rendered(old, old)
+
+
+def test_errors_are_shown_when_there_are_new_ones() -> None:
+    errors = ("c32", TOWLINE, "errors")
+    old, new = run({C32: (60.0,), errors: (0.0,)}), run({C32: (60.0,), errors: (4.0,)})
+    assert "| errors | 0 | – | 4 | – | ×inf | WORSE |" in rendered(old, new)
+    assert "| errors |" not in rendered(old, old)
+
+
 def test_other_machines_and_parameters_are_said() -> None:
     old, new = run({C32: (60.0,)}), run({C32: (60.0,)}, cpu="Another CPU")
     new["parameters"] = {**new["parameters"], "rounds": 9}
