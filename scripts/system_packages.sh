@@ -8,13 +8,15 @@ need() {  # need PROGRAM PACKAGE
 }
 need chromium chromium
 need nginx nginx-light
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
+need caddy caddy
+need haproxy haproxy
+need curl curl
 need openssl openssl
 need node nodejs
 need npm npm
 if [ "${1:-}" = bench ]; then
     need wrk wrk
-    need curl curl
-    need haproxy haproxy
     need sshd openssh-server
     need ssh openssh-client
 fi

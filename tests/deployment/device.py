@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,7 @@ class Device:
 
     def __init__(self) -> None:
         self.steps = Steps()
+        self.arrived: queue.Queue[bytes] = queue.Queue()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._http = _Http(("127.0.0.1", 0), self)
         self._echo: Server = serve(_echo, "127.0.0.1", 0, max_size=None)
@@ -131,7 +133,13 @@ class _Answers(BaseHTTPRequestHandler):
         self.rfile.readline()
 
     def _arriving(self) -> None:
-        """Says after each piece of the body how much came: an upload that waits for our word goes on."""
+        """Tells the test of each piece of the body as it comes."""
+        for piece in self._body():
+            self.server.device.arrived.put(piece)
+        self._whole(b"all of it")
+
+    def _conversation(self) -> None:
+        """Answers each piece of the body before the next one comes."""
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

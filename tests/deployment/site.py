@@ -13,6 +13,7 @@ Two agents, each a device: one dials through nginx and haproxy, the other throug
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -333,6 +334,10 @@ class Site:
     def tunnels(self, node: str) -> int:
         return int(self.metric(node, "towline_tunnels "))
 
+    def ready(self, node: str) -> bool:
+        url = f"http://{LOOPBACK}:{self.nodes[node].ops}/readyz"
+        return httpx.get(url, timeout=TIMEOUT_S, trust_env=False).status_code == 200
+
     def metric(self, node: str, start: str) -> float:
         """The sum of a node's samples that begin with ``start``."""
         url = f"http://{LOOPBACK}:{self.nodes[node].ops}/metrics"
@@ -354,8 +359,6 @@ class Site:
         return owner.cookie
 
     def call(self, owner: Client, method: str, path: str, body: str = "") -> dict[str, Any]:
-        import json
-
         answer = owner.ask(method, path, body.encode(), {"Content-Type": "application/json"})
         content = answer.read()
         assert answer.status < 300, content
