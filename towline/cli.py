@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_up(parsers)
     _add_link(parsers)
+    _add_connect(parsers)
     listing = _with_data(parsers.add_parser("devices", help="list the devices"))
     listing.set_defaults(run=_on_gateway(lambda gateway, _: commands.devices(gateway)))
     listing = _with_data(parsers.add_parser("sessions", help="list the sessions"))
@@ -131,18 +132,51 @@ def _add_link(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     link.add_argument("device", metavar="DEVICE", help="its id or name")
     link.add_argument("--service", default="web", help="one of the device's services (default %(default)s)")
-    link.add_argument(
-        "--duration",
-        type=int,
-        default=DEFAULT_DURATION_S,
-        metavar="SECONDS",
-        help="how long the session lasts (default %(default)s)",
-    )
+    _add_duration(link)
     link.set_defaults(
         run=_on_gateway(
             lambda gateway, given: commands.link(gateway, given.device, given.service, given.duration)
         )
     )
+
+
+def _add_connect(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    connect = _with_data(
+        parsers.add_parser(
+            "connect",
+            help="open a local port to a TCP service of a device, ssh for example",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description="Open a session to a TCP service of a device, and a port on this machine that leads\n"
+            "there: each connection to it becomes one to the service. Ctrl-C ends the session.",
+            epilog="examples:\n"
+            "  towline connect Pump ssh --port 2222      then: ssh -p 2222 user@127.0.0.1\n"
+            "  ssh -o ProxyCommand='towline connect Pump ssh --stdio' user@pump\n\n"
+            "Whoever can reach the port has the session: it listens on 127.0.0.1 alone.\n"
+            "exit codes: 0 ended by a signal (--stdio: or with its connection), 1 the session or the\n"
+            "connection was refused or cut (standard error says why), 2 a wrong command line",
+        )
+    )
+    connect.add_argument("device", metavar="DEVICE", help="its id or name")
+    connect.add_argument("service", metavar="SERVICE", help="one of its services of kind tcp")
+    near = connect.add_mutually_exclusive_group()
+    near.add_argument(
+        "--port", type=_port, default=0, metavar="N", help="the local port (default: a free one, printed)"
+    )
+    near.add_argument(
+        "--stdio",
+        action="store_true",
+        help="no port: one connection over standard input and output, for ssh's ProxyCommand",
+    )
+    _add_duration(connect)
+    connect.add_argument("--ca", metavar="FILE", help="PEM certificates to trust beside the system's own")
+    connect.set_defaults(run=_connect)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise ValueError
+    return number
 
 
 def _add_revoke(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -174,6 +208,16 @@ def _add_token(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
 
 
+def _add_duration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--duration",
+        type=int,
+        default=DEFAULT_DURATION_S,
+        metavar="SECONDS",
+        help="how long the session lasts (default %(default)s)",
+    )
+
+
 def _with_data(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, default=default_data(), metavar="DIR", help="its folder (default %(default)s)"
@@ -185,12 +229,23 @@ def _on_gateway(
     command: Callable[[GatewayClient, argparse.Namespace], str],
 ) -> Callable[[argparse.Namespace], int]:
     def run(given: argparse.Namespace) -> int:
-        data = DataFolder(given.data.absolute())
-        gateway = GatewayClient(Credentials.load(data.credentials), data.access_token)
-        print(command(gateway, given))
+        print(command(_gateway(given), given))
         return 0
 
     return run
+
+
+def _gateway(given: argparse.Namespace) -> GatewayClient:
+    data = DataFolder(given.data.absolute())
+    return GatewayClient(Credentials.load(data.credentials), data.access_token)
+
+
+def _connect(given: argparse.Namespace) -> int:
+    # Imported here: the other commands need no event loop, and start sooner without.
+    from towline.connect.command import Wanted, connect
+
+    wanted = Wanted(given.device, given.service, given.port, given.stdio, given.duration, given.ca)
+    return connect(_gateway(given), wanted)
 
 
 def _up(given: argparse.Namespace) -> int:

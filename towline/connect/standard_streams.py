@@ -1,0 +1,55 @@
+"""Standard input and output as the near end of a connection, for ssh's ProxyCommand and for pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from towline.connect.site import READ_BYTES
+from towline.errors import TowlineError
+
+
+class StandardStreams:
+    """``close`` puts both back into the blocking mode that whoever shares them expects."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls) -> StandardStreams:
+        """TowlineError for what cannot be waited for: a file, on most systems."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
+        try:
+            await loop.connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(os.dup(0), "rb", 0)
+            )
+            # Its reader reads nothing; the protocol is the one that can wait for a writer's end.
+            transport, protocol = await loop.connect_write_pipe(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop),
+                os.fdopen(os.dup(1), "wb", 0),
+            )
+        except (OSError, ValueError) as error:
+            raise TowlineError(f"--stdio takes pipes, sockets and terminals: {error}") from None
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+    def write_end(self) -> None:
+        """Whoever reads our output sees its end at once; input still passes."""
+        if os.isatty(1):
+            return  # a terminal has no end, and stays ours
+        self.writer.close()
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.close(sink)
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+    @staticmethod
+    def close() -> None:
+        """Non-blocking mode belongs to the open file, which our parent may share."""
+        sys.stdout.flush()
+        for descriptor in (0, 1):
+            os.set_blocking(descriptor, True)
