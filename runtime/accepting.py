@@ -52,19 +52,28 @@ class AcceptingSocket:
         self.sockets: list[socket.socket] = []
         """Those that listen; empty before ``start`` and after ``close``."""
 
-    async def start(self, host: str, port: int, *, backlog: int) -> None:
-        """Listen on every address that ``host`` has. OSError when one cannot be had."""
+    async def bind(self, host: str, port: int) -> None:
+        """Take every address that ``host`` has; who connects is refused still. OSError when one is taken."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                self.sockets.append(socket.create_server(address[:2], family=family, backlog=backlog))
+                self.sockets.append(_bound(family, address[:2]))
         except OSError:
             self.close()
             raise
+
+    def open(self, *, backlog: int) -> None:
+        """Accept from now on."""
+        loop = asyncio.get_running_loop()
         for listening in self.sockets:
-            listening.setblocking(False)
+            listening.listen(backlog)
             loop.add_reader(listening, self._accept, listening)
+
+    async def start(self, host: str, port: int, *, backlog: int) -> None:
+        """`bind` and `open`."""
+        await self.bind(host, port)
+        self.open(backlog=backlog)
 
     def close(self) -> None:
         """Listen no more; connections that are not handed over yet end."""
@@ -148,6 +157,20 @@ class AcceptingSocket:
     def _note(self, why: Why, peer: str, error: str) -> None:
         _log.debug("refused", extra={"listener": self._name, "why": why, "peer": peer, "error": error})
         self._refused(why)
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # its IPv4 twin has a socket of its own
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 async def take_header(connection: socket.socket) -> ProxyHeader:

@@ -16,6 +16,7 @@ from runtime.ops_server import OpsServer
 from runtime.process import Shutdown
 from runtime.tasks import TaskOwner
 from runtime.tunnel_link import Ticker
+from tunnel_server.control.arrivals import Arrivals
 from tunnel_server.control.gateway import Gateway, HttpGateway
 from tunnel_server.control.internal_http import InternalHttp
 from tunnel_server.control.presence import PresenceReporter
@@ -95,6 +96,7 @@ class Node:
             accepts_sessions=self.feed.is_fresh,
         )
         self.visitors = VisitorListener(self.edge)
+        self.arrivals = Arrivals(gateway, wait_s=config.arrivals_s)
         self.certificates = CertificateWatch(self.registry, wall=clock.wall)
         self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
         self._watch()
@@ -104,6 +106,12 @@ class Node:
         watch("towline_sessions", "Live sessions on this node.", lambda: len(self.sessions))
         watch("towline_tunnels", "Open tunnels.", lambda: len(self.devices))
         watch("towline_visitor_connections", "Open visitor connections.", lambda: len(self.edge.connections))
+        watch("towline_draining", "1 from SIGTERM to the end.", lambda: int(self.edge.draining))
+        watch(
+            "towline_devices_awaited",
+            "Devices of other nodes that a node just started waits for, before it takes visitors.",
+            lambda: self.arrivals.awaited or 0,
+        )
         watch("towline_feed_number", "Highest revocation handled.", lambda: self.feed.position.number)
         watch(
             "towline_feed_fresh", "1 while the revocation feed is heard.", lambda: int(self.feed.is_fresh())
@@ -117,10 +125,14 @@ class Node:
         self.tasks.start(self._fetch_key_list(), "key_list")
         self.tasks.start(self.tunnels.key_lists.renew(), "renew")
         await self.tunnels.start()
-        await self.visitors.start()
+        await self.visitors.bind()
         self._watch_certificates()
         self.tasks.start(self.presence.run(), "presence")
         self.tasks.start(self.visitors.sweep(), "sweep")
+        if await self.arrivals.ask():
+            await self.visitors.open()
+        else:
+            self.tasks.start(self.arrivals.wait(self.visitors.open), "arrivals")
         _log.info(
             "node started",
             extra={
@@ -177,6 +189,8 @@ class Node:
         failed = []
         if not self.feed.is_fresh():
             failed.append("revocation_feed")
+        if not self.arrivals.over:
+            failed.append("devices_arriving")
         if self.edge.draining:
             failed.append("draining")
         return failed

@@ -337,6 +337,12 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "Least level that is logged.", default="info"
     )
+    arrivals_s: float = setting(
+        "A node that starts beside others takes visitors once their devices came to it too, or after this"
+        " long; agents that missed it for minutes try again within 60.",
+        default=60.0,
+        check=between(0, 600),
+    )
     drain_s: float = setting(
         "Exchanges in flight get this long after SIGTERM.", default=30.0, check=between(0, 600)
     )

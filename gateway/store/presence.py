@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from gateway.policy.presence import (
     FLAP_WINDOW_S,
+    NODE_SILENT_S,
     DevicePresence,
     PresenceChanges,
     Tunnel,
@@ -25,6 +26,20 @@ async def heartbeat(tx: Transaction, node: str, boot: str) -> bool:
         tx.at,
     )
     return known != boot
+
+
+async def held_elsewhere(tx: Transaction, node: str) -> tuple[int, int]:
+    """How many devices other living nodes hold, and how many of them `node` does not."""
+    row = await tx.fetchrow(
+        "SELECT count(*) AS devices, count(*) FILTER (WHERE NOT here) AS missing FROM (SELECT bool_or(EXISTS"
+        " (SELECT 1 FROM tunnels own WHERE own.device_id = t.device_id AND own.node = $1)) AS here"
+        " FROM tunnels t JOIN nodes n ON n.name = t.node WHERE t.node <> $1 AND n.last_heartbeat >= $2"
+        " GROUP BY t.device_id) AS others",
+        node,
+        utc(tx.now - NODE_SILENT_S),
+    )
+    assert row is not None  # an aggregate
+    return row["devices"], row["missing"]
 
 
 async def load_devices(

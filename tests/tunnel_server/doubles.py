@@ -38,7 +38,7 @@ from tunnel_protocol import (
     StreamRequested,
     auth_transcript,
 )
-from tunnel_server.control.gateway import DeviceFacts
+from tunnel_server.control.gateway import DeviceFacts, Elsewhere
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 from tunnel_server.sessions import SessionFacts
 
@@ -81,6 +81,7 @@ class MemoryGateway:
         self.grants_asked = 0
         self.new_grant = b"header.newer.signature"
         self.key_list_number = 1
+        self.elsewhere = Elsewhere(0, 0)
         self.silent = False
         self.down = False
         self._feeds: list[asyncio.Queue[bytes]] = []
@@ -171,6 +172,10 @@ class MemoryGateway:
         self.reports.append(report)
         wants_full, self.wants_full = self.wants_full, False
         return wants_full
+
+    async def devices_elsewhere(self) -> Elsewhere:
+        self._check_up()
+        return self.elsewhere
 
     async def key_list(self) -> bytes:
         return make_key_list(self.key_list_number)

@@ -21,6 +21,14 @@ class DeviceFacts:
     public_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """How many devices other living nodes hold, and how many of those this node does not hold."""
+
+    devices: int
+    missing: int
+
+
 class Gateway(Protocol):
     """The control plane as the data plane needs it. Every call may raise GatewayUnavailable."""
 
@@ -48,6 +56,10 @@ class Gateway(Protocol):
 
     async def report_presence(self, report: dict[str, Any]) -> bool:
         """Tell which devices are connected here; True when the gateway asks for a full report."""
+        ...
+
+    async def devices_elsewhere(self) -> Elsewhere:
+        """The devices that other living nodes hold."""
         ...
 
     async def key_list(self) -> bytes:
@@ -105,6 +117,13 @@ class HttpGateway:
     async def report_presence(self, report: dict[str, Any]) -> bool:
         answer = await self._http.call("POST", "/internal/v1/presence", report)
         return isinstance(answer, dict) and answer.get("full") is True
+
+    async def devices_elsewhere(self) -> Elsewhere:
+        data = await self._http.call("GET", "/internal/v1/presence/elsewhere")
+        try:
+            return Elsewhere(int(data["devices"]), int(data["missing"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise GatewayUnavailable(f"malformed count: {error!r}") from error
 
     async def key_list(self) -> bytes:
         data = await self._http.call("GET", "/internal/v1/keys")

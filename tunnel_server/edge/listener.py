@@ -33,7 +33,9 @@ _log = get_logger("tunnel_server.edge")
 
 
 class VisitorListener:
-    """Accepts visitors into ``edge``. ``context`` is the TLS in use, None before ``start`` or without TLS."""
+    """Accepts visitors into ``edge`` from ``open`` on. ``context`` is the TLS in use, None before ``bind`` or
+    without TLS.
+    """
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -41,8 +43,8 @@ class VisitorListener:
         self._server: asyncio.Server | AcceptingSocket | None = None
         self.context: ssl.SSLContext | None = None
 
-    async def start(self) -> None:
-        """Start to listen; OSError when the address is taken."""
+    async def bind(self) -> None:
+        """Take the address; who connects is refused still. OSError when it is taken."""
         self.context = visitor_context(self._edge.settings)
         if self._edge.settings.proxy_protocol:
             self._server = await self._behind_proxies()
@@ -50,6 +52,13 @@ class VisitorListener:
             self._server = await self._directly()
         for listening in self._server.sockets:
             find_dead_peers(listening)
+
+    async def open(self) -> None:
+        """Accept visitors from now on."""
+        if isinstance(self._server, AcceptingSocket):
+            self._server.open(backlog=BACKLOG)
+        elif self._server is not None:
+            await self._server.start_serving()
 
     async def _directly(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -63,6 +72,7 @@ class VisitorListener:
             backlog=BACKLOG,
             ssl=self.context,
             ssl_handshake_timeout=self._handshake_s,
+            start_serving=False,
         )
 
     @property
@@ -78,7 +88,7 @@ class VisitorListener:
             proxies=self._edge.proxies,
             refused=lambda why: refused.labels("visitors", why).inc(),
         )
-        await accepting.start(self._address.host, self._address.port, backlog=BACKLOG)
+        await accepting.bind(self._address.host, self._address.port)
         return accepting
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
