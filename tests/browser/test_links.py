@@ -69,6 +69,17 @@ def test_a_click_link_opens_once(page: Page, browser: Browser, plain: Stack) -> 
     other.close()
 
 
+def test_the_links_form_names_its_own_origin(page: Page, plain: Stack) -> None:
+    """Browsers without Sec-Fetch-Site (Safari before 16.4) are judged by it alone, and `null` is refused."""
+    url = new_link(plain, "click")
+    page.goto(url)
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name=DEMO_HEADING)).to_be_visible(timeout=WAIT_MS)
+    parts = urlsplit(url)
+    assert posted.value.all_headers()["origin"] == f"{parts.scheme}://{parts.netloc}"
+
+
 def test_a_browser_link_is_nothing_without_the_login(page: Page, plain: Stack) -> None:
     """Whoever finds the link in a chat meets the gateway's login, and a scripted POST is refused."""
     url = new_link(plain, "browser")

@@ -96,7 +96,8 @@ async def test_the_link_page_consumes_nothing_and_leaks_nothing(stage: Stage) ->
             body = await visitor.exactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))  # type: ignore[index]
             assert b'data-gateway="http://127.0.0.1:8080"' in body
         assert b"Cache-Control: no-store\r\n" in head
-        assert b"Referrer-Policy: no-referrer\r\n" in head
+        # Its form must be able to say whose it is; to other hosts it says nothing.
+        assert b"Referrer-Policy: same-origin\r\n" in head
         assert b"default-src 'none'" in head
         assert b"frame-ancestors 'none'" in head
         assert b"unsafe" not in head
@@ -113,6 +114,7 @@ async def test_a_link_opens_a_session_once_with_a_fresh_cookie(stage: Stage) -> 
     head, _ = await post_link(stage, "token=header.payload.sig", cookie=b"planted")
     assert head.startswith(b"HTTP/1.1 303 ")
     assert b"\r\nLocation: /\r\n" in head
+    assert b"Referrer-Policy: no-referrer\r\n" in head  # the device does not hear of the link's page
     cookie = re.search(
         rb"Set-Cookie: towline_session=([\w-]{43}); Path=/; Max-Age=\d+; HttpOnly; SameSite=Lax\r\n", head
     )

@@ -19,7 +19,7 @@ PAGE_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'; "
 )
 _COMMON = (
-    "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
     "Cross-Origin-Opener-Policy: same-origin\r\n"
 )
 CLEAR_SITE_DATA = 'Clear-Site-Data: "cache", "cookies", "storage"\r\n'
@@ -236,7 +236,11 @@ def open_page(gateway_url: str, *, keep: bool) -> tuple[bytes, bytes]:
         attributes=f' data-gateway="{_escaped(gateway_url)}"',
     )
     policy = "script-src 'self'; form-action 'self'"
-    return answer(200, "text/html; charset=utf-8", content, keep=keep, policy=policy), content
+    # Under no-referrer a form's POST says `Origin: null`, even to its own host (Fetch, "append a request
+    # Origin header"): browsers without Sec-Fetch-Site, Safari before 16.4, could never open a link. To other
+    # hosts this page still says nothing.
+    head = answer(200, "text/html; charset=utf-8", content, keep=keep, policy=policy, referrer="same-origin")
+    return head, content
 
 
 def open_script(*, keep: bool) -> tuple[bytes, bytes]:
@@ -258,11 +262,12 @@ def answer(
     extra: str = "",
     cookie: bytes | None = None,
     policy: str = "form-action 'none'",
+    referrer: str = "no-referrer",
 ) -> bytes:
     """The head of one of our own answers."""
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {len(content)}\r\n{_COMMON}{extra}"
+        f"Content-Length: {len(content)}\r\nReferrer-Policy: {referrer}\r\n{_COMMON}{extra}"
         f"Content-Security-Policy: {PAGE_POLICY}{policy}\r\n"
     )
     if cookie is not None:
