@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from dataclasses import dataclass, field
 from typing import cast
 
 import h11
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PIECES_APART_S = 0.02  # so that each is read by itself
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What a head may consist of when nobody is lenient (RFC 9112 sections 3 and 5, RFC 9110 section 5.5).
@@ -23,7 +26,7 @@ STRICT_HEAD = re.compile(
 class Answer:
     """Bytes for one request, and what becomes of the connection: kept, ended by FIN, or reset.
 
-    ``pieces`` follow ``data`` each in a write of its own, after everything before was taken by the kernel.
+    ``pieces`` follow ``data``, each in a write of its own, a little later.
     ``raw``: from here on the connection echoes.
     """
 
@@ -43,6 +46,7 @@ class Seen:
     target: bytes
     headers: list[tuple[bytes, bytes]]
     head: bytes
+    connection: int  # the number of the connection it came on
     body: bytearray = field(default_factory=bytearray)
     complete: bool = False
 
@@ -55,8 +59,8 @@ class RecordingService:
         self.greeting = b""  # sent to whoever connects, before any request
         self.requests: list[Seen] = []
         self.errors: list[str] = []
-        self.connections = 0
-        self.open: set[_Connection] = set()
+        self.connections = 0  # how many ever came; each has its number
+        self.open: dict[int, _Connection] = {}  # by number
         self._server: asyncio.Server
 
     async def start(self) -> str:
@@ -71,11 +75,10 @@ class RecordingService:
         self.greeting = b""
         self.requests.clear()
         self.errors.clear()
-        self.connections = 0
 
     def close(self) -> None:
         self._server.close()
-        for connection in list(self.open):
+        for connection in list(self.open.values()):
             connection.transport.abort()
 
 
@@ -88,16 +91,18 @@ class _Connection(asyncio.Protocol):
         self._seen: Seen | None = None
         self._answered = False
         self._raw = False
+        self._number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.service.connections += 1
-        self.service.open.add(self)
+        self._number = self.service.connections
+        self.service.open[self._number] = self
         if self.service.greeting:
             self.transport.write(self.service.greeting)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.service.open.discard(self)
+        self.service.open.pop(self._number, None)
 
     def data_received(self, data: bytes) -> None:
         if self._raw:
@@ -130,7 +135,7 @@ class _Connection(asyncio.Protocol):
         head += mark
         if not STRICT_HEAD.fullmatch(head):
             self.service.errors.append(f"not canonical: {head!r}")
-        self._seen = Seen(event.method, event.target, list(event.headers), head)
+        self._seen = Seen(event.method, event.target, list(event.headers), head, self._number)
         self.service.requests.append(self._seen)
         self._answered = False
         if self._parser.they_are_waiting_for_100_continue:
@@ -155,15 +160,20 @@ class _Connection(asyncio.Protocol):
         self._answered = True
         self._raw = answer.raw
         self.transport.write(answer.data)
-        self._go_on(answer, answer.pieces)
+        if answer.pieces:
+            asyncio.get_running_loop().call_later(PIECES_APART_S, self._go_on, answer, answer.pieces)
+        else:
+            self._go_on(answer, ())
 
     def _go_on(self, answer: Answer, pieces: tuple[bytes, ...]) -> None:
         if self.transport.is_closing():
             return
         if pieces:
             self.transport.write(pieces[0])
-            asyncio.get_running_loop().call_later(0.02, self._go_on, answer, pieces[1:])
+            asyncio.get_running_loop().call_later(PIECES_APART_S, self._go_on, answer, pieces[1:])
         elif answer.reset:
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         elif answer.end:
             self.transport.close()

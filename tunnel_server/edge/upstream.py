@@ -14,7 +14,7 @@ from tunnel_protocol import RefusedCode, ResetCode, Stream
 from tunnel_server.edge import pages
 from tunnel_server.edge.raw_splice import RawSplice
 from tunnel_server.errors import BadResponse
-from tunnel_server.policy.framing import HEAD_BYTES, unframed
+from tunnel_server.policy.framing import FRAMING_NAMES, HEAD_BYTES, unframed
 from tunnel_server.policy.response_head import RULES, ResponseHead, rewritten_location
 from tunnel_server.policy.status_lines import status_line
 from tunnel_server.policy.websocket import accept_value
@@ -264,7 +264,9 @@ class UpstreamStream:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer; also a chunk's end makes none
+            if name.lower() in FRAMING_NAMES:
+                self._keep_stream = False
+            return  # a trailer
         try:
             rule = _RULES[name]
         except KeyError:
@@ -440,13 +442,16 @@ class UpstreamStream:
             self._close()
         exchange.response_done(keep=self._keep_visitor)
 
+    def _whole_with_surplus(self, exchange: Exchange) -> None:
+        """What came behind a whole answer is the device's mistake, and only costs it the stream."""
+        self._surplus = True
+        out, self._out = self._out, []
+        exchange.visitor.transport.write(b"".join(out))
+        self._complete_if_taken(exchange)
+
     def _bad_answer(self, exchange: Exchange, error: httptools.HttpParserError) -> None:
         if self._complete:
-            # Whole already: what came behind it is the device's mistake, and only costs it the stream.
-            self._surplus = True
-            out, self._out = self._out, []
-            exchange.visitor.transport.write(b"".join(out))
-            self._complete_if_taken(exchange)
+            self._whole_with_surplus(exchange)
             return
         cause = error.__context__
         if cause is not None and not isinstance(cause, BadResponse):
@@ -473,6 +478,9 @@ class UpstreamStream:
 
     def _switch(self, exchange: Exchange, rest: bytes, size: int) -> None:
         """A valid 101: splice from here on."""
+        if self._complete:
+            self._whole_with_surplus(exchange)
+            return
         if not self._switching:
             self._fail_for_good(exchange)
             return

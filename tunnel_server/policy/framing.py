@@ -4,6 +4,10 @@ from __future__ import annotations
 
 # A body of one-byte chunks costs 5 bytes more for each; three times that still is no attack.
 BYTES_PER_BODY_BYTE = 18
+# llhttp looks for these among trailers too, and is of no use for another answer then.
+FRAMING_NAMES = frozenset(
+    {b"connection", b"proxy-connection", b"transfer-encoding", b"content-length", b"upgrade"}
+)
 # Stands for the body of a read that held a head: such a read is excused, heads have limits of their own.
 HEAD_BYTES = 1 << 20
 
