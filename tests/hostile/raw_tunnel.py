@@ -85,7 +85,7 @@ class RawTunnel:
         self.reader = reader
         self.writer = writer
         self.heard: list[tuple[int, int, bytes]] = []  # (type, stream, payload)
-        self.messages = 0
+        self.answers_pings = True
         self.goaway_code: int | None = None
         self.status: int | None = None
         self.ended = asyncio.Event()
@@ -144,10 +144,10 @@ class RawTunnel:
             raise Ended from error
 
     async def flood(self, messages: Iterable[bytes]) -> bool:
-        """Sends these messages until the server has had enough; whether it had."""
+        """Sends these WebSocket messages until the server has had enough; whether it had."""
         try:
             for message in messages:
-                await self.send(message)
+                await self.send_raw(message)
                 await asyncio.sleep(0)
         except Ended:
             return True
@@ -183,7 +183,6 @@ class RawTunnel:
         return head[0] & 0x0F, await self.reader.readexactly(size)
 
     def _hear(self, message: bytes) -> None:
-        self.messages += 1
         position = 0
         while position < len(message):
             kind, _, length, stream = _HEADER.unpack_from(message, position)
@@ -191,9 +190,21 @@ class RawTunnel:
             position += 8 + length
             if kind == GOAWAY:
                 self.goaway_code = int.from_bytes(payload[8:10])
+            if kind == PING and self.answers_pings:
+                self.writer.write(websocket_frame(frame(PONG, payload)))
             if len(self.heard) < HEARD_MOST:
                 self.heard.append((kind, stream, payload))
         self._changed.set()
+
+    def stop_reading(self) -> None:
+        """From now on nothing is taken off the socket."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def sip(self) -> None:
+        """Take what one turn of the loop brings: a TLS record or so."""
+        transport = self.writer.transport
+        transport.resume_reading()  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_soon(transport.pause_reading)  # type: ignore[attr-defined]
 
     def of(self, kind: int) -> list[tuple[int, bytes]]:
         """(stream, payload) of every frame of this type that was heard."""

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -272,11 +273,18 @@ class Scene:
         return reader, writer
 
     async def visit(
-        self, path: str = "/", *more: str, method: str = "GET", limit: int = 1 << 16
+        self, path: str = "/", *more: str, method: str = "GET", slowly: bool = False
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A request to the hostile device by an accomplice; the answer is the caller's to read, or not."""
+        """A request to the hostile device by an accomplice; the answer is the caller's to read, or not.
+
+        `slowly`: with a receive buffer so small that the kernels between take little.
+        """
         session = await self.node.call("add_session", device=HOSTILE, label=HOSTILE_LABEL)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.node.ports["visitors"], limit=limit)
+        raw = socket.socket()
+        if slowly:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        raw.connect(("127.0.0.1", self.node.ports["visitors"]))
+        reader, writer = await asyncio.open_connection(sock=raw)
         self.sockets.append(writer)
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -286,6 +294,11 @@ class Scene:
         lines += [f"Cookie: towline_session={session['cookie']}", *more, "", ""]
         writer.write("\r\n".join(lines).encode())
         return reader, writer
+
+    async def over(self, bounds: Bounds, *, mb: float, lines: int) -> None:
+        """The attack is over: nothing of it may stay."""
+        await self.close()
+        await bounds.check(mb=mb, lines=lines)
 
     async def close(self) -> None:
         for tunnel in self.tunnels:

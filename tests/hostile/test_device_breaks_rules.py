@@ -96,8 +96,7 @@ async def test_a_message_against_the_rules_ends_its_tunnel_alone(scene: Scene, n
     await tunnel.send(message)
     await tunnel.until_ended()
     assert (tunnel.goaway_code, tunnel.status) == (code, 4000 + code)
-    await tunnel.close()
-    await bounds.check(mb=GROWTH_MB, lines=LINES)
+    await scene.over(bounds, mb=GROWTH_MB, lines=LINES)
 
 
 STREAM = 1  # the first that the node opens on a fresh tunnel
@@ -120,29 +119,25 @@ async def test_a_stream_against_the_rules_ends_its_tunnel_alone(scene: Scene, na
     messages, code = ON_A_STREAM[name]
     bounds = Bounds(scene.node)
     tunnel = await scene.tunnel()
-    _, writer = await scene.visit()
+    await scene.visit()
     assert (await tunnel.until_heard(OPEN))[0][0] == STREAM
     for message in messages:
         await tunnel.send(message)
     await tunnel.until_ended()
     assert (tunnel.goaway_code, tunnel.status) == (code, 4000 + code)
-    writer.transport.abort()
-    await tunnel.close()
-    await bounds.check(mb=GROWTH_MB, lines=LINES)
+    await scene.over(bounds, mb=GROWTH_MB, lines=LINES)
 
 
 async def test_more_data_than_the_streams_credit_is_flow_control(scene: Scene) -> None:
     bounds = Bounds(scene.node)
     tunnel = await scene.tunnel()
-    _, writer = await scene.visit(limit=1)
+    await scene.visit(slowly=True)
     await tunnel.until_heard(OPEN)
     await tunnel.send(frame(OPENED, b"", STREAM))
     await tunnel.send(b"".join(frame(DATA, bytes(60_000), STREAM) for _ in range(2)))
     await tunnel.until_ended()
     assert tunnel.goaway_code == FLOW_CONTROL
-    writer.transport.abort()
-    await tunnel.close()
-    await bounds.check(mb=GROWTH_MB, lines=LINES)
+    await scene.over(bounds, mb=GROWTH_MB, lines=LINES)
 
 
 NONSENSE_HELLO: dict[str, bytes] = {
@@ -179,8 +174,7 @@ async def test_a_hello_of_nonsense_is_a_protocol_error(scene: Scene, name: str) 
     await tunnel.say_hello(scene.key, HOSTILE, hello_frame=NONSENSE_HELLO[name])
     await tunnel.until_ended()
     assert tunnel.goaway_code == PROTOCOL_ERROR
-    await tunnel.close()
-    await bounds.check(mb=GROWTH_MB, lines=LINES)
+    await scene.over(bounds, mb=GROWTH_MB, lines=LINES)
 
 
 ODD_WEBSOCKETS: dict[str, tuple[bytes, set[int]]] = {
@@ -208,8 +202,7 @@ async def test_what_is_no_tunnel_message_closes_the_websocket(scene: Scene, name
     await tunnel.send_raw(data)
     await tunnel.until_ended()
     assert tunnel.status in statuses
-    await tunnel.close()
-    await bounds.check(mb=GROWTH_MB, lines=LINES)
+    await scene.over(bounds, mb=GROWTH_MB, lines=LINES)
 
 
 def server_vectors() -> list[dict[str, Any]]:

@@ -68,13 +68,12 @@ async def test_one_address_that_says_nothing_keeps_nobody_else_out(scene: Scene)
     assert await scene.node.metric("towline_device_handshakes") == OF_ONE
     assert await scene.node.metric("towline_device_handshakes_waiting") == MAY_WAIT
     started = time.monotonic()
-    tunnel = await scene.tunnel()
+    await scene.tunnel()
     assert time.monotonic() - started < SLACK_S
     for writer in flood:
         writer.transport.abort()
     await scene.node.until_metric("towline_device_handshakes", 0)
-    await tunnel.close()
-    await bounds.check(mb=FLOOD_MB, lines=4)
+    await scene.over(bounds, mb=FLOOD_MB, lines=4)
 
 
 async def test_an_addresss_own_devices_come_in_when_their_turn_is(scene: Scene) -> None:
@@ -104,8 +103,7 @@ async def test_an_auth_that_comes_byte_by_byte_is_cut_in_time(scene: Scene) -> N
         await asyncio.wait([asyncio.ensure_future(tunnel.ended.wait())], timeout=0.1)
     assert tunnel.goaway_code == 2
     assert HANDSHAKE_S <= time.monotonic() - started < HANDSHAKE_S + SLACK_S
-    await tunnel.close()
-    await bounds.check(mb=FLOOD_MB, lines=2)
+    await scene.over(bounds, mb=FLOOD_MB, lines=2)
 
 
 async def test_a_device_that_never_answers_hello_is_cut_in_time(scene: Scene) -> None:
@@ -129,8 +127,7 @@ async def test_fat_first_messages_cost_no_more_than_the_places(scene: Scene) -> 
         await tunnel.send_raw(message[-1:])
         await tunnel.until_ended()
         assert tunnel.goaway_code == 1
-        await tunnel.close()
-    await bounds.check(mb=FAT_MB, lines=OF_ONE + 2)
+    await scene.over(bounds, mb=FAT_MB, lines=OF_ONE + 2)
 
 
 async def test_a_flood_of_strangers_fills_no_log(scene: Scene) -> None:
@@ -143,7 +140,7 @@ async def test_a_flood_of_strangers_fills_no_log(scene: Scene) -> None:
         await tunnel.until_ended()
         assert tunnel.goaway_code == 3
         await tunnel.close()
-    await bounds.check(mb=FLOOD_MB, lines=70)
+    await scene.over(bounds, mb=FLOOD_MB, lines=70)
 
 
 async def test_a_device_that_comes_and_goes_is_told_to_come_later(scene: Scene) -> None:
@@ -163,7 +160,7 @@ async def test_a_device_that_comes_and_goes_is_told_to_come_later(scene: Scene) 
         await tunnel.close()
     assert codes[-1] == TRY_LATER
     assert codes.count(None) <= A_MINUTE + 10
-    await bounds.check(mb=FLOOD_MB, lines=2 * (A_MINUTE + 10) + 70)
+    await scene.over(bounds, mb=FLOOD_MB, lines=2 * (A_MINUTE + 10) + 70)
 
 
 async def test_garbage_before_tls_and_before_the_upgrade_ends_quietly(scene: Scene) -> None:
@@ -187,7 +184,7 @@ async def test_garbage_before_tls_and_before_the_upgrade_ends_quietly(scene: Sce
         writer.transport.abort()
     with pytest.raises(Ended, match="404"):
         await elsewhere(scene)
-    await bounds.check(mb=FLOOD_MB, lines=4)
+    await scene.over(bounds, mb=FLOOD_MB, lines=4)
 
 
 async def reader_ends(reader: asyncio.StreamReader) -> bytes:

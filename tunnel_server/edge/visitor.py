@@ -15,6 +15,7 @@ from runtime.client_address import canonical
 from runtime.logs import get_logger
 from tunnel_server.edge import pages
 from tunnel_server.edge.exchange import Exchange
+from tunnel_server.edge.full_transport import FullTransport
 from tunnel_server.errors import BadRequest
 from tunnel_server.policy.framing import HEAD_BYTES, unframed
 from tunnel_server.policy.names import tokens
@@ -154,6 +155,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self.transport = cast(asyncio.Transport, FullTransport(self.transport))
         if self.raw is not None:
             self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
         elif self.current is not None:
@@ -162,6 +164,11 @@ class VisitorConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        full = cast(FullTransport, self.transport)
+        self.transport = full.transport
+        full.flush()
+        if self.write_paused:  # what was put together has filled it again
+            return
         if self.raw is not None:
             if not (self.finished_here or self.finished_there):
                 self.deadline = 0.0
