@@ -15,6 +15,9 @@ need curl curl
 need openssl openssl
 need node nodejs
 need npm npm
+need ip iproute2
+need nft nftables
+need faketime faketime
 if [ "${1:-}" = bench ]; then
     need wrk wrk
     need sshd openssh-server

@@ -30,8 +30,10 @@ def chromium_path() -> str:
 
 
 @contextmanager
-def chromium(*, resolve: str, trust: str) -> Iterator[Browser]:
-    """A browser for which the names `resolve` (`*.tunnel.test`) are this machine, and the key `trust` good.
+def chromium(
+    *, resolve: str, trust: str, address: str = "127.0.0.1", executable: str | None = None
+) -> Iterator[Browser]:
+    """A browser for which the names `resolve` (`*.tunnel.test`) are `address`, and the key `trust` good.
 
     `trust` is base64 of SHA-256 over the SPKI. An error that is merely clicked away would not do: Chromium
     then refuses service workers by itself.
@@ -39,10 +41,12 @@ def chromium(*, resolve: str, trust: str) -> Iterator[Browser]:
     arguments = list(_ARGUMENTS)
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses to start its sandbox as root
-    arguments.append(f"--host-resolver-rules=MAP {resolve} 127.0.0.1")
+    arguments.append(f"--host-resolver-rules=MAP {resolve} {address}")
     arguments.append(f"--ignore-certificate-errors-spki-list={trust}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), headless=True, args=arguments)
+        browser = playwright.chromium.launch(
+            executable_path=executable or chromium_path(), headless=True, args=arguments
+        )
         try:
             yield browser
         finally:

@@ -23,6 +23,13 @@ class WildcardCertificate:
     spki_hash: str
 
 
+def spki_hash(certificate: Path) -> str:
+    """What Chromium is told to trust: base64 of SHA-256 over the public key (SPKI, DER) of a PEM file."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return b64encode(sha256(spki).digest()).decode()
+
+
 def wildcard_certificate(folder: Path, domain: str) -> WildcardCertificate:
     """A certificate for `*.domain`, self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -42,5 +49,4 @@ def wildcard_certificate(folder: Path, domain: str) -> WildcardCertificate:
     certificate_file, key_file = folder / "tunnel.crt", folder / "tunnel.key"
     certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return WildcardCertificate(certificate_file, key_file, b64encode(sha256(spki).digest()).decode())
+    return WildcardCertificate(certificate_file, key_file, spki_hash(certificate_file))
