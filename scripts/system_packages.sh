@@ -18,10 +18,10 @@ need npm npm
 need ip iproute2
 need nft nftables
 need faketime faketime
+need sshd openssh-server
+need ssh openssh-client
 if [ "${1:-}" = bench ]; then
     need wrk wrk
-    need sshd openssh-server
-    need ssh openssh-client
 fi
 if [ -z "$missing" ]; then
     exit 0
