@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.integration.stack import CALL_TIMEOUT_S, ROOT, STOP_TIMEOUT_S, Stack, eventually
@@ -26,14 +27,24 @@ def _port_in(path: Path) -> int:
     return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
 
 
-def _write_config(config: Path, services: dict[str, int]) -> None:
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A local service: where it listens, and further lines of its table in the agent's file."""
+
+    port: int
+    options: tuple[str, ...] = ()
+
+
+def write_config(folder: Path, services: Mapping[str, Local]) -> None:
+    """The agent's file in `folder`."""
     lines = ['state_dir = "state"']
-    for name, port in services.items():
-        lines += [f"[services.{name}]", f'address = "127.0.0.1:{port}"']
-    config.write_text("\n".join(lines) + "\n")
+    for name, service in services.items():
+        lines += [f"[services.{name}]", f'address = "127.0.0.1:{service.port}"', *service.options]
+    (folder / "agent.toml").write_text("\n".join(lines) + "\n")
 
 
-def _enrol(stack: Stack, folder: Path, name: str) -> None:
+def enrol(stack: Stack, folder: Path, name: str) -> None:
+    """Enrol and approve the device whose agent's file lies in `folder`."""
     token = folder / "token"
     made = stack.cli("token", "--approve", "--name", name)
     assert made.returncode == 0, made.stderr
@@ -77,12 +88,21 @@ def device(stack: Stack, folder: Path, name: str, *, port: int | None = None) ->
 
 
 @contextmanager
-def device_at(stack: Stack, folder: Path, name: str, port: int) -> Iterator[str]:
-    """An agent in `folder` whose web service is at `port`."""
-    _write_config(folder / "agent.toml", {"web": port})
-    _enrol(stack, folder, name)
-    agent = [sys.executable, "-m", "towline", "agent", "--config", str(folder / "agent.toml")]
-    with _running(agent, folder / "agent.log"):
+def device_at(
+    stack: Stack, folder: Path, name: str, port: int, more: Mapping[str, Local] | None = None
+) -> Iterator[str]:
+    """A device in `folder` whose web service is at `port`, with `more` services beside it; its id."""
+    write_config(folder, {"web": Local(port), **(more or {})})
+    enrol(stack, folder, name)
+    with agent(stack, folder, name) as identity:
+        yield identity
+
+
+@contextmanager
+def agent(stack: Stack, folder: Path, name: str) -> Iterator[str]:
+    """The agent of the device that was enrolled in `folder`, once it is online; the device's id."""
+    argv = [sys.executable, "-m", "towline", "agent", "--config", str(folder / "agent.toml")]
+    with _running(argv, folder / "agent.log"):
 
         def online() -> str:
             rows = [line.split() for line in stack.cli("devices").stdout.splitlines()]

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -200,20 +201,27 @@ class Person:
 class Visitor:
     """Someone who clicked a link: a client of the session's own origin."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext | None = None) -> None:
+        """`trust` is for links to https."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         self.token = parts.fragment
-        self.origin = f"http://{parts.hostname}:{parts.port}"
+        self.origin = f"{parts.scheme}://{parts.hostname}:{parts.port}"
         self._host, self._port = f"{parts.hostname}:{parts.port}", parts.port
-        # *.localhost is this machine (RFC 6761), whatever the system's resolver says.
+        self._name, self._trust = parts.hostname, trust
+        # *.localhost is this machine (RFC 6761), whatever the system's resolver says; test domains are too.
         self.http = httpx.Client(
-            base_url=f"http://127.0.0.1:{parts.port}",
+            base_url=f"{parts.scheme}://127.0.0.1:{parts.port}",
             headers={"Host": self._host},
             timeout=CALL_TIMEOUT_S,
             trust_env=False,
+            verify=trust or True,
+            event_hooks={"request": [self._name_server]},
         )
+
+    def _name_server(self, request: httpx.Request) -> None:
+        request.extensions["sni_hostname"] = self._name
 
     def enter(self) -> httpx.Response:
         """The click on the landing page."""
@@ -227,8 +235,9 @@ class Visitor:
     def websocket(self, path: str) -> Iterator[ClientConnection]:
         raw = socket.create_connection(("127.0.0.1", self._port), CALL_TIMEOUT_S)
         with connect(
-            f"ws://{self._host}{path}",
+            f"{'ws' if self._trust is None else 'wss'}://{self._host}{path}",
             sock=raw,
+            ssl=self._trust,
             origin=Origin(self.origin),
             additional_headers={"Cookie": self.cookie},
             open_timeout=CALL_TIMEOUT_S,

@@ -1,0 +1,140 @@
+"""One `towline up` on TLS with one device that offers every real UI; each is started once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser.browser import WAIT_MS, chromium
+from tests.browser.certificates import WildcardCertificate, wildcard_certificate
+from tests.browser.devices import Local, device_at
+from tests.device_uis import device_programs
+from tests.device_uis.plain_device import PlainDevice
+from tests.device_uis.programs import Program
+from tests.device_uis.sessions import DOMAIN, Desk
+from tests.integration.stack import Stack, Visitor
+
+SERVICES: dict[str, Callable[[Path], Program]] = {
+    "node-red": device_programs.node_red,
+    "octoprint": device_programs.octoprint,
+    "notebook": device_programs.notebook,
+    "dashboard": device_programs.dashboard,
+}
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A short path: the database's socket lies below it."""
+    made = Path(tempfile.mkdtemp(prefix="towline-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="session")
+def certificate(folder: Path) -> WildcardCertificate:
+    return wildcard_certificate(folder, DOMAIN)
+
+
+@pytest.fixture(scope="session")
+def programs(folder: Path) -> Iterator[dict[str, Program]]:
+    """Every UI, started side by side; not yet waited for."""
+    with ExitStack() as closing:
+        started = {}
+        for name, start in SERVICES.items():
+            started[name] = start(folder / name)
+            closing.callback(started[name].close)
+        yield started
+
+
+@pytest.fixture(scope="session")
+def plain_device() -> Iterator[PlainDevice]:
+    device = PlainDevice()
+    yield device
+    device.close()
+
+
+@pytest.fixture(scope="session")
+def stack(folder: Path, certificate: WildcardCertificate, programs: dict[str, Program]) -> Iterator[Stack]:
+    """`towline up` with sessions on https://<label>.tunnel.test; `programs` start meanwhile."""
+    stack = Stack(folder / "up")
+    files = ["--tunnel-certificate", str(certificate.certificate), "--tunnel-key", str(certificate.key)]
+    try:
+        stack.start("--tunnel-domain", DOMAIN, *files)
+        yield stack
+    finally:
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def desk(
+    stack: Stack, folder: Path, programs: dict[str, Program], plain_device: PlainDevice
+) -> Iterator[Desk]:
+    """The device is online and every UI answers."""
+    services = {name: Local(program.port) for name, program in programs.items()}
+    (folder / "device").mkdir()
+    with device_at(stack, folder / "device", "workshop", plain_device.port, services) as identity:
+        for program in programs.values():
+            program.wait_ready()
+        desk = Desk(stack, identity)
+        yield desk
+        desk.close()
+
+
+@pytest.fixture(scope="session")
+def browser(certificate: WildcardCertificate) -> Iterator[Browser]:
+    with chromium(resolve=f"*.{DOMAIN}", trust=certificate.spki_hash) as started:
+        yield started
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A person without a past."""
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def visit(desk: Desk, certificate: WildcardCertificate) -> Iterator[Callable[[str], Visitor]]:
+    """A visitor without a browser who is in a session with the named service."""
+    trust = ssl.create_default_context(cafile=str(certificate.certificate))
+    with ExitStack() as closing:
+
+        def enter(service: str) -> Visitor:
+            visitor = Visitor(desk.link(service), trust)
+            closing.callback(visitor.close)
+            answer = visitor.enter()
+            assert answer.status_code == 303, answer.text
+            return visitor
+
+        yield enter
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what the services and the UIs wrote, and what the person saw."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if not (report.failed and isinstance(item, pytest.Function)):
+        return
+    values: dict[str, Any] = item.funcargs
+    stack, programs = values.get("stack"), values.get("programs")
+    if isinstance(stack, Stack) and os.path.isdir(stack.data / "logs"):
+        report.sections.append(("the services' logs", stack.log_ends()))
+    for program in (programs or {}).values():
+        report.sections.append((program.name, program.log.read_text()[-1500:]))
