@@ -41,10 +41,9 @@ BROKEN = {
     "status 000": b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
     "status 600": b"HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n",
     "status 999": b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n",
-    "bare LF everywhere": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-    "bare LF behind the status": b"HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok",
-    "bare LF behind a header": LINE + b"A: b\nContent-Length: 2\r\n\r\nok",
-    "bare LF as the empty line": LINE + b"Content-Length: 2\r\n\nok",
+    "bare LF and two lengths": b"HTTP/1.1 200 OK\nContent-Length: 2\nTransfer-Encoding: chunked\n\n0\n\n",
+    "bare LF and obs-fold": b"HTTP/1.1 200 OK\nA: b\n c\nContent-Length: 2\n\nok",
+    "CR CR LF": LINE + b"A: b\r\r\nContent-Length: 2\r\n\r\nok",
     "bare CR in a value": LINE + b"A: b\rSet-Cookie: c\r\nContent-Length: 2\r\n\r\nok",
     "obs-fold": LINE + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nok",
     "blank before the colon": LINE + b"Content-Length : 2\r\n\r\nok",
@@ -98,7 +97,10 @@ CUT = {
     "chunk size in words": CHUNKED + b"3\r\nabc\r\nzz\r\n",
     "chunk size with 0x": CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n",
     "chunk size with a sign": CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n",
-    "chunk size with a blank": CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n",
+    "chunk size behind a blank": CHUNKED + b" 3\r\nabc\r\n0\r\n\r\n",
+    "chunk size with a blank inside": CHUNKED + b"3 3\r\nabc\r\n0\r\n\r\n",
+    "bare LF twice behind a chunk's size": CHUNKED + b"3\n\nabc\r\n0\r\n\r\n",
+    "bare LF in head and chunks": b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\n",
     "chunk size over 64 bit": CHUNKED + b"10000000000000003\r\nabc\r\n0\r\n\r\n",
     "more in a chunk than said": CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n",
     "bare LF behind a chunk's size": CHUNKED + b"3\nabc\r\n0\r\n\r\n",
@@ -284,6 +286,40 @@ def relayed(world: World, answer: bytes, *headers: bytes, end: bool = False) -> 
 def test_the_status_line_is_our_own(world: World, status: bytes, seen: bytes) -> None:
     head, _ = relayed(world, status + b"\r\nContent-Length: 0\r\n\r\n")
     assert head.split(b"\r\n")[0] == seen
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\nX: y\r\nContent-Length: 2\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\nok",
+        b"HTTP/1.1 200\nX:y\nContent-Length:2\n\nok",
+        b"HTTP/1.1 200 OK\nSet-Cookie: towline_session=evil\nX: y\nAlt-Svc: h2\nContent-Length: 2\n\nok",
+    ],
+)
+def test_a_bare_lf_in_an_answers_head_ends_a_line(world: World, answer: bytes) -> None:
+    """Embedded servers send it, browsers take it; what goes on is canonical, and every rule holds as ever."""
+    world.service.answers[b"/attack"] = Answer(answer)
+    with world.visitor() as visitor:
+        for _ in range(3):
+            visitor.get(b"/attack")
+            assert visitor.response() == (b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\n", b"ok")
+    assert len({seen.connection for seen in world.service.requests}) == 1
+
+
+def test_lines_may_end_in_lf_before_and_behind_an_answer_in_chunks(world: World) -> None:
+    chunked = CHUNKED.replace(b"\r\n", b"\n") + b"3  \r\nabc\r\n0 \r\n\r\n"
+    world.service.answers[b"/chunked"] = Answer(chunked)
+    world.service.answers[b"/plain"] = Answer(OK.replace(b"\r\n", b"\n"))
+    with world.visitor() as visitor:
+        for _ in range(2):
+            visitor.get(b"/chunked")
+            assert visitor.head() == CHUNKED
+            assert visitor.exactly(13) == b"3\r\nabc\r\n0\r\n\r\n"
+            visitor.get(b"/plain")
+            assert visitor.response()[1] == b"ok"
+    assert len({seen.connection for seen in world.service.requests}) == 1
 
 
 def test_a_bodys_coding_is_the_browsers_to_undo(world: World) -> None:

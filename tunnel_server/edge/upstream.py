@@ -30,6 +30,9 @@ S = TypeVar("S", bound=RawSplice)
 
 _RULES = RULES.rules
 _learn = RULES.learn
+# What devices get wrong and everybody forgives them (docs/decisions/0013): a bare LF as a line's end, blanks
+# behind a chunk's size. Nothing of it goes on: the visitor gets the canonical form.
+_FORGIVEN = {"lenient_optional_cr_before_lf": True, "lenient_spaces_after_chunk_size": True}
 _CLOSE = b"Connection: close\r\n\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -88,7 +91,7 @@ class UpstreamStream:
         self.is_open = False
         self.has_length = False
         self._monotonic = device.monotonic
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = self._new_parser()
         self._head = ResponseHead()
         self._out: list[bytes] = []
         self._over = False
@@ -97,6 +100,11 @@ class UpstreamStream:
         self._unconsumed = 0
         self._body_bytes = 0
         self._reset_answer()
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        parser.set_dangerous_leniencies(**_FORGIVEN)
+        return parser
 
     def _reset_answer(self) -> None:
         self._in_head = True
@@ -120,6 +128,8 @@ class UpstreamStream:
         self.exchange = exchange
         if self.answered:
             self._reset_answer()
+            if self._head.chunked:
+                self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
     def send(self, data: bytes) -> bool:
         """Request bytes to the device; False: pause the visitor until writable()."""
@@ -334,6 +344,8 @@ class UpstreamStream:
             self.has_length = not bodyless
         elif not bodyless:
             self._until_eof = not head.chunked
+            if head.chunked:  # among chunks llhttp's leniency misreads sizes: there a bare LF is an error
+                self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
             self._chunk_out = request.minor == 1
             if self._chunk_out:
                 out.append(_CHUNKED)
@@ -437,7 +449,7 @@ class UpstreamStream:
             self._live = False
             self.device.live_ended(self.tunnel)
         if exchange.head.method == b"HEAD" and reusable:
-            self._parser = httptools.HttpResponseParser(self)
+            self._parser = self._new_parser()
         if not reusable or not self.device.keep(self):
             self._close()
         exchange.response_done(keep=self._keep_visitor)
