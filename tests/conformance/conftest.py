@@ -29,7 +29,7 @@ def running_hasty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         stall_s=0.8,
         linger_s=0.3,
     )
-    devices = DeviceLimits(open_s=1.0, response_head_s=0.4, response_idle_s=0.4, framing_bytes=1_024)
+    devices = DeviceLimits(open_s=1.0, response_head_s=0.4, response_idle_s=0.4, idle_stream_s=0.3)
     config = world_settings(limits=limits, devices=devices)
     started = World(tmp_path_factory.mktemp("hasty"), config).start()
     yield started

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import re
 import secrets
+import select
 import socket
 import threading
 import time
@@ -88,6 +89,10 @@ class Visitor:
         data = self._socket.recv(65_536)
         self._buffer += data
         return bool(data)
+
+    def readable(self, seconds: float) -> bool:
+        """Whether there is something to read, or an end, within so many seconds."""
+        return bool(self._buffer or select.select([self._socket], [], [], seconds)[0])
 
     def head(self) -> bytes:
         """One answer's head; AssertionError when the connection ends before it."""

@@ -415,12 +415,11 @@ class UpstreamStream:
             self._head_bytes += size
             if self._head_bytes > self.device.limits.response_head_bytes:
                 self._fail(exchange)
-                return
-        else:
-            self._unframed = unframed(self._unframed, size, self._body_bytes)
-            if self._unframed > self.device.limits.framing_bytes and not exchange.done:
-                self._fail(exchange)
-                return
+            return  # and no more time for it: a head that drips has the deadline of one that does not come
+        self._unframed = unframed(self._unframed, size, self._body_bytes)
+        if self._unframed > self.device.limits.framing_bytes and not exchange.done:
+            self._fail(exchange)
+            return
         exchange.progressed()
 
     def visitor_resumed(self) -> None:
