@@ -50,6 +50,7 @@ class Visitor(HttpUser):
     wait_time = between(0.5, 2.0)
 
     def on_start(self) -> None:
+        self._session_id: str | None = None  # until the gateway gave one
         self._source = "127.0.0.1"
         if os.environ.get("TOWLINE_LOAD_OWN_ADDRESSES") == "1":
             self._source = loopback_address(next(visitor_numbers))
@@ -102,8 +103,11 @@ class Visitor(HttpUser):
         self._cookie = answer.headers["Set-Cookie"].partition(";")[0]
 
     def _leave(self) -> None:
-        """Ends the session at the gateway."""
+        """Ends the session at the gateway, where there is one."""
+        if self._session_id is None:
+            return
         path = f"/v1/sessions/{self._session_id}"
+        self._session_id = None
         with self.client.delete(
             path, name="end the session", headers=self._bearer, catch_response=True
         ) as answer:
