@@ -80,10 +80,6 @@ class Target:
     def url(self, path: str) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{path}"
 
-    @property
-    def all_pids(self) -> tuple[int, ...]:
-        return tuple(pid for pids in self.pids.values() for pid in pids)
-
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ PATIENT = [word for name in P95_MS for word in (option_of(name), "20000")]
 
 @pytest.mark.soak
 @pytest.mark.timeout(DEADLINE_S + 30)
-def test_visitors_over_many_tunnels_see_no_failure() -> None:
+def test_visitors_over_many_tunnels_see_no_failure(figures: Callable[[str, str], None]) -> None:
     """Needs locust's environment (`make soak` installs it)."""
     command = [sys.executable, "-m", "loadtests.load", "--time", str(TIME_S), "--users", "25", *PATIENT]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
@@ -29,3 +30,4 @@ def test_visitors_over_many_tunnels_see_no_failure() -> None:
     assert all_line[0] == "all"
     assert int(all_line[1]) > 500
     assert all_line[2] == "0"
+    figures("25 visitors by locust over 30 tunnels for 60 s", f"{all_line[1]} requests, {all_line[2]} failed")
