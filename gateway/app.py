@@ -97,7 +97,10 @@ class Gateway:
         return self._ops.address
 
     async def start(self) -> None:
-        """Listen everywhere and begin to prepare the store. OSError when an address is taken."""
+        """Listen everywhere and begin to prepare the store. OSError when an address is taken, SettingsError
+        for a database URL that cannot be read.
+        """
+        await self.parts.database.check_url(self.parts.settings.database_field)
         await self.parts.database.open()
         self.prepared = self._tasks.start(prepare(self.parts, self._admin_password), "prepare")
         self._tasks.start(self.parts.feed.run(), "feed")

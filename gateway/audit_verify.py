@@ -28,12 +28,11 @@ def audit_verify(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the gateway's settings file")
     parsed = parser.parse_args(arguments)
     try:
-        url = load(Settings, parsed.config).database()
+        settings = load(Settings, parsed.config)
+        broken = asyncio.run(_first_broken(settings.database(), settings.database_field))
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
-    try:
-        broken = asyncio.run(_first_broken(url))
     except (StoreUnavailableError, asyncpg.PostgresError) as error:
         print(f"gateway: the audit log cannot be read: {error}", file=sys.stderr)
         return EXIT_BROKEN
@@ -44,8 +43,9 @@ def audit_verify(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
-async def _first_broken(url: str) -> int | None:
+async def _first_broken(url: str, field: str) -> int | None:
     database = Database(url, pool_max=1, wall=SYSTEM_CLOCK.wall)
+    await database.check_url(field)
     await database.open()
     database.prepared = True  # a schema that is not there says so itself
     try:

@@ -170,12 +170,16 @@ class Settings:
         """Whether browsers reach the gateway over TLS."""
         return self.public_url.startswith("https://")
 
+    @property
+    def database_field(self) -> str:
+        """Which of the two settings holds the connection URL."""
+        return "database_url" if self.database_url_file is None else "database_url_file"
+
     def database(self) -> str:
         """The connection URL, from wherever it is set."""
-        url, name = self.database_url, "database_url"
+        url, name = self.database_url, self.database_field
         if url is None:
             assert self.database_url_file is not None  # __post_init__
-            name = "database_url_file"
             url = read_secret(self.database_url_file, name)
         if not url.startswith(("postgresql://", "postgres://")):
             raise SettingsError(f"{name}: must hold a postgresql:// URL")

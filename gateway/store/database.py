@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from gateway.errors import StoreUnavailableError
+from runtime.settings import SettingsError
 
 # A visitor waits at most this long for a free connection before the 503; longer queues only hide overload.
 ACQUIRE_TIMEOUT_S = 5.0
@@ -187,6 +188,26 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database prepared={self.prepared} pool={self._pool is not None}>"
+
+    async def check_url(self, field: str) -> None:
+        """SettingsError naming ``field`` when the URL cannot be read; it holds a password, so none of it is
+        told.
+
+        asyncpg reads all of it before it first waits, and there the attempt is given up.
+        """
+        try:
+            async with asyncio.timeout(0):
+                connection = await asyncpg.connect(self._url)
+            connection.terminate()  # where that needed no wait at all
+        except asyncpg.ClientConfigurationError as error:  # its words name an option and its values
+            raise SettingsError(f"{field}: {error}") from None
+        except ValueError:
+            raise SettingsError(
+                f"{field}: this is no URL like postgresql://user:password@host:port/database; a /, : or @ in"
+                " the password is written %2F, %3A or %40"
+            ) from None
+        except _AWAY:
+            return
 
     async def open(self) -> None:
         """Make the pool. Connects to nothing yet."""

@@ -204,3 +204,27 @@ def test_every_problem_code_is_documented() -> None:
         codes |= set(re.findall(r'HTTPStatus\.[A-Z_]+,\s*"([a-z_]+)"', text))
     assert len(codes) > 15
     assert {code for code in codes if f"`{code}`" not in page} == set()
+
+
+@pytest.mark.parametrize("command", [[], ["audit-verify"]])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:se/cret@localhost:1/db", "no URL like postgresql://"),
+        ("postgresql://u:secret@[::1/db", "no URL like postgresql://"),
+        ("postgresql://u:secret@a:1,b:x/db", "no URL like postgresql://"),
+        ("postgresql://u:secret@localhost:1/db?sslmode=sometimes", "`sslmode` parameter must be one of"),
+        ("mysql://u:secret@localhost/db", "must hold a postgresql:// URL"),
+    ],
+)
+def test_a_database_url_that_cannot_be_read_is_one_line_and_exit_2(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], url: str, said: str, command: list[str]
+) -> None:
+    (tmp_path / "url").write_text(url + "\n")
+    text = GOOD.replace('database_url = "postgresql://nobody@127.0.0.1:1/none"', 'database_url_file = "url"')
+    assert start([*command, "--config", str(write(tmp_path, text))]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("{")]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("gateway: database_url_file: ")
+    assert said in lines[0]
+    assert "cret" not in lines[0]
