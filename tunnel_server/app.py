@@ -96,7 +96,7 @@ class Node:
             accepts_sessions=self.feed.is_fresh,
         )
         self.visitors = VisitorListener(self.edge)
-        self.arrivals = Arrivals(gateway, wait_s=config.arrivals_s)
+        self.arrivals = Arrivals(gateway, wait_s=config.arrivals_s, is_known=lambda: self.presence.is_known)
         self.certificates = CertificateWatch(self.registry, wall=clock.wall)
         self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
         self._watch()
@@ -127,6 +127,7 @@ class Node:
         await self.tunnels.start()
         await self.visitors.bind()
         self._watch_certificates()
+        await self.presence.send_once()
         self.tasks.start(self.presence.run(), "presence")
         self.tasks.start(self.visitors.sweep(), "sweep")
         if await self.arrivals.ask():

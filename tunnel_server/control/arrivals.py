@@ -28,14 +28,20 @@ def are_here(elsewhere: Elsewhere) -> bool:
 class Arrivals:
     """``awaited``: how many devices are missing still; 0 once visitors may come, None: not known yet."""
 
-    def __init__(self, gateway: Gateway, *, wait_s: float) -> None:
+    def __init__(self, gateway: Gateway, *, wait_s: float, is_known: Callable[[], bool]) -> None:
+        """`is_known`: whether the gateway has heard that this process holds no device yet. Until then it
+        counts what the one before held.
+        """
         self._gateway = gateway
+        self._is_known = is_known
         self._wait_s = wait_s
         self.over = False
         self.awaited: int | None = None
 
     async def ask(self) -> bool:
         """Whether visitors may come. A gateway that does not answer knows no session of theirs either."""
+        if not self._is_known():
+            return False
         try:
             elsewhere = await self._gateway.devices_elsewhere()
         except GatewayUnavailable:

@@ -42,6 +42,7 @@ class PresenceReporter:
         self._full = True
         self._wake = asyncio.Event()
         self._failures = 0  # in a row
+        self.is_known = False  # whether the gateway has heard of this process, and forgot the one before it
 
     def report(self, event: dict[str, Any]) -> None:
         """Queue one change."""
@@ -85,6 +86,7 @@ class PresenceReporter:
                 _log.warning("presence was not reported", extra={"error": str(error)})
         else:
             self._failures = 0
+            self.is_known = True
             if wants_full and not full:
                 self._full = True
                 self._wake.set()
