@@ -190,6 +190,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Accel-Buffering", "yes")  # which nginx would do, if it were told by a device
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for piece in pieces:

@@ -18,6 +18,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ GATEWAY, NODES, DOMAIN = (
 PASSWORD = "correct horse battery staple"
 START_S = 60.0  # a loaded machine starts twelve processes
 STOP_S = 30.0
+RECOVERY_S = 40.0  # agents draw their pause from up to 2 s, then 4, then 8
 FRONTS = ("nginx", "caddy", "haproxy", "nginx-stream")
 # Which device comes in through which front: two devices of three tunnels each.
 DEVICE_OF = {"nginx": "one", "haproxy": "one", "caddy": "two", "nginx-stream": "two"}
@@ -118,9 +121,16 @@ class Site:
                 stderr=log,
             )
 
-    def again(self, name: str) -> None:
-        """The same process, after it was stopped."""
-        self.run(name, *self._commands[name])
+    @contextmanager
+    def away(self, node: str) -> Iterator[None]:
+        """Without one node, for a while; afterwards it is back, and so are both devices."""
+        assert self.stop(f"node-{node}") == 0
+        try:
+            yield
+        finally:
+            self.run(f"node-{node}", *self._commands[f"node-{node}"])
+            self._wait_ready(f"node-{node}", self.nodes[node].ops)
+            eventually("both devices are back", lambda: self.tunnels(node) == 2, RECOVERY_S)
 
     def stop(self, name: str) -> int:
         self.signal(name, signal.SIGTERM)
@@ -333,10 +343,6 @@ class Site:
 
     def tunnels(self, node: str) -> int:
         return int(self.metric(node, "towline_tunnels "))
-
-    def ready(self, node: str) -> bool:
-        url = f"http://{LOOPBACK}:{self.nodes[node].ops}/readyz"
-        return httpx.get(url, timeout=TIMEOUT_S, trust_env=False).status_code == 200
 
     def metric(self, node: str, start: str) -> float:
         """The sum of a node's samples that begin with ``start``."""
