@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conformance.service import OK, Answer
-from tests.conformance.world import HOST, Visitor, World
+from tests.conformance.world import HOST, ORIGIN, Visitor, World
 
 LINE = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -370,6 +370,8 @@ def test_a_page_has_no_say_over_the_browsers_state(world: World) -> None:
             b'Alt-Svc: h2=":443"',
             b'Clear-Site-Data: "*"',
             b"Access-Control-Allow-Credentials: true",
+            b"X-Accel-Redirect: /etc/passwd",
+            b"X-Sendfile: /etc/passwd",
             b"Set-Cookie: a=1; Domain=localhost; Path=/",
             b"Set-Cookie: towline_session=evil",
             b"Set-Cookie: __Host-towline=evil; Secure; Path=/",
@@ -393,6 +395,30 @@ def test_a_page_has_no_say_over_the_browsers_state(world: World) -> None:
         b"",
         b"",
     ]
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        (b"/login", b"/login"),
+        (b"http://DEVICE/login?a#b", ORIGIN + b"/login?a#b"),
+        (b"http://DEVICE", ORIGIN + b"/"),
+        (b"HTTPS://DEVICE/x", ORIGIN + b"/x"),
+        (b"//DEVICE/x", ORIGIN + b"/x"),
+        (b"http://DEVICE//evil.example", ORIGIN + b"//evil.example"),
+        (b"https://" + HOST + b"/x", ORIGIN + b"/x"),
+        (b"http://127.0.0.1:1/x", b"http://127.0.0.1:1/x"),
+        (b"http://DEVICE@evil.example/", b"http://DEVICE@evil.example/"),
+        (b"https://elsewhere.example/", b"https://elsewhere.example/"),
+    ],
+)
+def test_a_redirect_to_the_devices_own_origin_stays_at_the_visitors(
+    world: World, location: bytes, seen: bytes
+) -> None:
+    address = world.address.encode()
+    location, seen = location.replace(b"DEVICE", address), seen.replace(b"DEVICE", address)
+    head, _ = relayed(world, b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location)
+    assert b"\r\nLocation: %b\r\n" % seen in head
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import base64
 import hashlib
 import socket
 
-import pytest
-
 from tests.tunnel_server.conftest import LABEL, Limits, Stage, running, settings
-from tests.tunnel_server.doubles import Script, Upstream, answering
+from tests.tunnel_server.doubles import Script, Upstream
 from tunnel_server.edge.listener import KEEPALIVE
 from tunnel_server.settings import VisitorLimits
 
@@ -75,57 +73,12 @@ async def test_bytes_sent_before_the_answer_are_kept_for_the_device(stage: Stage
     assert await visitor.exactly(5) == b"HASTY"
 
 
-@pytest.mark.parametrize("accept", [b"", b"AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
-async def test_a_101_without_the_right_accept_is_no_switch(stage: Stage, accept: bytes) -> None:
-    await stage.serve(switching(accept, early=b"raw"))
-    visitor = await stage.visitor()
-    visitor.get("/ws", *UPGRADE)
-    head, _ = await visitor.response()
-    assert head.startswith(b"HTTP/1.1 502 ")
-
-
-@pytest.mark.parametrize("status", [b"400 Bad Request", b"426 Upgrade Required", b"200 OK"])
-async def test_a_request_behind_a_refused_upgrade_is_parsed(stage: Stage, status: bytes) -> None:
-    answer = b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nno" % status
-    upstream = await stage.serve(answering(answer))
-    visitor = await stage.visitor()
-    visitor.get("/ws", *UPGRADE)
-    visitor.send(b"GET /admin HTTP/1.1\r\nHost: %b.localhost\r\n\r\n" % LABEL.encode())
-    head, body = await visitor.response()
-    assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 " + status, b"no")
-    head, _ = await visitor.response()
-    assert head.startswith(b"HTTP/1.1 403 ")  # it carried no cookie: it was seen as the request it is
-    assert b"/admin" not in upstream.received
-    visitor.get("/third")
-    assert (await visitor.response())[1] == b"no"
-
-
-async def test_any_other_upgrade_is_an_ordinary_request(stage: Stage) -> None:
-    upstream = await stage.serve(answering(OK))
-    visitor = await stage.visitor()
-    visitor.get("/a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
-    visitor.get("/b")
-    assert [(await visitor.response())[1] for _ in range(2)] == [b"hello", b"hello"]
-    assert b"h2c" not in upstream.received
-    assert b"pgrade" not in upstream.received
-
-
 async def test_hundreds_of_refused_upgrades_in_one_read_are_only_requests(stage: Stage) -> None:
     visitor = await stage.visitor(b"")
     one = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     visitor.send(one * 800)
     for _ in range(800):
         assert (await visitor.response())[0].startswith(b"HTTP/1.1 421 ")
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", f"http://{'b' * 26}.localhost", "null", None])
-async def test_another_sites_page_opens_no_websocket(stage: Stage, origin: str | None) -> None:
-    upstream = await stage.serve(switching())
-    visitor = await stage.visitor()
-    headers = [line for line in UPGRADE if not line.startswith("Origin")]
-    visitor.get("/ws", *headers, *([f"Origin: {origin}"] if origin else []))
-    assert (await visitor.response())[0].startswith(b"HTTP/1.1 403 ")
-    assert not upstream.received
 
 
 async def test_websockets_leave_one_stream_for_pages(stage: Stage) -> None:
