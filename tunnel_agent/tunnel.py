@@ -199,15 +199,17 @@ class AgentTunnel(TunnelDriver):
 
     def _granted(self, event: GrantReceived) -> None:
         clock = self._device.clock
+        repeated = event.grant_id in self._grants
         verdict = self._grants.offer(event.grant_id, event.token, clock.wall(), clock.monotonic())
         if isinstance(verdict, Refusal):
             self._device.metrics.grants.labels(verdict.code.name.lower()).inc()
             self._log_refusal("grant refused", verdict, event.grant_id)
-        else:
+            return
+        if not repeated:  # a hostile server must not fill the device's disk with one live grant either
             self._device.metrics.grants.labels("accepted").inc()
             extra = {"session": verdict.session, "service": verdict.service, "support": verdict.acting}
             _log.info("grant accepted", extra=extra)
-            self._keeper.grant_accepted(verdict)
+        self._keeper.grant_accepted(verdict)
 
     def _requested(self, event: StreamRequested) -> None:
         device, clock = self._device, self._device.clock

@@ -319,7 +319,7 @@ class Bounds:
         self._sampling = asyncio.get_running_loop().create_task(self._sample())
 
     async def _sample(self) -> None:
-        while True:
+        while self._watched.process.poll() is None:
             self.peak = max(self.peak, self._watched.rss)
             await asyncio.sleep(0.02)
 
@@ -328,9 +328,13 @@ class Bounds:
         """Of the peak over the start."""
         return (max(self.peak, self._watched.rss) - self._rss) / MB
 
+    def stop(self) -> None:
+        """Look no more."""
+        self._sampling.cancel()
+
     async def check(self, *, mb: float, lines: int) -> None:
         """Memory under its ceiling, every file closed, few lines and none of them a fault of ours."""
-        self._sampling.cancel()
+        self.stop()
         assert self.growth_mb <= mb, f"{self.growth_mb:.1f} MB more than before"
         try:
             async with asyncio.timeout(WAIT_S):

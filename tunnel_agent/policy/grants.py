@@ -205,6 +205,10 @@ class ConnectionGrants:
         self._known: set[bytes] = set()
         self._refused: dict[bytes, Refusal] = {}
 
+    def __contains__(self, grant_id: bytes) -> bool:
+        """Whether a grant of this id was taken on this connection already."""
+        return grant_id in self._known
+
     def offer(self, grant_id: bytes, token: bytes, wall: float, now: float) -> Grant | Refusal:
         """A GRANT frame came on this connection."""
         verdict = self._book.offer(grant_id, token, wall, now)
