@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime import malloc
+from runtime import malloc, open_files
 from runtime.logs import get_logger
 from runtime.settings import SettingsError
 
@@ -63,6 +63,7 @@ def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
 def run_loop(name: str, main: Coroutine[Any, Any, int | None]) -> int:
     """Run a service whose command line is already parsed; exit codes as ``run``."""
     malloc.tune()
+    open_files.raise_limit()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(main) or EXIT_OK
