@@ -232,9 +232,9 @@ class Agent:
     def grant_accepted(self, grant: Grant) -> None:
         self._schedule_expiry()
 
-    def grant_revoked(self, grant_id: bytes) -> None:
+    def grant_revoked(self, grant_id: bytes, server: str) -> None:
         # Ids that were never granted pass quietly: a hostile server must not fill the device's disk.
-        if self.grants.revoke(grant_id, self._clock.monotonic()):
+        if self.grants.revoke(grant_id, self._clock.monotonic(), server):
             self._end_grants([grant_id], "it was revoked")
 
     def _end_grants(self, grant_ids: list[bytes], why: str) -> None:

@@ -95,8 +95,8 @@ class TunnelKeeper(Protocol):
     def grant_accepted(self, grant: Grant) -> None:
         """A new grant is in force until `grant.ends_at`."""
 
-    def grant_revoked(self, grant_id: bytes) -> None:
-        """To be revoked on all tunnels."""
+    def grant_revoked(self, grant_id: bytes, server: str) -> None:
+        """To be revoked on all tunnels, says the server of this URL."""
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Own a task."""
@@ -142,7 +142,7 @@ class AgentTunnel(TunnelDriver):
             case GrantReceived():
                 self._granted(event)
             case GrantRevoked():
-                self._keeper.grant_revoked(event.grant_id)
+                self._keeper.grant_revoked(event.grant_id, self.url)
             case ChallengeReceived():
                 self._challenged(event)
             case PeerReady():

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import ssl
 from pathlib import Path
+from uuid import UUID
 
 from runtime import logs, settings
 from runtime.certificates import CertificateWatch
@@ -198,8 +199,10 @@ class Node:
 
     # RevocationTarget
 
-    def session_revoked(self, sid: str) -> None:
-        self.sessions.revoke(sid)
+    def session_revoked(self, sid: str, device_id: str | None) -> None:
+        if not self.sessions.revoke(sid) and device_id is not None:
+            # Its visitor is at another node, which may be a hostile one that tells the device nothing.
+            self.devices.revoke_grant(device_id, UUID(sid).bytes)  # one id for both (decision 0002)
 
     def device_revoked(self, device_id: str) -> None:
         self.sessions.revoke_device(device_id)
@@ -213,7 +216,7 @@ class Node:
 
     def _session_ended(self, session: Session, reason: EndReason) -> None:
         self.metrics.sessions_ended.labels(reason).inc()
-        self.devices.session_ended(session)
+        self.devices.session_ended(session, revoked=reason == "revoked")
 
     async def _watch_grace(self) -> None:
         while True:

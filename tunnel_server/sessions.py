@@ -170,8 +170,10 @@ class SessionTable:
         self._by_device.setdefault(facts.device_id, set()).add(session)
         return session
 
-    def revoke(self, sid: str) -> None:
-        """The feed ended it. Remembered, since an older answer of the gateway may still be on its way."""
+    def revoke(self, sid: str) -> bool:
+        """The feed ended it; whether it was live here. Remembered, since an older answer of the gateway may
+        still be on its way.
+        """
         now = self._clock.monotonic()
         while self._revoked and (
             len(self._revoked) >= REVOKED_IDS or next(iter(self._revoked.values())) < now
@@ -179,8 +181,10 @@ class SessionTable:
             del self._revoked[next(iter(self._revoked))]
         self._revoked[sid] = now + REVOKED_KEPT_S
         session = self._by_sid.get(sid)
-        if session is not None:
-            self._end(session, "revoked")
+        if session is None:
+            return False
+        self._end(session, "revoked")
+        return True
 
     def revoke_device(self, device_id: str) -> None:
         """The feed ended the device: all its sessions go."""

@@ -37,7 +37,9 @@ async def entries_after(tx: Transaction, after: int) -> list[dict[str, Any]]:
     starts over would cut the living one.
     """
     rows = await tx.fetch(
-        "SELECT n, kind, ref, keep, exp FROM revocations r WHERE n > $1 AND (kind <> 'replaced' OR EXISTS"
+        "SELECT n, kind, ref, keep, exp,"
+        " CASE WHEN kind = 'session' THEN (SELECT s.device_id FROM sessions s WHERE s.id = r.ref::uuid) END"
+        " AS device FROM revocations r WHERE n > $1 AND (kind <> 'replaced' OR EXISTS"
         " (SELECT 1 FROM devices d WHERE d.id = r.ref AND d.instance = r.keep)) ORDER BY n LIMIT $2",
         after,
         READ_BATCH,
@@ -47,6 +49,8 @@ async def entries_after(tx: Transaction, after: int) -> list[dict[str, Any]]:
 
 def _entry(row: Row) -> dict[str, Any]:
     entry: dict[str, Any] = {"n": row["n"], "kind": row["kind"], "id": row["ref"]}
+    if row["device"] is not None:
+        entry["device"] = row["device"]
     if row["exp"] is not None:
         entry["exp"] = int(unix(row["exp"]))
     if row["keep"] is not None:

@@ -245,6 +245,7 @@ async def test_the_feed_tells_what_ends(world: World, clock: FakeClock) -> None:
             "n": 1,
             "kind": "session",
             "id": link.session,
+            "device": device.id,
             "exp": pytest.approx(clock.wall() + 3600, abs=2),
         }
         await owner.post(f"/v1/devices/{device.id}/revoke")

@@ -30,6 +30,7 @@ from tunnel_agent.policy.grants import (
     NO_GRANT,
     NO_TIME,
     REVOKED,
+    UNKNOWN_REVOKED_S,
     ConnectionGrants,
     Grant,
     GrantBook,
@@ -38,6 +39,7 @@ from tunnel_agent.policy.grants import (
 from tunnel_protocol import RefusedCode
 
 MONO = 1000.0
+SERVER = "wss://one/tunnel"
 AUTHORITY = Authority()
 BODY = claims()
 GRANT_ID = grant_id(BODY)
@@ -126,7 +128,6 @@ FORGERIES = {
     "exp infinite": token(BODY | {"exp": float("inf")}),
     "exp huge": token(BODY | {"exp": 2**60}),
     "exp before iat": token(BODY | {"iat": int(NOW), "exp": int(NOW)}),
-    "iat in the future": token(BODY | {"iat": int(NOW) + LEEWAY_S + 1}),
     "expired": token(BODY | {"iat": int(NOW) - 7200, "exp": int(NOW) - LEEWAY_S - 1}),
     "claims changed, service": _swap(GENUINE, svc="ssh"),
     "claims changed, end": _swap(GENUINE, exp=int(NOW) + 360000),
@@ -225,7 +226,7 @@ def test_revoked_holds_on_every_connection_and_for_every_repeat() -> None:
     first, second = ConnectionGrants(book, DEVICE), ConnectionGrants(book, DEVICE)
     for connection in (first, second):
         connection.offer(GRANT_ID, GENUINE, NOW, MONO)
-    assert book.revoke(GRANT_ID, MONO)
+    assert book.revoke(GRANT_ID, MONO, SERVER)
     for connection in (first, second):
         assert connection.open(DEVICE, "web", GRANT_ID, NOW, MONO) is REVOKED
         assert connection.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
@@ -235,7 +236,7 @@ def test_revoked_holds_on_every_connection_and_for_every_repeat() -> None:
 
 def test_a_revocation_may_come_before_the_grant() -> None:
     book = new_book()
-    assert not book.revoke(GRANT_ID, MONO)
+    assert not book.revoke(GRANT_ID, MONO, SERVER)
     assert book.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
 
 
@@ -267,6 +268,15 @@ def test_a_device_without_the_time_waits_with_its_grants() -> None:
     assert isinstance(connection.open(DEVICE, "web", GRANT_ID, NOW, MONO + 2), Grant)
 
 
+def test_a_device_whose_clock_is_behind_waits_with_a_grant_of_its_future() -> None:
+    connection = ConnectionGrants(new_book(), DEVICE)
+    behind = NOW - 3600.0
+    early = token(BODY | {"iat": int(NOW)})
+    assert connection.offer(GRANT_ID, early, behind, MONO) is NO_TIME
+    assert connection.open(DEVICE, "web", GRANT_ID, behind, MONO + 1) is NO_TIME
+    assert isinstance(connection.open(DEVICE, "web", GRANT_ID, NOW - LEEWAY_S, MONO + 2), Grant)
+
+
 def test_a_forgery_that_waited_for_the_time_is_refused() -> None:
     connection = ConnectionGrants(new_book(), DEVICE)
     assert connection.offer(GRANT_ID, FORGERIES["claims changed, end"], 1000.0, MONO) is NO_TIME
@@ -289,11 +299,11 @@ def test_memory_is_bounded_whatever_a_server_sends() -> None:
     book = new_book()
     connection = ConnectionGrants(book, DEVICE)
     for index in range(2 * MAX_UNSEEN):
-        book.revoke(index.to_bytes(16, "big"), MONO + index)
+        book.revoke(index.to_bytes(16, "big"), MONO + index, SERVER)
         connection.offer(index.to_bytes(16, "little"), b"junk", NOW, MONO)
     for index in range(2 * MAX_PENDING):
         connection.offer(index.to_bytes(16, "little"), GENUINE, 1000.0, MONO)
-    assert len(book._revoked) + len(book._unseen) <= MAX_UNSEEN
+    assert len(book._revoked) + sum(map(len, book._unseen.values())) <= MAX_UNSEEN
     assert len(book._pending) <= MAX_PENDING
     assert len(connection._refused) + len(connection._known) <= 2 * MAX_GRANTS
 
@@ -305,7 +315,7 @@ def test_only_so_many_grants_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = [claims() for _ in range(4)]
     verdicts = [connection.offer(grant_id(body), token(body), NOW, MONO) for body in bodies]
     assert [isinstance(verdict, Grant) for verdict in verdicts] == [True, True, True, False]
-    book.revoke(grant_id(bodies[0]), MONO)
+    book.revoke(grant_id(bodies[0]), MONO, SERVER)
     assert isinstance(connection.offer(grant_id(bodies[3]), token(bodies[3]), NOW, MONO), Grant)
 
 
@@ -315,10 +325,21 @@ def test_a_small_key_signs_nothing() -> None:
         AUTHORITY.key_list(2, weak)
 
 
+def test_a_hostile_node_pushes_out_nothing_that_an_honest_one_told() -> None:
+    """It holds a grant whose end only the other node told the device; then it invents ids."""
+    book = new_book()
+    book.revoke(GRANT_ID, MONO, "wss://honest/tunnel")
+    for index in range(2 * MAX_UNSEEN):
+        book.revoke(index.to_bytes(16, "big"), MONO, "wss://hostile/tunnel")
+    assert ConnectionGrants(book, DEVICE).offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
+    book.expire(MONO + UNKNOWN_REVOKED_S + 1)
+    assert sum(map(len, book._unseen.values())) == 0
+
+
 def test_invented_revocations_push_out_no_real_one() -> None:
     book = new_book()
     book.offer(GRANT_ID, GENUINE, NOW, MONO)
-    book.revoke(GRANT_ID, MONO)
+    book.revoke(GRANT_ID, MONO, SERVER)
     for index in range(MAX_UNSEEN + 1):
-        book.revoke(index.to_bytes(16, "big"), MONO)
+        book.revoke(index.to_bytes(16, "big"), MONO, SERVER)
     assert book.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED

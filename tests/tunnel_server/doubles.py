@@ -73,6 +73,7 @@ class MemoryGateway:
         self.sessions: dict[tuple[str, bytes], SessionFacts] = {}
         self.links: dict[str, SessionFacts] = {}
         self.used_links: set[str] = set()
+        self.knows_kinds = True  # False: an older gateway, which burns any link
         self.reports: list[dict[str, Any]] = []
         self.failed_reports = 0
         self.wants_full = False  # ask for a full report, once
@@ -124,7 +125,7 @@ class MemoryGateway:
         facts = self.links.get(link)
         if facts is None or facts.label != label:
             raise GatewayRefused(400, "bad_link")
-        if facts.service_kind != kind:
+        if facts.service_kind != kind and self.knows_kinds:
             raise GatewayRefused(403, "wrong_kind")
         self.used_links.add(link)
         self.sessions[label, cookie_hash] = facts
@@ -215,15 +216,16 @@ def make_session(
     service: str = "web",
     kind: str = "web",
 ) -> SessionFacts:
+    sid = uuid.uuid4()
     return SessionFacts(
-        sid=str(uuid.uuid4()),
+        sid=str(sid),
         label=label,
         service=service,
         device_id=device_id,
         device_name="Demo",
         expires_at=time.time() + life_s,
         grant=b"header.grant.signature",
-        grant_id=secrets.token_bytes(16),
+        grant_id=sid.bytes,
         service_kind=kind,
     )
 

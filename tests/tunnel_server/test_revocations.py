@@ -41,7 +41,7 @@ class Heard:
     def __init__(self) -> None:
         self.sessions: list[str] = []
 
-    def session_revoked(self, sid: str) -> None:
+    def session_revoked(self, sid: str, device_id: str | None) -> None:
         self.sessions.append(sid)
 
     def device_revoked(self, device_id: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+import uuid
 
 import pytest
 
@@ -275,3 +276,43 @@ async def test_an_evil_page_gets_nothing(stage: Stage) -> None:
     assert not upstream.received
     visitor.get("/", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
     assert (await visitor.response())[1] == b"hello"
+
+
+async def test_a_revocation_reaches_every_tunnel_of_the_device(stage: Stage) -> None:
+    """Also those that never had the grant: the other end of one of them may be in the wrong hands."""
+    _, target = await stage.upstream(endless)
+    first = await stage.device(target)
+    second = await stage.device(target, instance=first.instance)
+    sid, cookie = stage.gateway.add_session()
+    visitor = await stage.visitor(cookie)
+    visitor.get()
+    await visitor.head()
+    assert [len(device.grants) for device in (first, second)].count(1) == 1
+    stage.gateway.publish("session", sid, device=DEVICE)
+    grant_id = uuid.UUID(sid).bytes
+    await stage.until(lambda: first.revoked and second.revoked)
+    assert first.revoked == second.revoked == [grant_id]
+
+
+async def test_a_revoked_session_of_another_node_is_told_to_the_device(stage: Stage) -> None:
+    device = await stage.device(("127.0.0.1", 1))
+    known, unknown = uuid.uuid4(), uuid.uuid4()
+    stage.gateway.publish("session", str(unknown))  # an entry of an older gateway names no device
+    stage.gateway.publish("session", str(uuid.uuid4()), device="d_bbbbbbbbbbbbbbbb")
+    stage.gateway.publish("session", str(known), device=DEVICE)
+    await stage.until(lambda: device.revoked)
+    assert device.revoked == [known.bytes]
+
+
+async def test_the_end_by_time_is_told_only_where_the_grant_is(stage: Stage) -> None:
+    """The device knows the end itself; its memory of strangers' ids is for those that still could be used."""
+    _, target = await stage.upstream(endless)
+    first = await stage.device(target)
+    second = await stage.device(target, instance=first.instance)
+    _, cookie = stage.gateway.add_session(life_s=0.5)
+    visitor = await stage.visitor(cookie)
+    visitor.get()
+    await visitor.was_cut()
+    with_grant, without = (first, second) if first.grants else (second, first)
+    await stage.until(lambda: with_grant.revoked)
+    assert without.revoked == []

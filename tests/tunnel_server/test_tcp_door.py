@@ -158,12 +158,12 @@ async def test_the_far_end_may_end_first(stage: Stage, door: Door) -> None:
             upstream.received += data
         upstream.reached.set()
 
-    upstream, bearer = await tcp_device(stage, last_words)
+    small = Limits(stream_window=4_096, stream_window_max=4_096)  # the last bytes wait for credit
+    upstream, bearer = await tcp_device(stage, last_words, limits=small)
     connection = await door.connect(bearer)
     assert await received_end(connection)
-    sent = bytes(range(256)) * 12_000  # far more than the windows
-    for at in range(0, len(sent), 500_000):
-        await connection.send(sent[at : at + 500_000])
+    sent = bytes(range(256)) * 200
+    await connection.send(sent)
     await connection.send(b"")
     assert await closed(connection) == (1000, "")
     async with asyncio.timeout(WAIT_S):
@@ -189,6 +189,17 @@ async def test_a_link_gives_a_bearer_and_only_to_the_door(stage: Stage, door: Do
     assert await received(await door.connect(session_id), 6) == b"hello\n"
     head, body = await post(stage, PATH, "token=header.payload.sig")
     assert json.loads(body)["code"] == "link_used"
+
+
+async def test_a_gateway_that_knows_no_kinds_opens_no_other_door(stage: Stage) -> None:
+    stage.gateway.knows_kinds = False
+    stage.gateway.links["a.tcp.link"] = make_session(service="ssh", kind="tcp")
+    stage.gateway.links["a.page.link"] = make_session()
+    for path, token in (("/.towline/open", "a.tcp.link"), (PATH, "a.page.link")):
+        head, body = await post(stage, path, f"token={token}")
+        assert head.startswith(b"HTTP/1.1 410 ")
+        assert b"Set-Cookie" not in head
+        assert b"session_id" not in body
 
 
 async def post(stage: Stage, path: str, body: str, *headers: str) -> tuple[bytes, bytes]:

@@ -23,7 +23,9 @@ from tunnel_protocol import RefusedCode
 LEEWAY_S = 30  # specification, section 7
 MAX_GRANTS = 1024  # sessions at once on one device; beyond it only a server that floods us
 MAX_PENDING = 64  # grants kept (1.5 KiB each) until the device knows the time
-MAX_UNSEEN = 4096  # ids remembered after a REVOKE that named no grant of ours
+# Ids remembered after a REVOKE that named no grant of ours, for each server that said so: one that invents
+# ids pushes out its own alone, and not what an honest one told.
+MAX_UNSEEN = 1024
 MAX_REFUSED = 256  # refused ids one connection remembers, for a better answer than no_grant
 # a REVOKE for a grant we never saw: its exp is unknown, sessions are shorter than a day
 UNKNOWN_REVOKED_S = 24 * 3600.0
@@ -56,7 +58,7 @@ class Refusal:
 NO_GRANT = Refusal(RefusedCode.NO_GRANT, "no such grant came on this connection")
 REVOKED = Refusal(RefusedCode.GRANT_REVOKED, "the grant was revoked")
 EXPIRED = Refusal(RefusedCode.GRANT_EXPIRED, "the grant is past its end")
-NO_TIME = Refusal(RefusedCode.NO_TIME, "the device does not know the time yet")
+NO_TIME = Refusal(RefusedCode.NO_TIME, "the device's clock is behind, or not set yet")
 _FULL = Refusal(RefusedCode.GRANT_INVALID, "too many grants at once")
 _OTHER_SERVICE = Refusal(RefusedCode.GRANT_INVALID, "the grant is for another service")
 _OTHER_DEVICE = Refusal(RefusedCode.GRANT_INVALID, "the grant is for another device")
@@ -77,8 +79,10 @@ def verify_grant(
         issued, expires = _time(claims, "iat"), _time(claims, "exp")
         session, person, service = str(_uuid(claims, "sid")), _text(claims, "sub"), _text(claims, "svc")
         _text(claims, "iss")
-        if issued > wall + LEEWAY_S or expires <= issued:
-            raise TokenRefused("iat is in the future or after exp")
+        if expires <= issued:
+            raise TokenRefused("iat is after exp")
+        if issued > wall + LEEWAY_S:
+            return NO_TIME  # the gateway signed it, so the time it names has come
     except TokenRefused as refused:
         return Refusal(RefusedCode.GRANT_INVALID, str(refused))
     ends_at = now + (expires + LEEWAY_S - wall)
@@ -109,7 +113,9 @@ class GrantBook:
         # Grant id → monotonic seconds until which it is remembered. Apart, since anyone can invent ids: a
         # flood of them must not push out a revocation that counts.
         self._revoked: dict[bytes, float] = {}
-        self._unseen: dict[bytes, float] = {}
+        self._unseen: dict[
+            str, dict[bytes, float]
+        ] = {}  # by the server's URL
 
     def replace_keys(self, keys: KeyList) -> list[bytes]:
         """Take a newer list; returns the grants that end because their key was withdrawn."""
@@ -124,17 +130,16 @@ class GrantBook:
         """A GRANT frame came. A token that is already accepted costs a hash; a forged repeat displaces
         nothing.
         """
-        if grant_id in self._revoked or grant_id in self._unseen:
+        if self._is_revoked(grant_id):
             return REVOKED
         known = self._accepted.get(grant_id)
         if known is not None and known.digest == sha256(token).digest():
             return known
         if wall < self._earliest:
-            if len(self._pending) >= MAX_PENDING and grant_id not in self._pending:
-                return _FULL
-            self._pending[grant_id] = bytes(token[: jws.MAX_GRANT_BYTES + 1])
-            return NO_TIME
+            return self._wait(grant_id, token)
         verdict = verify_grant(grant_id, token, self._device, self._keys, wall, now)
+        if verdict is NO_TIME:
+            return self._wait(grant_id, token)
         if isinstance(verdict, Refusal):
             return verdict
         if known is None and len(self._accepted) >= MAX_GRANTS:
@@ -144,6 +149,13 @@ class GrantBook:
         self._accepted[grant_id] = verdict
         return verdict
 
+    def _wait(self, grant_id: bytes, token: bytes) -> Refusal:
+        """Keep it until the clock is right."""
+        if len(self._pending) >= MAX_PENDING and grant_id not in self._pending:
+            return _FULL
+        self._pending[grant_id] = bytes(token[: jws.MAX_GRANT_BYTES + 1])
+        return NO_TIME
+
     def find(self, grant_id: bytes, wall: float, now: float) -> Grant | Refusal:
         """The grant, if it holds at this moment. One that waited for the time is verified here, once the
         time is known.
@@ -151,7 +163,7 @@ class GrantBook:
         grant = self._accepted.get(grant_id)
         if grant is not None:
             return grant if now < grant.ends_at else EXPIRED
-        if grant_id in self._revoked or grant_id in self._unseen:
+        if self._is_revoked(grant_id):
             return REVOKED
         token = self._pending.get(grant_id)
         if token is None:
@@ -161,18 +173,24 @@ class GrantBook:
         del self._pending[grant_id]
         return self.offer(grant_id, token, wall, now)
 
-    def revoke(self, grant_id: bytes, now: float) -> bool:
-        """Remember the id until its grant would have ended; True when a grant was in force."""
+    def _is_revoked(self, grant_id: bytes) -> bool:
+        return grant_id in self._revoked or any(grant_id in ids for ids in self._unseen.values())
+
+    def revoke(self, grant_id: bytes, now: float, server: str) -> bool:
+        """Remember the id until its grant would have ended; True when a grant was in force. ``server`` said
+        so.
+        """
         grant = self._accepted.pop(grant_id, None)
         self._pending.pop(grant_id, None)
         if grant is not None:
             self._revoked[grant_id] = grant.ends_at
             return True
         if grant_id not in self._revoked:
-            self._unseen.pop(grant_id, None)
-            if len(self._unseen) >= MAX_UNSEEN:
-                del self._unseen[next(iter(self._unseen))]  # the oldest
-            self._unseen[grant_id] = now + UNKNOWN_REVOKED_S
+            unseen = self._unseen.setdefault(server, {})
+            unseen.pop(grant_id, None)
+            if len(unseen) >= MAX_UNSEEN:
+                del unseen[next(iter(unseen))]  # the oldest
+            unseen[grant_id] = now + UNKNOWN_REVOKED_S
         return False
 
     def expire(self, now: float) -> list[bytes]:
@@ -181,7 +199,8 @@ class GrantBook:
         for grant_id in ended:
             del self._accepted[grant_id]
         self._revoked = {key: until for key, until in self._revoked.items() if until > now}
-        self._unseen = {key: until for key, until in self._unseen.items() if until > now}
+        for server, ids in list(self._unseen.items()):
+            self._unseen[server] = {key: until for key, until in ids.items() if until > now}
         return ended
 
     def next_expiry(self) -> float | None:

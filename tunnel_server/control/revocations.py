@@ -23,7 +23,9 @@ _log = get_logger("tunnel_server.revocations")
 class RevocationTarget(Protocol):
     """Who carries out what the feed says."""
 
-    def session_revoked(self, sid: str) -> None: ...
+    def session_revoked(self, sid: str, device_id: str | None) -> None:
+        """``device_id`` None: the gateway no longer knows it."""
+        ...
 
     def device_revoked(self, device_id: str) -> None: ...
 
@@ -115,7 +117,8 @@ class RevocationFeed:
             return
         kind, target = entry["kind"], str(entry["id"])
         if kind == "session":
-            self._target.session_revoked(target)
+            device = entry.get("device")
+            self._target.session_revoked(target, None if device is None else str(device))
         elif kind == "device":
             self._target.device_revoked(target)
         elif kind == "replaced":

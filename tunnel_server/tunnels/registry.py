@@ -221,13 +221,23 @@ class TunnelRegistry:
             tunnel.connection.close(CloseCode.REVOKED, "the device was revoked")
             self.remove(tunnel)
 
-    def session_ended(self, session: Session) -> None:
+    def session_ended(self, session: Session, *, revoked: bool) -> None:
         """No stream of the session is left open, and the device forgets its grant."""
         for upstream in session.idle.take_all():
             upstream.abandon(ResetCode.GRANT_ENDED)
-        device = self._devices.get(session.facts.device_id)
+        facts = session.facts
+        device = self._devices.get(facts.device_id)
         for tunnel in device.tunnels if device is not None else ():
-            tunnel.revoke(session.facts.grant_id)
+            if revoked or tunnel.has_grant(facts.grant_id):
+                tunnel.revoke(facts.grant_id)
+
+    def revoke_grant(self, device_id: str, grant_id: bytes) -> None:
+        """Tell the device over each of its tunnels, at most MAX_TUNNELS, granted here or not: whoever else
+        holds the grant opens nothing with it any more.
+        """
+        device = self._devices.get(device_id)
+        for tunnel in device.tunnels if device is not None else ():
+            tunnel.revoke(grant_id)
 
     def sweep(self, now: float) -> None:
         """Called every fraction of a second: queues and idle streams have ends."""

@@ -122,11 +122,14 @@ class Tunnel(TunnelDriver):
         self.in_use += 1
         return upstream
 
+    def has_grant(self, grant_id: bytes) -> bool:
+        """Whether it was sent here and not taken back."""
+        return grant_id in self.granted
+
     def revoke(self, grant_id: bytes) -> None:
-        """The grant's session ended."""
-        if grant_id in self.granted:
-            self.granted.discard(grant_id)
-            self.connection.revoke(grant_id)
+        """The grant's session ended: also where it never was sent, so that nobody else brings it."""
+        self.granted.discard(grant_id)
+        self.connection.revoke(grant_id)
 
     def forget_grant(self, grant_id: bytes) -> None:
         """The device did not take it: the session's next stream brings its grant anew."""
