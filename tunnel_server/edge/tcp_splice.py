@@ -154,7 +154,7 @@ class TcpSplice(RawSplice):
             return
         if self._stream.over:
             self._cut(frames.NORMAL, "")
-        else:  # the visitor's last bytes still wait for the device's credit, and no event tells when they left
+        else:  # the visitor's last bytes wait for the device's credit, and no event tells when they left
             asyncio.get_running_loop().call_later(LAST_BYTES_S, self._close_if_over)
 
     def _cut(self, code: int, reason: str) -> None:
