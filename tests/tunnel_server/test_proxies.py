@@ -250,11 +250,13 @@ async def test_devices_behind_an_http_proxy_are_known_by_what_it_forwards() -> N
             "",
         ]
         writer.write("\r\n".join(lines).encode())
-        async with asyncio.timeout(WAIT_S):
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-        (tunnel,) = stage.node.tunnels._tunnels
-        assert tunnel.peer_address == CLIENT
-        writer.close()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            (tunnel,) = stage.node.tunnels._tunnels
+            assert tunnel.peer_address == CLIENT
+        finally:
+            writer.close()
 
 
 async def test_a_device_without_a_header_is_turned_away() -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from runtime.settings import SettingsError, from_table
 from tests.tunnel_server.conftest import Stage, Visitor, running, settings
 from tests.tunnel_server.doubles import LABEL, Upstream, answering, make_session
-from tunnel_server.settings import VisitorSettings
+from tunnel_server.settings import TunnelSettings, VisitorSettings
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 DOMAIN = "tunnel.test"
@@ -170,9 +170,16 @@ LOOPBACK = {"listen": "127.0.0.1:80", "domain": "localhost"}
         (LOOPBACK | {"certificate": __file__}, "belong together"),
         (LOOPBACK | {"domain": "Localhost"}, "domain: must be"),
         (LOOPBACK | {"trusted_proxies": ["x"]}, "trusted_proxies: must"),
+        (LOOPBACK | {"proxy_protocol": True}, "needs trusted_proxies"),
         (LOOPBACK | {"limits": {"head_s": 0}}, "limits.head_s: must be"),
     ],
 )
 def test_a_setting_that_would_be_unsafe_is_refused_by_name(table: dict[str, object], field: str) -> None:
     with pytest.raises(SettingsError, match=field):
         from_table(VisitorSettings, table, source=Path("x.toml"))
+
+
+def test_a_devices_listener_takes_no_header_from_anybody() -> None:
+    table = {"listen": "127.0.0.1:80", "server_names": ["x"], "proxy_protocol": True}
+    with pytest.raises(SettingsError, match="needs trusted_proxies"):
+        from_table(TunnelSettings, table, source=Path("x.toml"))
