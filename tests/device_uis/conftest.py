@@ -30,6 +30,9 @@ SERVICES: dict[str, Callable[[Path], Program]] = {
     "dashboard": device_programs.dashboard,
 }
 
+# OctoPrint names its CSRF cookie after the port that the browser sees: it must be told the public address.
+OPTIONS = {"octoprint": ('host = "preserve"', "forwarded_headers = true")}
+
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
@@ -79,7 +82,7 @@ def desk(
     stack: Stack, folder: Path, programs: dict[str, Program], plain_device: PlainDevice
 ) -> Iterator[Desk]:
     """The device is online and every UI answers."""
-    services = {name: Local(program.port) for name, program in programs.items()}
+    services = {name: Local(program.port, OPTIONS.get(name, ())) for name, program in programs.items()}
     (folder / "device").mkdir()
     with device_at(stack, folder / "device", "workshop", plain_device.port, services) as identity:
         for program in programs.values():

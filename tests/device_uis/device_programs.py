@@ -96,7 +96,14 @@ def notebook(folder: Path) -> Program:
         "IdentityProvider": {"token": PASSWORD},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    argv = [str(home / "bin/python"), "-m", "nbclassic", "--no-browser", "--config", str(folder / "config.json")]
+    argv = [
+        str(home / "bin/python"),
+        "-m",
+        "nbclassic",
+        "--no-browser",
+        "--config",
+        str(folder / "config.json"),
+    ]
     program.start(argv, PATH=f"{home / 'bin'}:/usr/bin:/bin")
     return program
 

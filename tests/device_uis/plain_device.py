@@ -1,4 +1,4 @@
-"""A device page of a few lines, for what the real UIs do not have: streams without an end, uncommon answers."""
+"""A device page of a few lines, for what the real UIs do not have: endless streams, uncommon answers."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class _Answers(BaseHTTPRequestHandler):
             self.device.heard.set()
             self._text("ok")
 
-    do_PUT = do_DELETE = do_PATCH = do_POST  # noqa: N815 - the names that http.server calls
+    do_PUT = do_DELETE = do_PATCH = do_POST  # the names that http.server calls
 
     def _text(self, text: str, status: int = 200, **headers: str) -> None:
         self._bytes(text.encode(), status, **headers)
@@ -181,7 +181,10 @@ class _Answers(BaseHTTPRequestHandler):
     def _camera(self) -> None:
         def part(number: int) -> bytes:
             image = picture(number)
-            return b"--frame\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(image), image)
+            return b"--frame\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b\r\n" % (
+                len(image),
+                image,
+            )
 
         self._stream("multipart/x-mixed-replace; boundary=frame", part, FRAME_S)
 

@@ -1,4 +1,4 @@
-"""Real device UIs as processes: installed by scripts/device_uis.sh, each on a free loopback port with a folder of its own."""
+"""Real device UIs as processes: installed by scripts/device_uis.sh, each with a port and a folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ class Program:
 
     def start(self, argv: list[str], **environment: str) -> None:
         """Start it; `wait_ready` waits. Its home is its folder, so that it finds nobody's settings."""
-        surroundings = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C.UTF-8", **environment}
+        surroundings = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            **environment,
+        }
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 argv,

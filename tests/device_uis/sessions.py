@@ -17,12 +17,12 @@ class Desk:
         self.device = device
         self.person = Person(stack)
 
-    def link(self, service: str) -> str:
-        return str(self.person.open_session(self.device, service)["url"])
+    def link(self, service: str, device: str | None = None) -> str:
+        return str(self.person.open_session(device or self.device, service)["url"])
 
-    def enter(self, page: Page, service: str) -> str:
+    def enter(self, page: Page, service: str, device: str | None = None) -> str:
         """Open a session in the page as a person does; its origin. The UI's own first page is there then."""
-        page.goto(self.link(service))
+        page.goto(self.link(service, device))
         page.get_by_role("button", name="Open").click()
         page.wait_for_url(lambda url: "/.towline/" not in url, wait_until="commit")
         return str(page.evaluate("location.origin"))

@@ -18,7 +18,7 @@ def _plain(text: str) -> str:
 
 
 class Watch:
-    """Console errors, page errors, failed requests and answers of 400 and above of one page, and its WebSockets."""
+    """Console and page errors, failed requests, answers of 400 and above of one page; and its WebSockets."""
 
     def __init__(self, page: Page) -> None:
         self.complaints: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class Watch:
         page.on("request", self._request)
         page.on("requestfailed", self._failed)
         page.on("response", self._response)
-        page.on("websocket", self.websockets.append)
+        page.on("websocket", lambda socket: self.websockets.append(socket))
 
     def _note(self, complaint: str) -> None:
         self.complaints[_plain(complaint)] += 1
@@ -41,6 +41,9 @@ class Watch:
     def _request(self, request: Request) -> None:
         if request.url.startswith(("http:", "https:", "ws:", "wss:")):
             self.hosts.add(urlsplit(request.url).netloc)
+
+    def _websocket(self, websocket: WebSocket) -> None:
+        self.websockets.append(websocket)
 
     def _failed(self, request: Request) -> None:
         # A navigation away drops what was still loading: no fault of the way there.

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import httpx
 from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Origin
 
 from towline.embedded.leftovers import PidFile, wait_gone
 
@@ -232,14 +231,14 @@ class Visitor:
         return "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
 
     @contextmanager
-    def websocket(self, path: str) -> Iterator[ClientConnection]:
+    def websocket(self, path: str, headers: Mapping[str, str] | None = None) -> Iterator[ClientConnection]:
+        """`headers` take the place of our own Origin."""
         raw = socket.create_connection(("127.0.0.1", self._port), CALL_TIMEOUT_S)
         with connect(
             f"{'ws' if self._trust is None else 'wss'}://{self._host}{path}",
             sock=raw,
             ssl=self._trust,
-            origin=Origin(self.origin),
-            additional_headers={"Cookie": self.cookie},
+            additional_headers={"Cookie": self.cookie, **(headers or {"Origin": self.origin})},
             open_timeout=CALL_TIMEOUT_S,
             proxy=None,
         ) as connection:
