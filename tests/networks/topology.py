@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.networks.wire import DEVICE as WIRE
+from tests.networks.wire import DEVICE as WIRE_DEVICE
 from tests.networks.wire import enter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,9 +222,9 @@ class Topology:
         for address in (GATEWAY, VISITORS, TUNNELS):
             self.cloud.ip("address", "add", f"{address}/32", "dev", "lo")
         for namespace, address in ((self.cloud, CLOUD_SIDE), (self.device, DEVICE_SIDE)):
-            namespace.ip("address", "add", f"{address}/24", "dev", WIRE)
-            namespace.ip("link", "set", WIRE, "up", "txqueuelen", "2000")
-        self.device.ip("route", "add", "default", "dev", WIRE)
+            namespace.ip("address", "add", f"{address}/24", "dev", WIRE_DEVICE)
+            namespace.ip("link", "set", WIRE_DEVICE, "up", "txqueuelen", "2000")
+        self.device.ip("route", "add", "default", "dev", WIRE_DEVICE)
         self.cloud.ip(
             "link", "add", "people", "type", "veth", "peer", "name", "out", "netns", self.visitor.name
         )
@@ -239,8 +239,8 @@ class Topology:
         self.line.clear()
         for namespace in self._made:
             namespace.nft("")
-        self.cloud.limit(WIRE, None)
-        self.device.limit(WIRE, None)
+        self.cloud.limit(WIRE_DEVICE, None)
+        self.device.limit(WIRE_DEVICE, None)
 
     def close(self) -> None:
         if hasattr(self, "line"):

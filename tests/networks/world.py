@@ -385,16 +385,16 @@ class World:
         eventually("two tunnels", lambda: self.tunnels() == 2, timeout_s)
         eventually("the gateway says online", self.is_online, timeout_s)
 
-    def link(self, service: str = "web") -> tuple[str, str]:
+    def link(self, service: str = "web", duration_s: int = 3600) -> tuple[str, str]:
         """(host, token) of a new session."""
-        wish = {"service": service, "binding": "click", "duration_s": 3600}
+        wish = {"service": service, "binding": "click", "duration_s": duration_s}
         url = str(self.call("POST", f"/v1/devices/{self.device_id}/sessions", wish)["url"])
         host, _, rest = url.removeprefix("https://").partition("/")
         return host, rest.partition("#")[2]
 
-    def visitor(self, service: str = "web") -> Person:
+    def visitor(self, service: str = "web", duration_s: int = 3600) -> Person:
         """Somebody who opened a link."""
-        host, token = self.link(service)
+        host, token = self.link(service, duration_s)
         person = self.person(VISITORS, host)
         answer = person.enter(token)
         assert answer.status == 303, answer.status
