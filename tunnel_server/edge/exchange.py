@@ -30,7 +30,8 @@ _REFUSED_PAGES = {
     RefusedCode.TOO_MANY_STREAMS: pages.DEVICE_BUSY,
     RefusedCode.NO_GRANT: pages.GRANT_REFUSED,
     RefusedCode.GRANT_INVALID: pages.GRANT_REFUSED,
-    RefusedCode.GRANT_EXPIRED: pages.SESSION_ENDED,
+    # The session is alive here, so it is the device's clock that is ahead.
+    RefusedCode.GRANT_EXPIRED: pages.NO_TIME,
     RefusedCode.GRANT_REVOKED: pages.SESSION_ENDED,
 }
 # The device did not look at these: they may go out again whatever the method.

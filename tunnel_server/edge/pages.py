@@ -134,8 +134,9 @@ GATEWAY_TIMEOUT = Notice(
 NO_TIME = Notice(
     503,
     "no_time",
-    "The device does not know the time yet",
-    "It checks how long access lasts. Try again in a moment.",
+    "The device's clock is wrong",
+    "It checks how long access lasts, and its clock is not set yet, or is off. Try again in a moment; if this"
+    " stays, set the device's clock (NTP).",
     5,
 )
 GRANT_REFUSED = Notice(
