@@ -62,6 +62,8 @@ async def dial(
     `max_message`: the largest message that will be taken, as Limits.max_message. `server_hostname`: the name
     that the certificate must carry when it is not the URL's host.
     """
+    if ssl is not None:
+        quiet_failed_handshakes(asyncio.get_running_loop())  # LinkFailed says it
     return await _links.dial(
         url, owner, ssl=ssl, max_message=max_message, timeout_s=timeout_s, server_hostname=server_hostname
     )

@@ -1,4 +1,4 @@
-"""Failed TLS handshakes are what port scanners leave: one quiet line each, not a traceback."""
+"""Failed TLS handshakes are what port scanners leave, and full servers: a quiet line each, no traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HandshakeFilter:
 
 
 def quiet_failed_handshakes(loop: asyncio.AbstractEventLoop) -> None:
-    """For a loop with a TLS listener. Calling it again changes nothing."""
+    """For a loop that listens or dials with TLS. Calling it again changes nothing."""
     previous = loop.get_exception_handler()
     if not isinstance(previous, HandshakeFilter):
         loop.set_exception_handler(HandshakeFilter(previous))
