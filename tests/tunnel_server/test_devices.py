@@ -142,6 +142,22 @@ async def test_the_newest_instance_replaces_the_older_one(stage: Stage) -> None:
     assert len(stage.node.devices) == 1
 
 
+async def test_the_gateway_hears_of_a_clone_before_it_hears_that_the_other_went(stage: Stage) -> None:
+    """Else it never sees two instances at once, and the owner is never told."""
+    await stage.serve(answering(OK))
+    first = stage.devices[0]
+    await stage.until(lambda: any(report["events"] for report in stage.gateway.reports))
+    second = await stage.device(first.target)
+
+    def events() -> list[tuple[str, str]]:
+        told = (event for report in stage.gateway.reports for event in report["events"])
+        return [(event["instance"], event["state"]) for event in told]
+
+    gone = (first.instance.hex(), "disconnected")
+    await stage.until(lambda: gone in events())
+    assert events().index((second.instance.hex(), "connected")) < events().index(gone)
+
+
 async def test_the_feed_replaces_an_instance_of_another_node(stage: Stage) -> None:
     await stage.serve(answering(OK))
     stage.gateway.publish("replaced", DEVICE, keep="00" * 16)

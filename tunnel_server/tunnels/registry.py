@@ -180,16 +180,20 @@ class TunnelRegistry:
         return [tunnel for device in self._devices.values() for tunnel in device.tunnels]
 
     def add(self, tunnel: Tunnel, services: Iterable[ServiceOptions]) -> None:
-        """A handshake ended well. The newest instance of a device wins."""
-        self.keep_instance(tunnel.device_id, tunnel.instance)
+        """A handshake ended well. The newest instance of a device wins.
+
+        The gateway hears of it before it hears that the older one went: two instances at once are what it
+        counts as a replacement, and what raises its alarm about a clone.
+        """
         device = self._devices.get(tunnel.device_id)
         if device is None:
             device = self._devices[tunnel.device_id] = DeviceTunnels(tunnel.device_id, self)
         device.tunnels.append(tunnel)
         device.services = {service.name: service for service in services}
+        self._report(tunnel, "connected")
+        self.keep_instance(tunnel.device_id, tunnel.instance)
         for surplus in device.tunnels[:-MAX_TUNNELS]:
             surplus.connection.close(CloseCode.NORMAL, "too many connections of one device")
-        self._report(tunnel, "connected")
         self._unmeasured.add(tunnel)
         device.serve_queue()
 
