@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 
@@ -18,21 +19,24 @@ class StandardStreams:
         self.writer = writer
 
     @classmethod
-    async def open(cls) -> StandardStreams:
-        """TowlineError for what cannot be waited for: a file, on most systems."""
+    async def open(cls, source: int = 0, sink: int = 1) -> StandardStreams:
+        """TowlineError for descriptors that cannot be waited for: a file, on most systems."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
-        try:
-            await loop.connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(os.dup(0), "rb", 0)
-            )
-            # Its reader reads nothing; the protocol is the one that can wait for a writer's end.
-            transport, protocol = await loop.connect_write_pipe(
-                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop),
-                os.fdopen(os.dup(1), "wb", 0),
-            )
-        except (OSError, ValueError) as error:
-            raise TowlineError(f"--stdio takes pipes, sockets and terminals: {error}") from None
+        with contextlib.ExitStack() as opened:
+            incoming = opened.enter_context(os.fdopen(os.dup(source), "rb", 0))
+            outgoing = opened.enter_context(os.fdopen(os.dup(sink), "wb", 0))
+            try:
+                await loop.connect_read_pipe(
+                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop), incoming
+                )
+                # Its reader reads nothing; the protocol is the one that can wait for a writer's end.
+                transport, protocol = await loop.connect_write_pipe(
+                    lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop), outgoing
+                )
+            except (OSError, ValueError) as error:
+                raise TowlineError(f"--stdio takes pipes, sockets and terminals: {error}") from None
+            opened.pop_all()  # the transports close them
         return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     def write_end(self) -> None:
