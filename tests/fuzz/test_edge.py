@@ -6,13 +6,16 @@ import asyncio
 
 import pytest
 
+from tests.fuzz.edge import answers
 from tests.fuzz.edge.inputs import make
 from tests.fuzz.edge.memory import Finding, MemoryEdge, Outcome, Seen
 from tests.fuzz.edge.oracle import compare
 from tests.fuzz.edge.run import fuzz, new_seed
 
 REQUESTS = 20_000
+ANSWERS = 5_000
 SOAK_REQUESTS = 1_000_000
+SOAK_ANSWERS = 100_000
 # A generator that drifts into what is always refused would find nothing: of all requests at least so many
 # are served, and so many inputs refused.
 LEAST_SERVED = 0.3
@@ -36,6 +39,49 @@ async def test_a_run_finds_nothing() -> None:
 @pytest.mark.timeout(1_800)
 async def test_a_million_requests_find_nothing() -> None:
     await _fuzzed(SOAK_REQUESTS)
+
+
+async def _answers_fuzzed(count: int) -> None:
+    seed = new_seed()
+    print(f"seed {seed}")
+    tally = await answers.fuzz(seed, count)
+    print(tally)
+    assert tally["relayed"] >= LEAST_SERVED * count
+    assert tally["refused"] >= LEAST_REFUSED * count
+
+
+async def test_a_run_of_answers_finds_nothing() -> None:
+    await _answers_fuzzed(ANSWERS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+async def test_a_hundred_thousand_answers_find_nothing() -> None:
+    await _answers_fuzzed(SOAK_ANSWERS)
+
+
+DEVICE_SAYS = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        answers.Read(200, [(b"x", b"y")], b"no", True),
+        answers.Read(404, [(b"x", b"y")], b"ok", True),
+        answers.Read(200, [], b"ok", True),
+        answers.Read(200, [(b"x", b"y"), (b"set-cookie", b"towline_session=1")], b"ok", True),
+        answers.Read(200, [(b"x", b"y"), (b"set-cookie", b"a=b; Domain=c")], b"ok", True),
+    ],
+)
+def test_a_difference_in_an_answer_is_found(seen: answers.Read) -> None:
+    with pytest.raises(Finding):
+        answers.compare(DEVICE_SAYS, seen, ended=False)
+
+
+def test_a_whole_answer_made_of_half_a_one_is_found() -> None:
+    whole = answers.Read(200, [(b"x", b"y")], b"o", True)
+    with pytest.raises(Finding):
+        answers.compare(DEVICE_SAYS[:-1], whole, ended=True)
 
 
 def test_an_input_follows_from_its_seed_and_number() -> None:

@@ -191,8 +191,8 @@ def make(seed: int, number: int) -> Input:
     bent = chance.random() < 0.6
     data = b"".join(_request(chance, bent=bent) for _ in range(count))
     if chance.random() < 0.25:
-        data = _mutated(chance, data)
-    return Input(data, count, _cut(chance, data))
+        data = mutated(chance, data)
+    return Input(data, count, cut(chance, data))
 
 
 def _request(chance: random.Random, *, bent: bool) -> bytes:
@@ -247,7 +247,8 @@ def _body(chance: random.Random, *, bent: bool) -> tuple[list[bytes], bytes]:
     return [b"Transfer-Encoding: chunked"], b"".join(parts) + last + trailer + b"\r\n"
 
 
-def _mutated(chance: random.Random, data: bytes) -> bytes:
+def mutated(chance: random.Random, data: bytes) -> bytes:
+    """A few bytes changed, added, taken away or repeated, or a snippet of HTTP put in."""
     changed = bytearray(data)
     for _ in range(chance.randrange(1, 4)):
         at = chance.randrange(len(changed) + 1)
@@ -270,7 +271,8 @@ def _mutated(chance: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _cut(chance: random.Random, data: bytes) -> tuple[bytes, ...]:
+def cut(chance: random.Random, data: bytes) -> tuple[bytes, ...]:
+    """The pieces in which it arrives: mostly one."""
     if chance.random() < 0.6 or len(data) < 2:
         return (data,)
     cuts = sorted(chance.randrange(len(data)) for _ in range(chance.randrange(1, 4)))

@@ -18,7 +18,7 @@ import h11
 from runtime.clock import SYSTEM_CLOCK
 from runtime.metrics import Registry
 from runtime.tasks import TaskOwner
-from tests.fuzz.edge.inputs import COOKIE, LABEL
+from tests.fuzz.edge.inputs import COOKIE, HOST, LABEL
 from tests.tunnel_server.doubles import DEVICE, MemoryGateway, make_session
 from tunnel_protocol import ConnectionState, ResetCode, Service
 from tunnel_server.edge.context import Edge
@@ -163,6 +163,7 @@ class MemoryTransport:
         self.written: list[bytes] = []
         self.paused = False
         self.closed = False
+        self.aborted = False
 
     def write(self, data: bytes) -> None:
         if not self.closed:
@@ -171,8 +172,10 @@ class MemoryTransport:
     def close(self) -> None:
         self.closed = True
 
-    abort = close
     write_eof = close
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
     def can_write_eof(self) -> bool:
         return True
@@ -264,6 +267,27 @@ class MemoryEdge:
         visitor.connection_lost(None)
         self._leave_clean()
         return self._outcome(transport)
+
+    async def relay(self, pieces: Iterable[bytes], *, ended: bool) -> tuple[bytes, bool]:
+        """One GET whose answer comes in these pieces, then perhaps a FIN: what the visitor gets, and whether
+        his connection ended by a FIN then.
+        """
+        visitor, transport, device = VisitorConnection(self.edge), MemoryTransport(), self.device
+        device.requests, device.unanswered, device.streams = [], [], []
+        visitor.connection_made(cast(asyncio.Transport, transport))
+        request = b"GET / HTTP/1.1\r\nHost: %b\r\nCookie: towline_session=%b\r\n\r\n" % (HOST, COOKIE)
+        visitor.get_buffer(-1)[: len(request)] = request
+        visitor.buffer_updated(len(request))
+        (stream,) = device.streams
+        for piece in pieces:
+            if not stream.ended:
+                stream.owner.data(memoryview(piece))
+        if ended and not stream.ended:
+            stream.owner.finished()
+        out, closed = b"".join(transport.written), transport.closed and not transport.aborted
+        visitor.connection_lost(None)
+        self._leave_clean()
+        return out, closed
 
     async def _quiet(self, visitor: VisitorConnection, transport: MemoryTransport) -> bool:
         """Until nothing more happens by itself; whether the edge reads on."""
