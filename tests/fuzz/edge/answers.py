@@ -23,8 +23,8 @@ STATUS_LINES = (
 )  # fmt: skip
 ODD_STATUS_LINES = (
     b"HTTP/2.0 200 OK", b"HTTP/0.9 200 OK", b"ICY 200 OK", b"HTTP/1.1 99 X", b"HTTP/1.1 099 X",
-    b"HTTP/1.1 600 X", b"HTTP/1.1 2000 X", b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"HTTP/1.1 101 Switching Protocols", b"",
-    b"HTTP/1.1 200 a\x00b", b"HTTP/1.1 103 Early Hints",
+    b"HTTP/1.1 600 X", b"HTTP/1.1 2000 X", b"HTTP/1.1  200 OK", b"http/1.1 200 OK",
+    b"HTTP/1.1 101 Switching Protocols", b"", b"HTTP/1.1 200 a\x00b", b"HTTP/1.1 103 Early Hints",
 )  # fmt: skip
 HEADERS = (
     (b"Content-Type", b"text/html"),
