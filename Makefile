@@ -23,7 +23,7 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	@sh scripts/device_uis.sh
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
-FAST := --ignore=tests/integration --ignore=tests/browser --ignore=tests/hostile --ignore=tests/fuzz -m "not database and not soak"
+FAST := --ignore=tests/integration --ignore=tests/browser --ignore=tests/device_uis --ignore=tests/hostile --ignore=tests/fuzz -m "not database and not soak"
 
 # Four processes on two cores: many tests wait for a deadline, and waiting overlaps.
 test-fast: setup-dev ## the tests without browser, database and fuzzer: under 30 s, no network

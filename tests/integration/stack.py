@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from towline.embedded.leftovers import PidFile, wait_gone
 
@@ -208,7 +209,7 @@ class Visitor:
         self.token = parts.fragment
         self.origin = f"{parts.scheme}://{parts.hostname}:{parts.port}"
         self._host, self._port = f"{parts.hostname}:{parts.port}", parts.port
-        self._name, self._trust = parts.hostname, trust
+        self._name = parts.hostname
         # *.localhost is this machine (RFC 6761), whatever the system's resolver says; test domains are too.
         self.http = httpx.Client(
             base_url=f"{parts.scheme}://127.0.0.1:{parts.port}",
@@ -231,14 +232,13 @@ class Visitor:
         return "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
 
     @contextmanager
-    def websocket(self, path: str, headers: Mapping[str, str] | None = None) -> Iterator[ClientConnection]:
-        """`headers` take the place of our own Origin."""
+    def websocket(self, path: str) -> Iterator[ClientConnection]:
         raw = socket.create_connection(("127.0.0.1", self._port), CALL_TIMEOUT_S)
         with connect(
-            f"{'ws' if self._trust is None else 'wss'}://{self._host}{path}",
+            f"ws://{self._host}{path}",
             sock=raw,
-            ssl=self._trust,
-            additional_headers={"Cookie": self.cookie, **(headers or {"Origin": self.origin})},
+            origin=Origin(self.origin),
+            additional_headers={"Cookie": self.cookie},
             open_timeout=CALL_TIMEOUT_S,
             proxy=None,
         ) as connection:
