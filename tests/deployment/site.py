@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from tests.deployment.authority import Authority
 from tests.deployment.client import TIMEOUT_S, Client
 from tests.deployment.device import Device
 from tests.gateway.postgres_server import PostgresServer
-from tests.integration.stack import eventually, free_ports
+from tests.integration.stack import eventually
 from towline.embedded.processes import launch_argv
 from towline.toml_text import toml_text
 
@@ -44,11 +46,32 @@ GATEWAY, NODES, DOMAIN = (
 PASSWORD = "correct horse battery staple"
 START_S = 60.0  # a loaded machine starts twelve processes
 STOP_S = 30.0
-RECOVERY_S = 40.0  # agents draw their pause from up to 2 s, then 4, then 8
+RECOVERY_S = 80.0  # agents draw their pause from up to 2 s, then 4, 8, 16, 32, as long as a node is away
 FRONTS = ("nginx", "caddy", "haproxy", "nginx-stream")
 # Which device comes in through which front: two devices of three tunnels each.
 DEVICE_OF = {"nginx": "one", "haproxy": "one", "caddy": "two", "nginx-stream": "two"}
 LOOPBACK = "127.0.0.1"
+
+
+# The files name ports, so they must be known before anything listens: they lie below those that the kernel
+# gives to outgoing connections meanwhile (net.ipv4.ip_local_port_range).
+PORTS = range(10_000, 32_000)
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now; held together, so that they differ."""
+    found: list[int] = []
+    with ExitStack() as holding:
+        for port in random.sample(PORTS, len(PORTS)):
+            one = holding.enter_context(socket.socket())
+            try:
+                one.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise AssertionError("no free ports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +99,7 @@ class Site:
         self._ports()
 
     def _ports(self) -> None:
-        found = iter(free_ports(24))
+        found = iter(quiet_ports(24))
         for front in FRONTS:
             self.https[front], self.http[front] = next(found), next(found)
         for node in "abc":
