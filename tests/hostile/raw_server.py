@@ -119,6 +119,10 @@ class RawPeer:
         assert len(self.of(kind)) >= count, (self.status, self.heard[-3:])
         return self.of(kind)
 
+    async def close(self) -> None:
+        """The WebSocket's end, without a word of the tunnel's."""
+        await self._connection.close(4000)
+
     async def settled(self) -> None:
         """Until the agent has done all that it was told so far: it answers in order."""
         known = len(self.of(PONG))
@@ -164,9 +168,9 @@ class RawServer:
         self.peers.put_nowait(peer)
         await peer.run()
 
-    async def peer(self) -> RawPeer:
+    async def peer(self, seconds: float = WAIT_S) -> RawPeer:
         """The next agent that comes, with its handshake still before it."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(seconds):
             return await self.peers.get()
 
     async def close(self) -> None:
