@@ -385,6 +385,16 @@ class World:
         eventually("two tunnels", lambda: self.tunnels() == 2, timeout_s)
         eventually("the gateway says online", self.is_online, timeout_s)
 
+    def wait_dialled(self, timeout_s: float = START_S) -> None:
+        """Both tunnels of an agent that was started anew are up, and none of the old one."""
+        begun = len(self.log("node"))
+
+        def opened() -> bool:
+            return sum(one["event"] == "tunnel open" for one in self.log("node")[begun:]) >= 2
+
+        eventually("the new agent's tunnels", opened, timeout_s)
+        self.wait_online(timeout_s)
+
     def link(self, service: str = "web", duration_s: int = 3600) -> tuple[str, str]:
         """(host, token) of a new session."""
         wish = {"service": service, "binding": "click", "duration_s": duration_s}
