@@ -390,7 +390,7 @@ class World:
         begun = len(self.log("node"))
 
         def opened() -> bool:
-            return sum(one["event"] == "tunnel open" for one in self.log("node")[begun:]) >= 2
+            return len([one for one in self.log("node")[begun:] if one["event"] == "tunnel open"]) >= 2
 
         eventually("the new agent's tunnels", opened, timeout_s)
         self.wait_online(timeout_s)
