@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from towline.errors import TowlineError
 from towline.gateway_client import GatewayClient
 
 MAX_CELL = 40  # wider values would break the table on a common terminal
@@ -13,6 +14,9 @@ MAX_CELL = 40  # wider values would break the table on a common terminal
 def link(gateway: GatewayClient, device: str, service: str, duration_s: int) -> str:
     """Open a session and return its link: whoever clicks it within its short life is in."""
     found = gateway.device(device)
+    if any(one["name"] == service and one.get("kind") == "tcp" for one in found.get("services") or ()):
+        how = f"towline connect {found['id']} {service}"
+        raise TowlineError(f"{service} of {found['name']} is no web page: `{how}` opens it")
     body = {"service": service, "binding": "click", "duration_s": duration_s}
     session = gateway.post(f"/v1/devices/{found['id']}/sessions", body)
     url: str = session["url"]

@@ -189,6 +189,13 @@ def test_what_is_told_when_it_cannot_be(bench: Bench, argv: list[str], said: byt
     assert bench.sessions() == []  # and what was opened for it is closed again
 
 
+def test_a_link_is_for_pages(bench: Bench) -> None:
+    done = bench.stack.cli("link", NAME, "--service", "ssh")
+    assert done.returncode == 1
+    assert f"`towline connect {bench.device} ssh` opens it" in done.stderr
+    assert bench.sessions() == []
+
+
 def test_a_service_that_refuses_costs_only_that_connection(bench: Bench) -> None:
     entrance = bench.connect(NAME, "shut")
     for _ in range(2):

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from gateway.__main__ import start
 from gateway.api.app import ROUTERS
+from gateway.internal import elsewhere
 from gateway.internal import routes as internal_routes
 from gateway.settings import Settings
 from runtime.settings import SettingsError, describe, load
@@ -182,7 +183,7 @@ def test_every_route_is_documented() -> None:
     page = (ROOT / "docs/api.md").read_text()
     existing = {
         (method, route.path)
-        for router in (*ROUTERS, internal_routes.router)
+        for router in (*ROUTERS, internal_routes.router, elsewhere.router)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
