@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from tests.cluster.cluster import DRAIN_S, NODES, Cluster
 from tests.cluster.load import Load
 
@@ -22,10 +24,22 @@ def visitors(cluster: Cluster, *, lasting: bool = False) -> Load:
 async def test_a_rolling_restart_fails_no_request_and_breaks_no_websocket(
     cluster: Cluster, figures: Callable[[str, str], None]
 ) -> None:
+    await restart_under_load(cluster, 1, figures)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_ten_rolling_restarts_fail_no_request(
+    cluster: Cluster, figures: Callable[[str, str], None]
+) -> None:
+    await restart_under_load(cluster, 10, figures)
+
+
+async def restart_under_load(cluster: Cluster, rounds: int, figures: Callable[[str, str], None]) -> None:
     load = await asyncio.to_thread(visitors, cluster)
     async with load.running() as tally:
         await until_each_kind(tally.done)
-        for node in NODES:
+        for node in NODES * rounds:
             took = await asyncio.to_thread(cluster.stop, f"node-{node}")
             cluster.again(f"node-{node}")
             await asyncio.to_thread(cluster.wait_ready, node)
