@@ -48,7 +48,6 @@ _FLOW = [
 
 def deploy(page: Page) -> None:
     """Import a flow into the open editor, deploy it, and look at the debug sidebar."""
-    page.wait_for_function("() => RED.workspaces.active()")  # there is a flow to import into
     page.evaluate(
         """(flow) => {
             RED.view.importNodes(flow, { generateIds: true, touchImport: true });

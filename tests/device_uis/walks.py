@@ -15,9 +15,7 @@ def node_red(page: Page) -> None:
     page.locator("#node-dialog-login-password").fill(PASSWORD)
     page.locator("#node-dialog-login-submit").click()
     expect(page.locator("#red-ui-header-button-deploy")).to_be_visible(timeout=WAIT_MS)
-    expect(page.locator("#red-ui-palette-inject, [data-palette-type=inject]").first).to_be_visible(
-        timeout=WAIT_MS
-    )
+    page.wait_for_function("() => RED.workspaces.active()", timeout=WAIT_MS)  # its flows are there
 
 
 def octoprint(page: Page) -> None:
