@@ -23,13 +23,13 @@ def running_hasty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
     limits = VisitorLimits(
         resolves_per_s=10_000.0,
         resolves_per_s_total=10_000.0,
-        head_s=0.4,
-        idle_s=0.8,
-        body_idle_s=0.4,
+        head_s=1.0,
+        idle_s=1.0,
+        body_idle_s=1.0,
         stall_s=0.8,
         linger_s=0.3,
     )
-    devices = DeviceLimits(open_s=1.0, response_head_s=0.4, response_idle_s=0.4, idle_stream_s=0.3)
+    devices = DeviceLimits(open_s=1.0, response_head_s=1.0, response_idle_s=0.4, idle_stream_s=0.3)
     config = world_settings(limits=limits, devices=devices)
     started = World(tmp_path_factory.mktemp("hasty"), config).start()
     yield started
