@@ -69,6 +69,7 @@ def test_any_process_stands_still(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["gateway", "node", "agent"])
 def test_kill_9_under_load(world: World, seed: int, figures: Figures, name: str) -> None:
+    worst = 0.0
     with running(world, seed) as traffic:
         for _ in range(3):
             traffic.rest(WITHOUT_IT_S)
@@ -77,9 +78,10 @@ def test_kill_9_under_load(world: World, seed: int, figures: Figures, name: str)
             eventually("both tunnels", lambda: world.tunnels() == 2, START_S)
             eventually("the gateway says online", world.is_online, START_S)
             traffic.wait_success(PATIENCE_S)
-            figures("last error after", f"{traffic.last_error_after_s(killed):.1f} s")
+            worst = max(worst, traffic.last_error_after_s(killed))
             assert traffic.last_error_after_s(killed) <= ERRORS_S
             for kind in KINDS if name in BESIDE else ():
                 assert not traffic.count(kind, ok=False, since=killed), traffic.errors(killed)
+    figures("last error after the kill, worst of three", f"{worst:.1f} s")
     figures("errors", str(traffic.errors()))
     figures("traffic", traffic.summary())

@@ -233,7 +233,8 @@ class Traffic:
                 except TimeoutError:
                     if len(sent) >= ECHO_AHEAD:
                         raise
-                    break
+                    wait = 0.0
+                    continue
                 wanted, at = sent.popleft()
                 if got != message(wanted):
                     raise Fault(f"{got[:8]!r} came instead of message {wanted}")
