@@ -225,8 +225,9 @@ class TunnelSettings:
         check=between(1, 100_000),
     )
     waiting_per_address: int = setting(
-        "Connections of one address that wait for that, before TLS: a NAT's devices after a restart.",
-        default=2_000,
+        "Connections of one address that wait for that, before TLS: a NAT's devices after a restart. One"
+        " turned away costs more than one that waits, and comes back later each time.",
+        default=6_000,
         check=between(0, 100_000),
     )
     connects_per_device: int = setting(

@@ -129,14 +129,18 @@ class Door:
         self._next()
 
     def _next(self) -> None:
-        """One place came free: the first group in the row that may have it, which then stands behind."""
+        """One place came free: the first group in the row that may have it, which then stands behind.
+
+        Of a group the newest: when more come than can be served, whoever waited long gives up in the middle
+        of the handshake, and first come, first served would serve nobody but those.
+        """
         if self.inside >= self._at_once:
             return
         group = next((one for one in self._queues if self._inside.get(one, 0) < self._of_one), None)
         if group is None:
             return
         queue = self._queues.pop(group)
-        turn = queue.popleft()
+        turn = queue.pop()
         self.waiting -= 1
         if queue:
             self._queues[group] = queue
