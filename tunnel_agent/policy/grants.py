@@ -113,9 +113,7 @@ class GrantBook:
         # Grant id → monotonic seconds until which it is remembered. Apart, since anyone can invent ids: a
         # flood of them must not push out a revocation that counts.
         self._revoked: dict[bytes, float] = {}
-        self._unseen: dict[
-            str, dict[bytes, float]
-        ] = {}  # by the server's URL
+        self._unseen: dict[str, dict[bytes, float]] = {}  # by the server's URL
 
     def replace_keys(self, keys: KeyList) -> list[bytes]:
         """Take a newer list; returns the grants that end because their key was withdrawn."""
