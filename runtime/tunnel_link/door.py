@@ -106,7 +106,9 @@ class Door:
         return Pass(self, group)
 
     def _forget(self, group: str, turn: asyncio.Future[None]) -> None:
-        queue = self._queues[group]
+        queue = self._queues.get(group)
+        if queue is None or turn not in queue:
+            return  # a place came free in the same moment: _next met it, and passed it over
         queue.remove(turn)
         self.waiting -= 1
         if not queue:
@@ -134,15 +136,20 @@ class Door:
         Of a group the newest: when more come than can be served, whoever waited long gives up in the middle
         of the handshake, and first come, first served would serve nobody but those.
         """
-        if self.inside >= self._at_once:
-            return
-        group = next((one for one in self._queues if self._inside.get(one, 0) < self._of_one), None)
-        if group is None:
-            return
+        while self.inside < self._at_once:
+            group = next((one for one in self._queues if self._inside.get(one, 0) < self._of_one), None)
+            if group is None:
+                return
+            turn = self._take_newest(group)
+            if not turn.done():  # else it has just given up, and takes no place with it
+                self._admit(group)
+                turn.set_result(None)
+                return
+
+    def _take_newest(self, group: str) -> asyncio.Future[None]:
         queue = self._queues.pop(group)
         turn = queue.pop()
         self.waiting -= 1
         if queue:
             self._queues[group] = queue
-        self._admit(group)
-        turn.set_result(None)
+        return turn

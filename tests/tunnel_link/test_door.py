@@ -122,3 +122,18 @@ async def test_who_goes_away_in_the_moment_of_its_turn_gives_the_place_back(turn
     assert await staying is not None
     await asyncio.gather(going, return_exceptions=True)
     assert (door.inside, door.waiting) == (2, 0)
+
+
+async def test_a_place_that_comes_free_as_a_wait_ends_goes_to_the_next(turned: list[Turned]) -> None:
+    door = new_door(turned)
+    place, *_ = [await entered(door, address) for address in ("a", "a", "b", "b")]
+    going = waiting(door, "c")
+    await turns()
+    staying = waiting(door, "d")
+    await turns()
+    going.cancel()  # as its deadline does; it has not run yet when the place comes free
+    place.leave()
+    assert await staying is not None
+    await asyncio.gather(going, return_exceptions=True)
+    assert going.cancelled()
+    assert (door.inside, door.waiting) == (4, 0)
