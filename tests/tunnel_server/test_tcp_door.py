@@ -345,6 +345,7 @@ async def entered(stage: Stage, script: Script = shout) -> tuple[Upstream, Visit
         (frame(Opcode.CLOSE, b"\x03\xed", MASK), 1002),  # 1005 is never sent
         (frame(Opcode.CLOSE, b"\x03\xe8\xff", MASK), 1007),
         (frame(Opcode.BINARY, b"", MASK) + frame(Opcode.BINARY, b"more", MASK), 1002),  # behind our own end
+        (frame(Opcode.BINARY, b"", MASK) * 2, 1002),  # a second end
         (frame(Opcode.PING, b"", MASK) * (int(HOLLOW_BURST) + 1), 1008),
         (frame(Opcode.PONG, b"", MASK) * (int(HOLLOW_BURST) + 1), 1008),
         (b"\x02\x80" + MASK + (b"\x00\x80" + MASK) * int(HOLLOW_BURST), 1008),  # fragments of nothing

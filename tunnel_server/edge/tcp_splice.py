@@ -117,11 +117,10 @@ class TcpSplice(RawSplice):
             self._handle(self._visitor, event)
 
     def _handle(self, visitor: VisitorConnection, event: FrameEvent) -> None:
-        if isinstance(event, Payload):
-            if self._ended_here:
-                self._cut(frames.PROTOCOL_ERROR, "bytes behind the end of their direction")
-            else:
-                super().send(event.data)
+        if self._ended_here and isinstance(event, Payload | EmptyMessage):
+            self._cut(frames.PROTOCOL_ERROR, "a message behind the end of its direction")
+        elif isinstance(event, Payload):
+            super().send(event.data)
         elif isinstance(event, EmptyMessage):
             self._ended_here = True
             super().finish()
