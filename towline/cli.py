@@ -173,10 +173,9 @@ def _add_connect(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 1 << 16:
-        raise ValueError
-    return number
+    if not text.isascii() or not text.isdigit() or not int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535)")
+    return int(text)
 
 
 def _add_revoke(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from runtime.process import Shutdown
 from runtime.tcp_door import SUBPROTOCOL, DoorClose
-from runtime.websocket_frames import Opcode, frame
+from runtime.websocket_frames import NORMAL, Opcode, close_frame, frame
 from tests.tunnel_server.conftest import LABEL, WAIT_S, Stage, running, settings
 from tests.tunnel_server.doubles import Upstream
 from tests.tunnel_server.test_tcp_door import shout, tcp_device
@@ -374,3 +375,64 @@ async def test_standard_input_that_cannot_be_waited_for(tmp_path: Path) -> None:
         pytest.raises(TowlineError, match="--stdio takes pipes, sockets and terminals"),
     ):
         await StandardStreams.open(file.fileno(), file.fileno())
+
+
+async def test_a_device_whose_input_cannot_be_waited_for() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out, sink = os.pipe()
+    try:
+        with pytest.raises(TowlineError, match="--stdio takes pipes, sockets and terminals"):
+            await StandardStreams.open(null, sink)
+    finally:
+        for descriptor in (null, out, sink):
+            os.close(descriptor)
+
+
+async def test_standard_output_that_ended_can_be_cut_off_again() -> None:
+    source, typed = os.pipe()
+    read, sink = os.pipe()
+    try:
+        streams = await StandardStreams.open(source, sink)
+        streams.writer.close()
+        await streams.writer.wait_closed()
+        streams.abort()  # ssh ends its ProxyCommand by a signal, behind the end of the bytes
+    finally:
+        for descriptor in (source, typed, read, sink):
+            os.close(descriptor)
+
+
+async def test_the_last_bytes_are_waited_for_however_slowly_they_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door_of, "PING_S", 0.05)
+    leave = asyncio.Event()
+
+    async def slow(accept: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(switching(accept, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}") + frame(Opcode.BINARY, b""))
+        await leave.wait()
+        writer.write(close_frame(NORMAL, ""))
+
+    async with server(slow) as site:
+        door = await open_door(site, "x" * 43)
+        await door.send(b"the last")
+        await door.send_end()
+        assert await door.receive() == b""
+        finishing = asyncio.create_task(door.finish())
+        done, _ = await asyncio.wait({finishing}, timeout=6.0)  # 5 s was once thought to be enough
+        assert not done
+        leave.set()
+        async with asyncio.timeout(WAIT_S):
+            await finishing
+
+
+async def test_an_end_without_a_farewell_is_told() -> None:
+    async def cut(accept: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(switching(accept, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}") + frame(Opcode.BINARY, b""))
+        writer.write_eof()
+
+    async with server(cut) as site:
+        door = await open_door(site, "x" * 43)
+        await door.send_end()
+        assert await door.receive() == b""
+        with pytest.raises(DoorClosed, match="it ended"):
+            await door.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -85,7 +86,10 @@ class Entrance:
         try:
             server = await asyncio.start_server(self._accept, LOCAL_HOST, port, limit=READ_BYTES)
         except OSError as error:
-            raise TowlineError(f"cannot listen on {LOCAL_HOST}:{port}: {error.strerror}") from None
+            why = (
+                os.strerror(error.errno) if error.errno else str(error)
+            )  # asyncio's text names the address again
+            raise TowlineError(f"cannot listen on {LOCAL_HOST}:{port}: {why}") from None
         self._server = server
         session = self._session
         host, bound = server.sockets[0].getsockname()

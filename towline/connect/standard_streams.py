@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import selectors
 import sys
 
 from towline.connect.site import READ_BYTES
@@ -27,6 +28,7 @@ class StandardStreams:
             incoming = opened.enter_context(os.fdopen(os.dup(source), "rb", 0))
             outgoing = opened.enter_context(os.fdopen(os.dup(sink), "wb", 0))
             try:
+                _check_waitable(source)
                 await loop.connect_read_pipe(
                     lambda: asyncio.StreamReaderProtocol(reader, loop=loop), incoming
                 )
@@ -49,7 +51,10 @@ class StandardStreams:
         os.close(sink)
 
     def abort(self) -> None:
-        self.writer.transport.abort()
+        transport = self.writer.transport
+        # asyncio's pipe has forgotten its loop once it is closed and empty, and an abort would raise.
+        if not transport.is_closing() or transport.get_write_buffer_size():
+            transport.abort()
 
     @staticmethod
     def close() -> None:
@@ -57,3 +62,9 @@ class StandardStreams:
         sys.stdout.flush()
         for descriptor in (0, 1):
             os.set_blocking(descriptor, True)
+
+
+def _check_waitable(descriptor: int) -> None:
+    """OSError for what asyncio takes without a word and then cannot wait for: /dev/null is such a device."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
