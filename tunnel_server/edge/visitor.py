@@ -351,7 +351,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.close_lingering()
         elif self.waiting:
             self._advance()
-        elif self.edge.monotonic() >= self.edge.idle_until and not (self._in_head or self.held):
+        elif self.edge.draining and self._came_late():
             self.close_lingering()  # its head left before the drain began, and said otherwise
         else:
             self._await_request()
@@ -360,6 +360,10 @@ class VisitorConnection(asyncio.BufferedProtocol):
                 self._feed(memoryview(held))
             if self.reading_paused:
                 self.update_reading()
+
+    def _came_late(self) -> bool:
+        """Whether the drain waits for no further request of this connection."""
+        return self.edge.monotonic() >= self.edge.idle_until and not (self._in_head or self.held)
 
     def _await_request(self) -> None:
         """Nothing is in flight: set the end of this phase."""
