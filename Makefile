@@ -23,10 +23,12 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	@sh scripts/device_uis.sh
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
-FAST := --ignore=tests/integration --ignore=tests/browser --ignore=tests/device_uis --ignore=tests/hostile --ignore=tests/fuzz -m "not database and not soak"
+# Those drive whole stacks, browsers and other programs, some as root.
+WHOLE := browser cluster connect deployment device_uis fuzz hostile integration networks
+FAST := $(WHOLE:%=--ignore=tests/%) -m "not database and not soak"
 
 # Four processes on two cores: many tests wait for a deadline, and waiting overlaps.
-test-fast: setup-dev ## the tests without browser, database and fuzzer: under 30 s, no network
+test-fast: setup-dev ## the tests that need no whole stack, no database and no other program: about a minute
 	$(PYTHON_BIN) -m pytest tests $(FAST) -n 4 --dist worksteal $(ARGS)
 
 # Six at once, also on two cores: nearly all of it waits. The run writes the table of docs/reliability.md.
