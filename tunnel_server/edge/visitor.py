@@ -339,7 +339,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.transport.close()
         else:
             self.finished_there = True
-            self.transport.write_eof()
+            self._write_eof()
         self.deadline = self.edge.monotonic() + self.edge.limits.stall_s
 
     def exchange_done(self, exchange: Exchange, *, keep: bool) -> None:
@@ -433,9 +433,13 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.closing = True
         self._receiving = None
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            self._write_eof()
         self.deadline = self.edge.monotonic() + self.edge.limits.linger_s
         self.update_reading()
+
+    def _write_eof(self) -> None:
+        with contextlib.suppress(OSError):  # reset while nothing was read: asyncio's loop says so here
+            self.transport.write_eof()
 
     def abort(self) -> None:
         """End the connection at once: a body that was cut must not look complete.
