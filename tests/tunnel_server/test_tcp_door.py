@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -403,6 +405,21 @@ async def test_the_client_vanishes(stage: Stage, polite: bool) -> None:
         visitor.close()
     await stage.until(lambda: stage.devices[0].resets == [ResetCode.CANCELLED])
     await stage.until(lambda: stage.node.devices.tunnels()[0].in_use == 0)
+
+
+async def test_the_client_vanishes_while_the_device_takes_nothing(stage: Stage) -> None:
+    """Nothing is read from it then, so its reset is not heard of by reading."""
+    _, visitor = await entered(stage)
+    (splice,) = stage.devices[0].splices
+    splice.data = lambda data: None  # type: ignore[method-assign]  # no credit returns
+    (connection,) = stage.node.edge.connections
+    visitor.send(frame(Opcode.BINARY, bytes(MAX_FRAME), MASK) * 16)
+    await stage.until(lambda: connection.reading_paused)
+    raw = visitor.writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    visitor.writer.transport.abort()
+    await stage.until(lambda: not stage.node.edge.connections)
+    assert stage.node.devices.tunnels()[0].in_use == 0
 
 
 @pytest.mark.parametrize(

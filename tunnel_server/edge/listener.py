@@ -27,6 +27,7 @@ SWEEP_S = 0.25  # deadlines are seconds: a quarter of one late does no harm
 # whose machine vanished is found after 60 s + 4 x 15 s of silence. Not by TCP_USER_TIMEOUT, which would also
 # end one that is there and does not read. Some systems lack some of the names.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+TCP_CLOSE = 7  # the first byte of tcp_info, tcpi_state (linux/tcp.h, net/tcp_states.h)
 
 
 _log = get_logger("tunnel_server.edge")
@@ -119,6 +120,10 @@ class VisitorListener:
             now = edge.monotonic()
             for connection in [c for c in edge.connections if 0 < c.deadline <= now]:
                 connection.deadline_passed(now)
+            # A WebSocket whose device takes no more is not read, and then no loop hears of its end.
+            for connection in [c for c in edge.connections if c.reading_paused and c.raw is not None]:
+                if is_over(connection.transport.get_extra_info("socket")):
+                    connection.abort()
             edge.sessions.end_expired(now)
             edge.registry.sweep(now)
 
@@ -164,6 +169,13 @@ def find_dead_peers(listening: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def is_over(connection: socket.socket | None) -> bool:
+    """Whether the peer reset it, or keepalive gave it up. False where the system does not tell."""
+    if connection is None or not hasattr(socket, "TCP_INFO"):
+        return False
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 def visitor_context(settings: VisitorSettings) -> ssl.SSLContext | None:
