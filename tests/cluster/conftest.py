@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """Two nodes for all tests of this folder."""
     folder = Path(tempfile.mkdtemp(prefix="towline-two-"))  # short: the database's socket lies below it

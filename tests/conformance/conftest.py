@@ -10,7 +10,7 @@ from tests.conformance.world import World, world_settings
 from tunnel_server.settings import DeviceLimits, VisitorLimits
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     limits = VisitorLimits(resolves_per_s=10_000.0, resolves_per_s_total=10_000.0)
     started = World(tmp_path_factory.mktemp("world"), world_settings(limits=limits)).start()
@@ -18,7 +18,7 @@ def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     started.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_hasty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     limits = VisitorLimits(
         resolves_per_s=10_000.0,

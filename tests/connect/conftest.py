@@ -94,7 +94,7 @@ class Connect:
         return self.running.ended()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Iterator[tuple[Stack, Path, SshServer, str]]:
     folder = Path(tempfile.mkdtemp(prefix="towline-"))
     try:

@@ -13,7 +13,7 @@ from tests.deployment.client import Client
 from tests.deployment.site import FRONTS, Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site() -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="towline-site-"))  # short: the database's socket lies below it
     folder.chmod(0o755)

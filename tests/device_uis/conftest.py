@@ -34,7 +34,7 @@ SERVICES: dict[str, Callable[[Path], Program]] = {
 OPTIONS = {"octoprint": ('host = "preserve"', "forwarded_headers = true")}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder() -> Iterator[Path]:
     """A short path: the database's socket lies below it."""
     made = Path(tempfile.mkdtemp(prefix="towline-"))
@@ -42,12 +42,12 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def certificate(folder: Path) -> WildcardCertificate:
     return wildcard_certificate(folder, DOMAIN)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def programs(folder: Path) -> Iterator[dict[str, Program]]:
     """Every UI, started side by side; not yet waited for."""
     with ExitStack() as closing:
@@ -58,14 +58,14 @@ def programs(folder: Path) -> Iterator[dict[str, Program]]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain_device() -> Iterator[PlainDevice]:
     device = PlainDevice()
     yield device
     device.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(folder: Path, certificate: WildcardCertificate, programs: dict[str, Program]) -> Iterator[Stack]:
     """`towline up` with sessions on https://<label>.tunnel.test; `programs` start meanwhile."""
     stack = Stack(folder / "up")
@@ -77,7 +77,7 @@ def stack(folder: Path, certificate: WildcardCertificate, programs: dict[str, Pr
         stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def desk(
     stack: Stack, folder: Path, programs: dict[str, Program], plain_device: PlainDevice
 ) -> Iterator[Desk]:
@@ -92,7 +92,7 @@ def desk(
         desk.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(certificate: WildcardCertificate) -> Iterator[Browser]:
     with chromium(resolve=f"*.{DOMAIN}", trust=certificate.spki_hash) as started:
         yield started

@@ -18,12 +18,12 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keys() -> dict[str, DeviceKey]:
     return {HONEST: DeviceKey(), HOSTILE: DeviceKey()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node_process() -> Iterator[NodeProcess]:
     """One tunnel server for all attacks: each must leave it as it found it."""
     folder = Path(tempfile.mkdtemp(prefix="towline-hostile-"))

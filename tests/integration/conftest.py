@@ -13,7 +13,7 @@ import pytest
 from tests.integration.stack import Person, Stack, Visitor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder() -> Iterator[Path]:
     """A short path: the database's socket lies below it, as it does for a person."""
     made = Path(tempfile.mkdtemp(prefix="towline-"))
@@ -21,7 +21,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(folder: Path) -> Iterator[Stack]:
     """One running `towline up` for the tests that leave it as they found it."""
     stack = Stack(folder / "shared")

@@ -8,7 +8,7 @@ from tests.networks.topology import Topology
 from tests.networks.world import World
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(seed: int) -> Iterator[World]:
     """One running product for the tests that leave it as they found it."""
     yield from _running(World("w", seed=seed))
