@@ -388,6 +388,25 @@ async def test_a_device_whose_input_cannot_be_waited_for() -> None:
             os.close(descriptor)
 
 
+async def test_an_output_that_cannot_be_had_leaves_the_input_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, typed = os.pipe()
+    os.write(typed, b"typed already")
+    try:
+        with (
+            (tmp_path / "file").open("wb", 0) as file,
+            pytest.raises(TowlineError, match="--stdio takes pipes, sockets and terminals"),
+        ):
+            await StandardStreams.open(source, file.fileno())
+        assert os.get_blocking(source)
+        await asyncio.to_thread(os.write, typed, b"and more")  # the loop turns meanwhile
+        assert not caplog.records
+    finally:
+        for descriptor in (source, typed):
+            os.close(descriptor)
+
+
 async def test_standard_output_that_ended_can_be_cut_off_again() -> None:
     source, typed = os.pipe()
     read, sink = os.pipe()

@@ -29,9 +29,11 @@ class StandardStreams:
             outgoing = opened.enter_context(os.fdopen(os.dup(sink), "wb", 0))
             try:
                 _check_waitable(source)
-                await loop.connect_read_pipe(
+                incomer, _ = await loop.connect_read_pipe(
                     lambda: asyncio.StreamReaderProtocol(reader, loop=loop), incoming
                 )
+                opened.callback(os.set_blocking, source, True)
+                opened.callback(incomer.close)  # while its file is open
                 # Its reader reads nothing; the protocol is the one that can wait for a writer's end.
                 transport, protocol = await loop.connect_write_pipe(
                     lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop), outgoing
