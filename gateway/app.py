@@ -133,9 +133,10 @@ async def main(config: Path) -> int:
     shutdown = Shutdown().install()
     gateway = Gateway(settings)
     log = logs.get_logger("gateway")
+    # Before the start, which may take a while: unheard, the signal would end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.certificates.reload)
     try:
         await gateway.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.certificates.reload)
         log.info(
             "listening",
             extra={

@@ -240,9 +240,10 @@ async def main(path: Path) -> None:
     shutdown = Shutdown().install()
     http = InternalHttp(config.gateway)
     node = Node(config, HttpGateway(http), gateway_context=http.context)
+    # Before the start, which may take a while: unheard, the signal would end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)
     try:
         await node.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)
         await shutdown.requested.wait()
     finally:
         await node.stop()
