@@ -40,7 +40,6 @@ class Tally:
     done: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[float, str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    refused_uploads: int = 0
     gaps_s: list[float] = field(default_factory=list)  # of the WebSockets that broke: until the next echo
 
     def fail(self, kind: str, what: object) -> None:
