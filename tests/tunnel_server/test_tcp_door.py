@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import struct
@@ -26,10 +27,11 @@ from runtime.websocket_frames import (
     frame,
     frame_head,
 )
-from tests.tunnel_server.conftest import LABEL, WAIT_S, Limits, Stage, Visitor
+from tests.tunnel_server.conftest import LABEL, WAIT_S, Limits, Stage, Visitor, running, settings
 from tests.tunnel_server.doubles import Script, Upstream, make_session
 from tunnel_protocol import RefusedCode, ResetCode, Service
 from tunnel_server.edge.tcp_splice import HOLLOW_BURST
+from tunnel_server.settings import VisitorLimits
 
 SERVICES = (Service("web", upstream="127.0.0.1:80"), Service("ssh", kind="tcp"))
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -521,3 +523,30 @@ async def test_a_visitor_that_reads_nothing_holds_its_windows_and_no_more(stage:
     await stage.until(stands_still)
     assert sent < 24 << 20
     assert connection.transport.get_write_buffer_size() < 8 << 20
+
+
+async def test_a_visitor_that_reads_slowly_gets_the_last_bytes_too() -> None:
+    """Both directions are over long before it has taken what is here for it."""
+    size = 1 << 20
+
+    async def give(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        await reader.read()
+        writer.write(bytes(size))
+
+    limits = VisitorLimits(resolves_per_s=1000.0, linger_s=0.05)
+    async with running(settings(limits=limits, tunnels={"stream_window": size})) as stage:
+        _, visitor = await entered(stage, give)
+        connection = next(iter(stage.node.edge.connections))
+        for end in (connection.transport, visitor.writer.transport):
+            for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 65_536)
+        visitor.writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
+        visitor.send(frame(Opcode.BINARY, b"", MASK))
+        await stage.until(lambda: not stage.devices[0].splices)
+        looks = itertools.count()
+        await stage.until(lambda: next(looks) > 150)  # several sweeps
+        visitor.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        rest = await visitor.rest()
+    assert close_code(rest) == 1000
+    assert len(rest) > size

@@ -149,11 +149,14 @@ class TcpSplice(RawSplice):
     # Ends
 
     def _close_if_over(self) -> None:
-        if self._visitor is None or not (self._ended_here and self._ended_there):
+        visitor = self._visitor
+        if visitor is None or not (self._ended_here and self._ended_there):
             return
-        if self._stream.over:
+        # The visitor's last bytes may wait for the device's credit, and no event tells when they left. Those
+        # of the device wait for a visitor that reads slowly: behind the farewell it would have no time left.
+        if self._stream.over and not visitor.transport.get_write_buffer_size():
             self._cut(frames.NORMAL, "")
-        else:  # the visitor's last bytes wait for the device's credit, and no event tells when they left
+        else:
             asyncio.get_running_loop().call_later(LAST_BYTES_S, self._close_if_over)
 
     def _cut(self, code: int, reason: str) -> None:
