@@ -16,6 +16,9 @@ from typing import Literal
 
 REMEMBERED = 4_096  # addresses whose group is known without parsing
 IPV6_PREFIX = 64  # one line's customer has at least that much (RFC 6177)
+# Who waits, of all groups: with those inside fewer than runtime.accepting's PENDING_MAX, which turns away
+# whoever comes next. Beyond it each group has to leave others their share.
+WAITING_MAX = 7_000
 
 Turned = Literal["too_many_wait", "waited_too_long"]
 
@@ -49,7 +52,9 @@ class Pass:
 
 
 class Door:
-    """`at_once` handshakes in all, `of_one` of one group; `may_wait` more of a group wait up to `wait_s`."""
+    """`at_once` handshakes in all, `of_one` of one group; `may_wait` more of a group, and `waiting_max` of
+    all groups, wait up to `wait_s`.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Door:
         of_one: int,
         may_wait: int,
         wait_s: float,
+        waiting_max: int = WAITING_MAX,
         turned: Callable[[Turned], None] = lambda why: None,
     ) -> None:
         """`turned` is told of everyone who was sent away."""
@@ -65,9 +71,11 @@ class Door:
         self._of_one = of_one
         self._may_wait = may_wait
         self._wait_s = wait_s
+        self._waiting_max = waiting_max
         self._turned = turned
         self._inside: dict[str, int] = {}
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # in the order of their turns
+        # In the order of their turns. True: it may enter; False: it made room for another group.
+        self._queues: dict[str, deque[asyncio.Future[bool]]] = {}
         self.inside = 0
         self.waiting = 0
 
@@ -80,13 +88,14 @@ class Door:
         if group not in self._queues and self._has_room(group):
             self._admit(group)
             return Pass(self, group)
-        if len(self._queues.get(group, ())) >= self._may_wait:
+        waiting = len(self._queues.get(group, ()))
+        if waiting >= self._may_wait or not self._may_join(waiting):
             self._turned("too_many_wait")
             return None
         return await self._wait(group)
 
     async def _wait(self, group: str) -> Pass | None:
-        turn = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(group, deque()).append(turn)
         self.waiting += 1
         try:
@@ -98,17 +107,33 @@ class Door:
                 self._turned("waited_too_long")
                 return None
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._left(group)  # it came in the same moment
-            else:
+            if not turn.done() or turn.cancelled():
                 self._forget(group, turn)
+            elif turn.result():
+                self._left(group)  # it came in the same moment
             raise
-        return Pass(self, group)
+        return Pass(self, group) if turn.result() else None
 
-    def _forget(self, group: str, turn: asyncio.Future[None]) -> None:
+    def _may_join(self, waiting: int) -> bool:
+        """Whether one more of a group with so many waiting may wait too; where nobody else may, the longest
+        row gives its oldest, who is nearest to giving up.
+        """
+        if self.waiting < self._waiting_max:
+            return True
+        longest = max(self._queues, key=lambda one: len(self._queues[one]))
+        if len(self._queues[longest]) <= waiting + 1:
+            return False
+        turn = self._queues[longest].popleft()
+        self.waiting -= 1
+        if not turn.done():
+            turn.set_result(False)
+            self._turned("too_many_wait")
+        return True
+
+    def _forget(self, group: str, turn: asyncio.Future[bool]) -> None:
         queue = self._queues.get(group)
         if queue is None or turn not in queue:
-            return  # a place came free in the same moment: _next met it, and passed it over
+            return  # it was met in the same moment by who gives places, or makes room, and passed over
         queue.remove(turn)
         self.waiting -= 1
         if not queue:
@@ -143,10 +168,10 @@ class Door:
             turn = self._take_newest(group)
             if not turn.done():  # else it has just given up, and takes no place with it
                 self._admit(group)
-                turn.set_result(None)
+                turn.set_result(True)
                 return
 
-    def _take_newest(self, group: str) -> asyncio.Future[None]:
+    def _take_newest(self, group: str) -> asyncio.Future[bool]:
         queue = self._queues.pop(group)
         turn = queue.pop()
         self.waiting -= 1

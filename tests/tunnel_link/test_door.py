@@ -137,3 +137,25 @@ async def test_a_place_that_comes_free_as_a_wait_ends_goes_to_the_next(turned: l
     await asyncio.gather(going, return_exceptions=True)
     assert going.cancelled()
     assert (door.inside, door.waiting) == (4, 0)
+
+
+async def test_one_address_leaves_others_their_share_of_the_waiting_too(turned: list[Turned]) -> None:
+    door = Door(at_once=1, of_one=1, may_wait=3, wait_s=WAIT_S, waiting_max=4, turned=turned.append)
+    place = await entered(door, "x")
+    rows: dict[str, asyncio.Task[Pass | None]] = {}
+    for name in ("a1", "a2", "a3", "b1", "c1", "d1"):
+        rows[name] = waiting(door, name[0])
+        await turns()
+    assert [name for name, row in rows.items() if row.done()] == ["a1", "a2"]  # the longest row's oldest
+    assert await rows["a1"] is None
+    assert turned == ["too_many_wait"] * 2
+    assert await door.enter("e") is None  # every row is as short as its own would be
+    assert await door.enter("a") is None
+    assert door.waiting == 4
+    for name in ("a3", "b1", "c1", "d1"):
+        place.leave()
+        found = await rows[name]
+        assert found is not None
+        place = found
+    place.leave()
+    assert (door.inside, door.waiting) == (0, 0)
