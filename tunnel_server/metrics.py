@@ -49,7 +49,8 @@ class Metrics:
         )
         self.proxies_refused = registry.counters(
             "towline_proxy_connections_refused_total",
-            "Connections closed for want of a PROXY header: untrusted, bad_header, no_header, too_many.",
+            "Connections closed for want of a PROXY header: untrusted, bad_header, no_header; or, with and"
+            " without proxies, too_many that are not through header, turn and TLS yet.",
             ["listener", "why"],
         )
         self.upgrades = registry.counter("towline_websockets_total", "WebSockets opened through tunnels.")
