@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 
+from gateway.randomness import new_label
 from tests.deployment.device import Device
 from tests.deployment.fronts import program, replaced
 from tests.gateway.postgres_server import PostgresServer
@@ -306,8 +307,21 @@ class Cluster:
         return int(self.metric(node, "towline_tunnels"))
 
     def wait_visitors(self, node: str) -> None:
-        """Until nginx leads visitors here again: it leaves a node that refused alone for fail_timeout."""
-        eventually(f"visitors at node {node}", lambda: self.metric(node, "towline_visitor_connections") > 0)
+        """Until nginx leads visitors here again: it leaves a node that refused alone for fail_timeout.
+
+        Those who are there may all belong to the other node, by the hash of their names: strangers with new
+        names ask, each is led to the one node or the other.
+        """
+        strangers = 'towline_own_answers_total{code="no_session"}'
+        before = self.metric(node, strangers)
+
+        def led_here() -> bool:
+            host = f"{new_label()}.localhost:{self.front}"
+            url = f"http://{LOOPBACK}:{self.front}/"
+            httpx.get(url, headers={"Host": host}, timeout=ASK_S, trust_env=False)
+            return self.metric(node, strangers) > before
+
+        eventually(f"visitors at node {node}", led_here)
 
     def wait_tunnels(self, *nodes: str) -> None:
         """Until every agent holds its tunnel to each of the nodes (all, when none is named)."""

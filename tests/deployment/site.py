@@ -28,6 +28,7 @@ from typing import Any
 
 import httpx
 
+from gateway.randomness import new_label
 from tests.deployment import fronts
 from tests.deployment.authority import Authority
 from tests.deployment.client import TIMEOUT_S, Client
@@ -146,7 +147,7 @@ class Site:
 
     @contextmanager
     def away(self, node: str) -> Iterator[None]:
-        """Without one node, for a while; afterwards it is back, and so are both devices."""
+        """Without one node, for a while; afterwards it is back, and proxies lead people there."""
         assert self.stop(f"node-{node}") == 0
         try:
             yield
@@ -154,6 +155,19 @@ class Site:
             self.run(f"node-{node}", *self._commands[f"node-{node}"])
             self._wait_ready(f"node-{node}", self.nodes[node].ops)
             eventually("both devices are back", lambda: self.tunnels(node) == 2, RECOVERY_S)
+            for front in ("nginx", "caddy"):
+                eventually(f"{front} trusts {node} again", lambda: self._leads(front, node), RECOVERY_S)  # noqa: B023
+
+    def _leads(self, front: str, node: str) -> bool:
+        """Whether a stranger with a new name, who is led to any node, came to this one."""
+        strangers = 'towline_own_answers_total{code="no_session"}'
+        before = self.metric(node, strangers)
+        stranger = self.client(front, f"{new_label()}.{DOMAIN}")
+        try:
+            stranger.get("/")
+        finally:
+            stranger.close()
+        return self.metric(node, strangers) > before
 
     def stop(self, name: str) -> int:
         self.signal(name, signal.SIGTERM)
