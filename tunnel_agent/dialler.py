@@ -102,7 +102,13 @@ class Dialler:
         return tunnel
 
     def _keep_draining(self, tunnel: AgentTunnel) -> None:
-        """One drains at a time: a server that says GOAWAY again and again must not collect tunnels."""
+        """One drains at a time: a server that says GOAWAY again and again must not collect tunnels.
+
+        A dial that failed takes nobody's place: a node that drains alone refuses them all, for as long as the
+        streams on its tunnel may go on.
+        """
+        if not tunnel.told_to_go:
+            return
         if self._older is not None:
             self._older.connection.close(CloseCode.NORMAL, "a newer tunnel drains")
         self._older = tunnel

@@ -135,6 +135,11 @@ class AgentTunnel(TunnelDriver):
     def __repr__(self) -> str:
         return f"<AgentTunnel {self.url} {self.connection!r}>"
 
+    @property
+    def told_to_go(self) -> bool:
+        """Whether its server said GOAWAY: no stream begins, those that run may finish."""
+        return self._goaway is not None
+
     def on_event(self, event: Event) -> None:
         match event:
             case StreamRequested():

@@ -281,6 +281,21 @@ async def test_a_draining_server_is_left_while_its_streams_finish(bench: Bench) 
     await tunnel.node.until(lambda: tunnel.lost)
 
 
+async def test_a_draining_servers_streams_go_on_while_nobody_else_answers(bench: Bench) -> None:
+    tunnel = await bench.tunnel(echo)
+    visitor = tunnel.open(bench.grant(tunnel))
+    visitor.send(b"x")
+    await visitor.until_received(1)
+    tunnel.node.turn_away = 503  # as the only node of all does: it listens no more
+    slept = len(bench.naps.seconds)
+    tunnel.connection.drain(1, "the server restarts")
+    await bench.naps.until(lambda: len(bench.naps.seconds) >= slept + 4)
+    visitor.send(b"y")
+    await visitor.until_received(2)
+    visitor.finish()
+    await tunnel.node.until(lambda: tunnel.lost)
+
+
 async def test_every_server_gets_a_tunnel_also_beside_one_that_is_down(bench: Bench) -> None:
     first, first_url = await bench.node()
     second, second_url = await bench.node()
