@@ -75,8 +75,8 @@ class AcceptingSocket:
         await self.bind(host, port)
         self.open(backlog=backlog)
 
-    def close(self) -> None:
-        """Listen no more; connections that are not handed over yet end."""
+    def stop(self) -> None:
+        """Listen no more; connections that came before are still handed over."""
         loop = asyncio.get_running_loop()
         for listening in self.sockets:
             loop.remove_reader(listening)
@@ -84,6 +84,15 @@ class AcceptingSocket:
         self.sockets.clear()
         for retry in self._retries:
             retry.cancel()
+
+    async def wait_handed_over(self) -> None:
+        """Until every connection that came before `stop` is served or refused."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+    def close(self) -> None:
+        """Listen no more; connections that are not handed over yet end."""
+        self.stop()
         for task in self._pending:
             task.cancel()
 

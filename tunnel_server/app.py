@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
-from runtime.process import Shutdown
+from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
 from runtime.tasks import TaskOwner
 from runtime.tunnel_link import Ticker
 from tunnel_server.control.arrivals import Arrivals
@@ -48,14 +49,19 @@ class Node:
         *,
         gateway_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        on_crash: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_crash`: a task that must run for ever has failed, and the process is of no use any more."""
         self._config = config
+        self._on_crash = on_crash
+        self.crashed = False
         self._gateway = gateway
         self._gateway_context = gateway_context
         self._clock = clock
         self.registry = Registry()
         self.metrics = Metrics(self.registry)
         self.tasks = TaskOwner("tunnel_server")
+        self._lasting = TaskOwner("node", on_crash=self._task_crashed)
         ticker = Ticker()
         self.sessions = SessionTable(
             clock, idle_streams=config.devices.idle_streams, on_end=self._session_ended
@@ -121,20 +127,20 @@ class Node:
     async def start(self) -> None:
         """Listen; OSError when an address is taken."""
         await self.ops.start()
-        self.tasks.start(self.feed.follow(), "revocations")
-        self.tasks.start(self._watch_grace(), "grace")
-        self.tasks.start(self._fetch_key_list(), "key_list")
-        self.tasks.start(self.tunnels.key_lists.renew(), "renew")
+        self._lasting.start(self.feed.follow(), "revocations")
+        self._lasting.start(self._watch_grace(), "grace")
+        self._lasting.start(self._fetch_key_list(), "key_list")
+        self._lasting.start(self.tunnels.key_lists.renew(), "renew")
         await self.tunnels.start()
         await self.visitors.bind()
         self._watch_certificates()
         await self.presence.send_once()
-        self.tasks.start(self.presence.run(), "presence")
-        self.tasks.start(self.visitors.sweep(), "sweep")
+        self._lasting.start(self.presence.run(), "presence")
+        self._lasting.start(self.visitors.sweep(), "sweep")
         if await self.arrivals.ask():
             await self.visitors.open()
         else:
-            self.tasks.start(self.arrivals.wait(self.visitors.open), "arrivals")
+            self._lasting.start(self.arrivals.wait(self.visitors.open), "arrivals")
         _log.info(
             "node started",
             extra={
@@ -155,7 +161,7 @@ class Node:
         ):
             if context is not None and part.certificate is not None and part.key is not None:
                 self.certificates.add(name, context, part.certificate, part.key)
-        self.tasks.start(self.certificates.run(), "certificates")
+        self._lasting.start(self.certificates.run(), "certificates")
 
     async def stop(self) -> None:
         """Finish what is in flight within ``drain_s``, then cut.
@@ -173,9 +179,14 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):  # a gateway that is down too must not hold up the exit
                 await self.presence.send_once()
+        await self._lasting.close(CLOSE_S)
         await self.tasks.close(CLOSE_S)
         await self.ops.close()
         _log.info("node stopped", extra={"node": self._config.node})
+
+    def _task_crashed(self, name: str, error: BaseException) -> None:
+        self.crashed = True
+        self._on_crash()
 
     def _cut(self) -> None:
         """Cut every connection that is left."""
@@ -233,13 +244,13 @@ class Node:
             await asyncio.sleep(KEY_LIST_S if key_lists.current is not None else KEY_LIST_RETRY_S)
 
 
-async def main(path: Path) -> None:
-    """Run a node until SIGTERM; SettingsError for a bad file."""
+async def main(path: Path) -> int:
+    """Run a node until SIGTERM; SettingsError for a bad file. The exit code."""
     config = settings.load(Settings, path)
     logs.configure("tunnel_server", config.log_level)
     shutdown = Shutdown().install()
     http = InternalHttp(config.gateway)
-    node = Node(config, HttpGateway(http), gateway_context=http.context)
+    node = Node(config, HttpGateway(http), gateway_context=http.context, on_crash=shutdown.request)
     # Before the start, which may take a while: unheard, the signal would end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)
     try:
@@ -248,3 +259,4 @@ async def main(path: Path) -> None:
     finally:
         await node.stop()
         http.close()
+    return EXIT_CRASH if node.crashed else EXIT_OK

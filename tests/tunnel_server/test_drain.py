@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,6 +136,25 @@ async def test_it_does_not_wait_for_ever(gateway: MemoryGateway) -> None:
     try:
         await until_it_takes(node)
         assert "devices_arriving" not in node.failed_checks()
+    finally:
+        await node.stop()
+
+
+async def test_a_node_that_cannot_listen_in_the_end_says_so_and_ends(gateway: MemoryGateway) -> None:
+    """Another process took the address meanwhile: a node that is ready and takes nobody would be worse."""
+    gateway.elsewhere = Elsewhere(5, 5)
+    ended = asyncio.Event()
+    node = Node(settings(), gateway, on_crash=ended.set)
+    await node.start()
+    try:
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            thief.bind((node.visitors.address.host, node.visitors.address.port))
+            thief.listen()
+            gateway.elsewhere = Elsewhere(5, 0)
+            async with asyncio.timeout(10):
+                await ended.wait()
+        assert node.crashed
     finally:
         await node.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from typing import Any
@@ -55,11 +56,16 @@ class VisitorListener:
             find_dead_peers(listening)
 
     async def open(self) -> None:
-        """Accept visitors from now on."""
-        if isinstance(self._server, AcceptingSocket):
-            self._server.open(backlog=BACKLOG)
-        elif self._server is not None:
-            await self._server.start_serving()
+        """Accept visitors from now on. OSError when another process took the address meanwhile."""
+        server = self._server
+        if server is None:
+            return
+        if isinstance(server, AcceptingSocket):
+            server.open(backlog=BACKLOG)
+        else:
+            await server.start_serving()
+        if not server.sockets or not all(map(accepts, server.sockets)):  # uvloop keeps that to itself
+            raise OSError(errno.EADDRINUSE, f"{self._address} is taken")
 
     async def _directly(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -152,6 +158,13 @@ class VisitorListener:
             await asyncio.sleep(LAST_CALL_S)
         except OSError as error:
             _log.warning("who connects now may be cut", extra={"error": str(error)})
+        try:
+            if isinstance(server, AcceptingSocket):  # a PROXY header or a TLS handshake may be on its way
+                server.stop()
+                async with asyncio.timeout(DRAIN_IDLE_S):
+                    await server.wait_handed_over()
+        except TimeoutError:
+            _log.debug("who had not even finished a handshake is cut")
         finally:
             server.close()
 
@@ -169,6 +182,11 @@ def find_dead_peers(listening: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def accepts(listening: socket.socket) -> bool:
+    """Whether the socket listens."""
+    return bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def is_over(connection: socket.socket | None) -> bool:
