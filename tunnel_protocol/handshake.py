@@ -67,6 +67,8 @@ class Handshake:
     ) -> None:
         """Device, after ChallengeReceived: `signature` is r ‖ s over auth_transcript(…), 64 bytes."""
         auth = encode_auth(Auth(device, instance, key_id, signature))
+        if self.state is ConnectionState.CLOSED:
+            return  # the message that held the challenge went on with what ended the connection
         self.hello = self._own_hello(hello or self.hello or Hello())
         self._advance(Call.AUTHENTICATE)
         self._max_message = HEADER_SIZE + MAX_HELLO_PAYLOAD

@@ -29,6 +29,7 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
 
 from runtime.accepting import AcceptingSocket
+from runtime.tasks import TaskOwner
 from runtime.tunnel_link.door import Door, Pass
 from runtime.tunnel_link.link import (
     BACKLOG,
@@ -58,6 +59,8 @@ _log = logging.getLogger("towline.tunnel_link")
 _quiet = logging.getLogger("towline.tunnel_link.picows")
 _quiet.setLevel(logging.CRITICAL)
 _QUIET: Final = logging.LoggerAdapter(_quiet, {})
+# A dialled link's last words with picows; each ends within a turn of the loop, so nobody need close them.
+_ends: Final = TaskOwner("tunnel link")
 
 _BINARY: Final = int(WSMsgType.BINARY.value)
 _PING: Final = int(WSMsgType.PING.value)
@@ -127,6 +130,8 @@ class PicowsLink(WSListener):
         if self._status is None and handshake is not None and handshake.sent is not None:
             self._reason = str(handshake.sent.reason)  # picows itself closed: the peer broke RFC 6455
         self._call(self._owner.link_closed, self, self._status, self._reason)
+        if self._peer is None:
+            _ends.start(_take_failure(transport), "end")
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -207,6 +212,16 @@ class PicowsLink(WSListener):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
+
+
+async def _take_failure(transport: WSTransport) -> None:
+    """picows keeps what ended a dialled link as a future's exception, and asyncio logs it, traceback and
+    all, when nobody takes it: a hostile server would write that into a device's log at will.
+    """
+    try:
+        await transport.wait_disconnected()
+    except Exception as failure:
+        _log.debug("a link broke the rules of WebSocket", extra={"error": str(failure)})
 
 
 async def dial(

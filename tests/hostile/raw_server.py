@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -180,16 +181,26 @@ class RawServer:
 
 
 class AgentProcess(Watched):
-    """`python -m tunnel_agent`, enrolled by a gateway whose keys the tests hold."""
+    """`python -m tunnel_agent`, enrolled by a gateway whose keys the tests hold; one tunnel for each URL."""
 
-    def __init__(self, folder: Path, url: str, services: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        urls: list[str],
+        services: dict[str, str],
+        *,
+        device: str = DEVICE,
+        limits: dict[str, int] | None = None,
+    ) -> None:
         super().__init__(folder / "agent.log")
         store = IdentityStore(folder / "state")
-        store.save(Authority(time.time()).identity(()))
-        lines = ['state_dir = "state"', f'server_urls = ["{url}"]', "connections = 1"]
+        store.save(replace(Authority(time.time()).identity(()), device_id=device))
+        lines = ['state_dir = "state"', f"server_urls = {urls}", "connections = 1"]
         lines.append("drain_timeout_s = 0.1")
         for name, address in services.items():
             lines += [f"[services.{name}]", f'address = "{address}"']
+        if limits:
+            lines += ["[limits]", *(f"{name} = {value}" for name, value in limits.items())]
         config = folder / "agent.toml"
         config.write_text("\n".join(lines) + "\n")
         command = [sys.executable, "-m", "tunnel_agent", "--config", str(config)]
@@ -247,7 +258,7 @@ async def attacked(folder: Path, **targets: Target) -> AsyncIterator[tuple[Agent
     """An agent process whose services are these targets, dialled in at a server by hand."""
     server = RawServer()
     url = await server.start()
-    agent = AgentProcess(folder, url, {name: await target.start() for name, target in targets.items()})
+    agent = AgentProcess(folder, [url], {name: await target.start() for name, target in targets.items()})
     try:
         yield agent, server
     finally:

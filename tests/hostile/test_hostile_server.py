@@ -221,7 +221,7 @@ async def test_crumbs_for_a_service_that_does_not_answer_cost_what_they_carry(tm
         with socket.socket() as first:
             first.connect((host, port))
             server = RawServer()
-            agent = AgentProcess(tmp_path, await server.start(), {"web": f"{host}:{port}"})
+            agent = AgentProcess(tmp_path, [await server.start()], {"web": f"{host}:{port}"})
             try:
                 peer = await greeted(server)
                 grant = await peer.grant()

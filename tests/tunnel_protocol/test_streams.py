@@ -12,6 +12,7 @@ from tunnel_protocol import (
     DataReceived,
     Drained,
     Event,
+    FrameType,
     GoawayReceived,
     GrantReceived,
     GrantRevoked,
@@ -383,3 +384,17 @@ def test_wake_comes_once_until_the_output_is_taken() -> None:
     pair.server.leave()
     ours.send(b"x", 0.0)
     assert pair.server.woken == 2
+
+
+def test_a_device_that_signs_for_a_connection_which_has_ended_says_nothing() -> None:
+    """One message held the challenge and what broke the rules: the events come when both were read."""
+    pair = Pair()
+    pair.server.connection.challenge(bytes(32), "tunnel.test")
+    pair.server.leave()
+    device = pair.device
+    pong = bytes((FrameType.PONG, 0, 0, 8)) + bytes(12)
+    device.hear(device.connection.receive(pair.server.in_flight.popleft() + pong, 0.0))
+    assert names(device.heard) == ["ChallengeReceived", "ConnectionLost"]
+    device.connection.authenticate("device", bytes(16), bytes(16), bytes(64))
+    device.leave()
+    assert [message[0] for message in device.in_flight] == [FrameType.GOAWAY]
