@@ -131,7 +131,6 @@ def test_back_and_forward(page: Page, desk: Desk) -> None:
     assert page.locator("#note").input_value() == "half written"
     page.go_forward()
     assert page.url == origin + "/other"
-    # Back past the first page is the link's page: it is burnt, and says so instead of opening something.
     expect(page.get_by_role("heading", name="Other")).to_be_visible(timeout=WAIT_MS)
 
 
