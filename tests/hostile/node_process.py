@@ -20,6 +20,7 @@ from tests.tunnel_server.doubles import MemoryGateway
 from tunnel_server.app import Node
 from tunnel_server.control.gateway import DeviceFacts
 
+SESSION_S = 7_200.0  # longer than any run, the soak's too
 HANDSHAKE_S = 2.0  # a handshake without an end shall be seen to end within the test
 
 
@@ -49,7 +50,7 @@ class Control:
         self._gateway.devices[device] = DeviceFacts(device, device, bytes.fromhex(public_key))
 
     def add_session(self, device: str, label: str) -> dict[str, str]:
-        sid, cookie = self._gateway.add_session(label=label, device_id=device)
+        sid, cookie = self._gateway.add_session(label=label, device_id=device, life_s=SESSION_S)
         return {"sid": sid, "cookie": cookie.decode()}
 
     def state(self) -> dict[str, Any]:

@@ -240,6 +240,7 @@ class Scene:
         self.key = key
         self.tunnels: list[RawTunnel] = []
         self.sockets: list[asyncio.StreamWriter] = []
+        self._cookie: str | None = None  # one session for all visits: thousands would be memory of the test's
 
     async def connect(self, *, listens: bool = True) -> RawTunnel:
         """A WebSocket on which nothing was said yet."""
@@ -279,7 +280,9 @@ class Scene:
 
         `slowly`: with a receive buffer so small that the kernels between take little.
         """
-        session = await self.node.call("add_session", device=HOSTILE, label=HOSTILE_LABEL)
+        if self._cookie is None:
+            session = await self.node.call("add_session", device=HOSTILE, label=HOSTILE_LABEL)
+            self._cookie = session["cookie"]
         raw = socket.socket()
         if slowly:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
@@ -291,7 +294,7 @@ class Scene:
             f"Host: {HOSTILE_LABEL}.localhost",
             "Sec-Fetch-Site: same-origin",
         ]
-        lines += [f"Cookie: towline_session={session['cookie']}", *more, "", ""]
+        lines += [f"Cookie: towline_session={self._cookie}", *more, "", ""]
         writer.write("\r\n".join(lines).encode())
         return reader, writer
 
