@@ -15,6 +15,7 @@ LOGIN_P95_S = 1.0
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_5000_agents_come_back_whole(figures: Callable[[str, str], None]) -> None:
     found = fleet.run(DEVICES, rounds=1)[0]

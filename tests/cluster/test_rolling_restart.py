@@ -28,6 +28,7 @@ async def test_a_rolling_restart_fails_no_request_and_breaks_no_websocket(
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 async def test_ten_rolling_restarts_fail_no_request(
     cluster: Cluster, figures: Callable[[str, str], None]

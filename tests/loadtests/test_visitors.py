@@ -20,6 +20,7 @@ PATIENT = [word for name in P95_MS for word in (option_of(name), "20000")]
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.timeout(DEADLINE_S + 30)
 def test_visitors_over_many_tunnels_see_no_failure(figures: Callable[[str, str], None]) -> None:
     """Needs locust's environment (`make soak` installs it)."""
