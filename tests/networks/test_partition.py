@@ -18,7 +18,7 @@ WRONG_ONLINE_S = 15.0  # … and "online" wrong no longer than this
 MACHINE_S = 2.0  # what this machine, which others use too, may add to a bound of the product
 MAX_BACKOFF_S = 60.0  # tunnel_agent.policy.reconnect
 DIAL_S = 15.0  # a dial that began in the dark is given up after dial_timeout_s
-FDS = 4  # pooled and lingering connections come and go
+FDS = 4  # a lingering connection, a kept one to the gateway
 
 _SILENCE = """
 table inet towline_n {
@@ -28,11 +28,21 @@ table inet towline_n {
 """
 
 
+def files(world: World) -> dict[str, int]:
+    """How many each process has open; taken without traffic, whose pooled streams come and go."""
+    return {name: world.fds(name) for name in ("agent", "node", "gateway")}
+
+
+def wait_given_back(world: World, before: dict[str, int]) -> None:
+    for name, count in before.items():
+        eventually(f"{name} gave its files back", lambda n=name, c=count: world.fds(n) <= c + FDS)  # type: ignore[misc]
+
+
 def test_a_half_open_tunnel_is_found_by_both_sides_and_replaced(
     world: World, figures: Figures, seed: int
 ) -> None:
+    before = files(world)
     with running(world, seed) as traffic:
-        before = {name: world.fds(name) for name in ("agent", "node", "gateway")}
         world.net.device.nft(_SILENCE)  # no RST, no FIN: both ends believe for a while
         started = time.monotonic()
         at_node = seconds_until(lambda: world.tunnels() == 0, FOUND_S + MACHINE_S, "the node found out")
@@ -45,8 +55,7 @@ def test_a_half_open_tunnel_is_found_by_both_sides_and_replaced(
         world.net.device.nft("")
         back = seconds_until(lambda: world.tunnels() == 2, MAX_BACKOFF_S, "two tunnels again")
         traffic.wait_success(FOUND_S)
-    for name, count in before.items():
-        eventually(f"{name} gave its files back", lambda n=name, c=count: world.fds(n) <= c + FDS)  # type: ignore[misc]
+    wait_given_back(world, before)
     figures("found by the node after", f"{at_node:.1f} s")
     figures("by both after", f"{at_agent:.1f} s")
     figures("offline at the gateway after", f"{offline:.1f} s")
@@ -55,7 +64,6 @@ def test_a_half_open_tunnel_is_found_by_both_sides_and_replaced(
 
 
 def _partition(world: World, traffic: Traffic, seconds: float, figures: Figures) -> None:
-    before = {name: world.fds(name) for name in ("agent", "node", "gateway")}
     with world.net.line.partition():
         cut = time.monotonic()
         if seconds > WRONG_ONLINE_S:
@@ -66,15 +74,15 @@ def _partition(world: World, traffic: Traffic, seconds: float, figures: Figures)
     back = seconds_until(lambda: world.tunnels() == 2, MAX_BACKOFF_S + DIAL_S, "two tunnels again")
     traffic.wait_success(FOUND_S)
     errors = traffic.last_error_after_s(healed)
-    for name, count in before.items():
-        eventually(f"{name} gave its files back", lambda n=name, c=count: world.fds(n) <= c + FDS)  # type: ignore[misc]
     figures("both tunnels back after", f"{back:.1f} s")
     figures("last error after the heal", f"{errors:.1f} s")
 
 
 def test_a_partition_of_five_seconds(world: World, figures: Figures, seed: int) -> None:
+    before = files(world)
     with running(world, seed) as traffic:
         _partition(world, traffic, 5.0, figures)
+    wait_given_back(world, before)
     figures("traffic", traffic.summary())
 
 
@@ -82,6 +90,8 @@ def test_a_partition_of_five_seconds(world: World, figures: Figures, seed: int) 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seconds", [60.0, 600.0])
 def test_a_long_partition(world: World, figures: Figures, seed: int, seconds: float) -> None:
+    before = files(world)
     with running(world, seed) as traffic:
         _partition(world, traffic, seconds, figures)
+    wait_given_back(world, before)
     figures("traffic", traffic.summary())
