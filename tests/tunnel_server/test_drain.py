@@ -11,12 +11,14 @@ from dataclasses import replace
 
 import pytest
 
+from runtime.last_call import LAST_CALL_S
 from tests.tunnel_server.conftest import LABEL, Stage, settings
-from tests.tunnel_server.doubles import MemoryGateway, answering
+from tests.tunnel_server.doubles import MemoryGateway, Upstream, answering
 from tunnel_server.app import Node
 from tunnel_server.control import arrivals
 from tunnel_server.control.arrivals import are_here
 from tunnel_server.control.gateway import Elsewhere
+from tunnel_server.edge import listener
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CLOSE = b"\r\nConnection: close\r\n"
@@ -66,6 +68,40 @@ async def test_a_request_that_had_begun_is_served(stage: Stage) -> None:
         visitor.send(f"Host: {LABEL}.localhost\r\n{cookie}\r\n\r\n".encode())
         head, body = await visitor.response()
         assert head.startswith(b"HTTP/1.1 200")
+        assert body == b"hello"
+
+
+async def test_the_request_behind_an_answer_that_promised_more_is_served(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of a download that began before the drain said keep-alive; its proxy takes it at its word."""
+    monkeypatch.setattr(listener, "DRAIN_IDLE_S", 5.0)
+    go_on = asyncio.Event()
+
+    async def slow_then_quick(
+        upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await upstream.head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+        await go_on.wait()
+        writer.write(b"llo")
+        await upstream.head(reader)
+        writer.write(OK)
+
+    await stage.serve(slow_then_quick)
+    visitor = await stage.visitor()
+    visitor.get()
+    assert CLOSE not in await visitor.head()
+    async with stopping(stage):
+        # Long enough for tunnels to be told to go, were that answer thought to be the last.
+        began = stage.node.edge.monotonic()
+        await stage.until(lambda: stage.node.edge.monotonic() > began + 5 * LAST_CALL_S)
+        go_on.set()
+        assert await visitor.exactly(5) == b"hello"
+        visitor.get()
+        head, body = await visitor.response()
+        assert head.startswith(b"HTTP/1.1 200")
+        assert CLOSE in head
         assert body == b"hello"
 
 

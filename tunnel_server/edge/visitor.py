@@ -482,7 +482,10 @@ class VisitorConnection(asyncio.BufferedProtocol):
         current = self.current
         if self.closing or self.raw is not None:
             return True
-        return current is not None and current.upstream is not None and not self.waiting
+        if current is None or current.upstream is None or self.waiting:
+            return False
+        # An answer that began before the drain has promised to keep the connection for another request.
+        return not current.response_started or self.edge.monotonic() >= self.edge.idle_until
 
     def visitor_says_close(self, head: RequestHead) -> bool:
         """Whether the visitor ends the connection after this answer (RFC 9112 section 9.3)."""
