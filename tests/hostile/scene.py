@@ -240,7 +240,9 @@ class Scene:
         self.key = key
         self.tunnels: list[RawTunnel] = []
         self.sockets: list[asyncio.StreamWriter] = []
-        self._cookie: str | None = None  # one session for all visits: thousands would be memory of the test's
+        # A long test sets it: thousands of sessions would be memory of its own. Streams are then pooled, too.
+        self.one_session = False
+        self._cookie: str | None = None  # of the latest session
 
     async def connect(self, *, listens: bool = True) -> RawTunnel:
         """A WebSocket on which nothing was said yet."""
@@ -280,7 +282,7 @@ class Scene:
 
         `slowly`: with a receive buffer so small that the kernels between take little.
         """
-        if self._cookie is None:
+        if self._cookie is None or not self.one_session:
             session = await self.node.call("add_session", device=HOSTILE, label=HOSTILE_LABEL)
             self._cookie = session["cookie"]
         raw = socket.socket()

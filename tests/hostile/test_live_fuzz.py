@@ -115,6 +115,7 @@ async def one_tunnel(scene: Scene, draw: random.Random) -> None:
 
 async def fuzz_node(scene: Scene, tunnels: int) -> None:
     draw = seeded()
+    scene.one_session = True
     await one_tunnel(scene, draw)  # the first one pays for what all others use
     bounds = Bounds(scene.node)
     for _ in range(tunnels):
