@@ -1,4 +1,4 @@
-"""Whose request it is when proxies stand in front: the one rule for every listener of ours."""
+"""Whose request it is when proxies stand in front, and whom it counts for: one rule for all our listeners."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 REMEMBERED = 4_096
 # "192.0.2.1:443" and "[2001:db8::1]:443" as some load balancers write; the port is of no use here.
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
+# Whom a limit counts as one: a line's customer has at least that much of IPv6 (RFC 6177), and may use another
+# address of it for each connection.
+IPV6_PREFIX = 64
 _LONGEST = 64  # characters of an address with its port; what is longer is none
 
 
@@ -82,6 +85,15 @@ def parse_forwarded(text: str) -> str | None:
         text = with_port[1] or with_port[2]
     parsed = _parsed(text)
     return None if parsed is None else str(parsed)
+
+
+@lru_cache(REMEMBERED)
+def group_of(address: str) -> str:
+    """Whom an address counts for in every limit: an IPv4 one itself, an IPv6 one its /64."""
+    parsed = _parsed(address)
+    if parsed is None or parsed.version == 4:
+        return address if parsed is None else str(parsed)
+    return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
 
 
 def canonical(address: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import time
@@ -169,17 +168,6 @@ def client_address(scope: Scope, proxies: TrustedProxies) -> str:
     peer = canonical(str(client[0])) if client else "unknown"
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return proxies.client(peer, ",".join(lines) if lines else None)
-
-
-def limit_key(address: str) -> str:
-    """What a rate limit counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def retry_after(wait_s: float) -> int:

@@ -6,10 +6,11 @@ from http import HTTPStatus
 
 from fastapi import Request
 
-from gateway.api.edge import limit_key, retry_after
+from gateway.api.edge import retry_after
 from gateway.errors import Problem
 from gateway.parts import GatewayParts
 from gateway.store.limits import Limit
+from runtime.client_address import group_of
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
 LOGIN_PER_ADDRESS = Limit("login_address", burst=15, refill_s=10.0)
@@ -33,14 +34,14 @@ def address_of(request: Request) -> str:
 
 async def take_login(parts: GatewayParts, request: Request, username: str) -> None:
     """Take one try to log in as `username`."""
-    own = f"{limit_key(address_of(request))} {username}"
+    own = f"{group_of(address_of(request))} {username}"
     wanted = ((LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, own), (LOGIN_PER_ACCOUNT_ALL, username))
     await take(parts, request, *wanted)
 
 
 async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str | None]) -> None:
     """Take one try from each bucket (None: the client's address); 429 with Retry-After when one is empty."""
-    whose = limit_key(address_of(request))
+    whose = group_of(address_of(request))
     wait_s = await parts.limiter.take(
         [(limit, name if name is not None else whose) for limit, name in wanted]
     )

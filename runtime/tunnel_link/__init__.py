@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 
-from runtime.tunnel_link.door import Door, Turned, group_of
+from runtime.tunnel_link.door import Door, Turned
 from runtime.tunnel_link.driver import StreamOwner, TunnelDriver
 from runtime.tunnel_link.link import (
     NO_FRONT,
@@ -42,7 +42,6 @@ __all__ = [
     "Turned",
     "UpgradeRequest",
     "dial",
-    "group_of",
     "listen",
     "quiet_failed_handshakes",
 ]

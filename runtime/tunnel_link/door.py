@@ -8,31 +8,17 @@ turned away by the thousand.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
-REMEMBERED = 4_096  # addresses whose group is known without parsing
-IPV6_PREFIX = 64  # one line's customer has at least that much (RFC 6177)
+from runtime.client_address import group_of
+
 # Who waits, of all groups: with those inside fewer than runtime.accepting's PENDING_MAX, which turns away
 # whoever comes next. Beyond it each group has to leave others their share.
 WAITING_MAX = 7_000
 
 Turned = Literal["too_many_wait", "waited_too_long"]
-
-
-@lru_cache(REMEMBERED)
-def group_of(address: str) -> str:
-    """Whom an address counts for: IPv4 itself, of IPv6 its /64; text that is no address itself."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return address
-    return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
 
 
 class Pass:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.edge import client_address, limit_key
+from gateway.api.edge import client_address
 from runtime.client_address import TrustedProxies
 from runtime.clock import FakeClock
 from tests.gateway.world import ADMIN_PASSWORD, World, open_session, settings_for
@@ -232,12 +232,6 @@ def test_only_our_proxies_are_believed(peer: str, forwarded: str | None, address
     headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
     scope: dict[str, Any] = {"client": (peer, 1), "headers": headers}
     assert client_address(scope, TRUSTED) == address
-
-
-def test_one_ipv6_subscriber_is_one_client() -> None:
-    assert limit_key("2001:db8:1:2::5") == limit_key("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
-    assert limit_key("198.51.100.7") == "198.51.100.7"
-    assert limit_key("unknown") == "unknown"
 
 
 async def test_problems_have_one_shape(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.client_address import TrustedProxies, are_networks, canonical, parse_forwarded
+from runtime.client_address import TrustedProxies, are_networks, canonical, group_of, parse_forwarded
 
 OURS = TrustedProxies(("127.0.0.1/32", "10.0.0.0/8", "2001:db8:ffff::/48"))
 
@@ -79,3 +79,19 @@ def test_addresses_of_a_socket_for_both_families() -> None:
 def test_networks_are_checked() -> None:
     assert are_networks(("10.0.0.0/8", "10.0.0.1/8", "::1", "fd00::/8")) is None
     assert "'x'" in str(are_networks(("10.0.0.0/8", "x")))
+
+
+@pytest.mark.parametrize(
+    ("address", "group"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_line_counts_as_one(address: str, group: str) -> None:
+    assert group_of(address) == group

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runtime.tunnel_link.door import Door, Pass, Turned, group_of
+from runtime.tunnel_link.door import Door, Pass, Turned
 
 WAIT_S = 5.0
 
@@ -34,19 +34,6 @@ def waiting(door: Door, address: str) -> asyncio.Task[Pass | None]:
 async def turns() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
-
-
-@pytest.mark.parametrize(
-    ("address", "group"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("unknown", "unknown"),
-    ],
-)
-def test_an_ipv6_line_is_one(address: str, group: str) -> None:
-    assert group_of(address) == group
 
 
 async def test_one_address_leaves_places_to_others(turned: list[Turned]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from runtime.client_address import TrustedProxies
+from runtime.client_address import TrustedProxies, group_of
 from runtime.clock import Clock
 from runtime.tasks import TaskOwner
 from tunnel_server.control.gateway import Gateway
@@ -66,7 +67,10 @@ class Edge:
         self.cookie_name = SECURE_NAME if settings.scheme == "https" else LOOPBACK_NAME
         self.unknown_cookies = NegativeCache()
         self.connections: set[VisitorConnection] = set()
+        # By the group of their address; those in a TLS handshake are apart: they are no connections yet.
         self.per_address: dict[str, int] = {}
+        self.handshakes: dict[str, int] = {}
+        self.in_handshake = 0
         self.draining = False  # the process ends: every answer is its connection's last
         self.idle_until = float("inf")  # monotonic: from then on no connection waits for a request
         self.emptied = asyncio.Event()  # set whenever the last connection closes
@@ -87,10 +91,30 @@ class Edge:
             self.emptied.clear()
             await self.emptied.wait()
 
+    @contextmanager
+    def handshake(self, address: str) -> Iterator[bool]:
+        """While a visitor of ``address`` is in a TLS handshake; False: it is one too many."""
+        group, limits = group_of(address), self.limits
+        own = self.handshakes.get(group, 0)
+        known = self.per_address.get(group, 0) + own < limits.connections_per_address
+        room = len(self.connections) + self.in_handshake < limits.connections
+        if not room or not (known or self.proxies.trusts(address)):
+            yield False
+            return
+        self.handshakes[group] = own + 1
+        self.in_handshake += 1
+        try:
+            yield True
+        finally:
+            self.in_handshake -= 1
+            self.handshakes[group] -= 1
+            if not self.handshakes[group]:
+                del self.handshakes[group]
+
     def may_ask_gateway(self, address: str) -> bool:
         """Whether one more question about an unknown cookie or link is within the rates."""
         now = self.monotonic()
-        return self._resolves_by_address.take(address, now) and self._resolves.take(now)
+        return self._resolves_by_address.take(group_of(address), now) and self._resolves.take(now)
 
     def client_address(self, peer: str, forwarded_for: bytes | None) -> str:
         """The visitor's own address, behind proxies too; ``peer`` is who connected, or whom a PROXY header

@@ -48,8 +48,8 @@ class VisitorListener:
     async def bind(self) -> None:
         """Take the address; who connects is refused still. OSError when it is taken."""
         self.context = visitor_context(self._edge.settings)
-        if self._edge.settings.proxy_protocol:
-            self._server = await self._behind_proxies()
+        if self._edge.settings.proxy_protocol or self.context is not None:
+            self._server = await self._accepting()
         else:
             self._server = await self._directly()
         for listening in self._server.sockets:
@@ -68,43 +68,44 @@ class VisitorListener:
             raise OSError(errno.EADDRINUSE, f"{self._address} is taken")
 
     async def _directly(self) -> asyncio.Server:
+        """Plain HTTP."""
         loop = asyncio.get_running_loop()
         host, port = self._address.host, self._address.port
-        # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is paused and
-        # resumed (its resume asks the socket, which is empty), and uploads hang.
         return await loop.create_server(
-            lambda: VisitorConnection(self._edge),
-            host,
-            port,
-            backlog=BACKLOG,
-            ssl=self.context,
-            ssl_handshake_timeout=self._handshake_s,
-            start_serving=False,
+            lambda: VisitorConnection(self._edge), host, port, backlog=BACKLOG, start_serving=False
         )
 
-    @property
-    def _handshake_s(self) -> float | None:
-        return None if self.context is None else TLS_HANDSHAKE_S
-
-    async def _behind_proxies(self) -> AcceptingSocket:
-        """Who connects is the proxy; the visitor's address stands before the first byte of TLS."""
+    async def _accepting(self) -> AcceptingSocket:
+        """The visitor's address is known before the first byte of TLS, so that nobody takes all handshakes;
+        behind proxies it stands there.
+        """
         refused = self._edge.metrics.proxies_refused
         accepting = AcceptingSocket(
             self._serve,
             name="visitors",
-            proxies=self._edge.proxies,
+            proxies=self._edge.proxies if self._edge.settings.proxy_protocol else None,
             refused=lambda why: refused.labels("visitors", why).inc(),
         )
         await accepting.bind(self._address.host, self._address.port)
         return accepting
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
+        with self._edge.handshake(address) as may:
+            if not may:
+                self._edge.metrics.visitors_refused.inc()
+                connection.close()
+                return
+            await self._shake_hands(connection, address)
+
+    async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         try:
+            # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is paused
+            # and resumed (its resume asks the socket, which is empty), and uploads hang.
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: VisitorConnection(self._edge, address),
                 connection,
                 ssl=self.context,
-                ssl_handshake_timeout=self._handshake_s,
+                ssl_handshake_timeout=None if self.context is None else TLS_HANDSHAKE_S,
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             _log.debug("a TLS handshake failed", extra={"error": str(error), "address": address})

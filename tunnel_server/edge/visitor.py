@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from runtime.client_address import canonical
+from runtime.client_address import canonical, group_of
 from runtime.logs import get_logger
 from tunnel_server.edge import pages
 from tunnel_server.edge.exchange import Exchange
@@ -61,6 +61,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         "edge",
         "finished_here",
         "finished_there",
+        "group",
         "held",
         "last_request",
         "raw",
@@ -74,6 +75,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self.edge = edge
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made
         self.address = address  # the visitor's; "": whoever the connection leads to
+        self.group = ""  # whom the address counts for; set by connection_made
         self.current: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.raw: RawSplice | None = None  # set once the connection is a WebSocket's bytes
@@ -102,9 +104,10 @@ class VisitorConnection(asyncio.BufferedProtocol):
         if not self.address:
             peer = transport.get_extra_info("peername")
             self.address = canonical(str(peer[0])) if peer else ""
+        self.group = group_of(self.address)
         self.transport.set_write_buffer_limits(high=edge.limits.write_high_bytes)
         edge.connections.add(self)
-        count = edge.per_address[self.address] = edge.per_address.get(self.address, 0) + 1
+        count = edge.per_address[self.group] = edge.per_address.get(self.group, 0) + 1
         over = count > edge.limits.connections_per_address and not edge.proxies.trusts(self.address)
         if over or len(edge.connections) > edge.limits.connections:
             edge.metrics.visitors_refused.inc()
@@ -118,11 +121,11 @@ class VisitorConnection(asyncio.BufferedProtocol):
         edge.connections.discard(self)
         if not edge.connections:
             edge.emptied.set()
-        left = edge.per_address.get(self.address, 1) - 1
+        left = edge.per_address.get(self.group, 1) - 1
         if left > 0:
-            edge.per_address[self.address] = left
+            edge.per_address[self.group] = left
         else:
-            edge.per_address.pop(self.address, None)
+            edge.per_address.pop(self.group, None)
         raw, self.raw = self.raw, None
         current, self.current = self.current, None
         self.waiting.clear()

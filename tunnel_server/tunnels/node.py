@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from runtime.addresses import Address, parse_address
-from runtime.client_address import TrustedProxies
+from runtime.client_address import TrustedProxies, group_of
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
-from runtime.tunnel_link import Door, Front, Listener, Ticker, UpgradeRequest, group_of, listen
+from runtime.tunnel_link import Door, Front, Listener, Ticker, UpgradeRequest, listen
 from tunnel_protocol import Auth, CloseCode, ConnectionLost, Hello, Limits
 from tunnel_server.control.gateway import Gateway
 from tunnel_server.control.presence import PresenceReporter
