@@ -24,7 +24,7 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	$(PYTHON_BIN) -m pytest $(ARGS)
 
 # Those drive whole stacks, browsers and other programs, some as root.
-WHOLE := browser cluster connect deployment device_uis fuzz hostile integration networks
+WHOLE := browser cluster connect deployment device_uis fuzz hostile integration networks testbed
 FAST := $(WHOLE:%=--ignore=tests/%) -m "not database and not soak"
 
 # Four processes on two cores: many tests wait for a deadline, and waiting overlaps.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from testbed.processes import Logged
 
 # A busy machine makes single examples slow, which is no fault of the code; pytest bounds the whole test.
 settings.register_profile("towline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,3 +25,18 @@ def seed() -> int:
 def figures(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
     """Records a figure by name, as text with its unit; `make soak` puts it into its table."""
     return record_property
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what its fixtures' processes wrote; a fixture may be a dict of them."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if not (report.failed and isinstance(item, pytest.Function)):
+        return
+    shown: dict[int, tuple[str, str]] = {}
+    for name, value in item.funcargs.items():
+        for one in value.values() if isinstance(value, Mapping) else (value,):
+            if isinstance(one, Logged) and id(one) not in shown:
+                shown[id(one)] = (f"logs of {name}", one.logs())
+    report.sections.extend(shown.values())

@@ -27,7 +27,7 @@ import httpx
 from gateway.randomness import new_label
 from tests.deployment.device import Device
 from tests.deployment.fronts import program, replaced
-from tests.gateway.postgres_server import PostgresServer
+from testbed.postgres_server import PostgresServer
 from tests.integration.stack import Visitor, eventually, free_ports
 from towline.embedded.processes import launch_argv
 from towline.gateway_client import Credentials, GatewayClient

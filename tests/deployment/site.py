@@ -33,7 +33,7 @@ from tests.deployment import fronts
 from tests.deployment.authority import Authority
 from tests.deployment.client import TIMEOUT_S, Client
 from tests.deployment.device import Device
-from tests.gateway.postgres_server import PostgresServer
+from testbed.postgres_server import PostgresServer
 from tests.integration.stack import eventually
 from towline.embedded.processes import launch_argv
 from towline.toml_text import toml_text

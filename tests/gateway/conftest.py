@@ -14,7 +14,7 @@ import pytest
 from gateway.keys.keyring import load_keyring
 from gateway.store import migrate
 from runtime.clock import FakeClock
-from tests.gateway.postgres_server import PostgresServer
+from testbed.postgres_server import PostgresServer
 from tests.gateway.world import World, settings_for
 
 

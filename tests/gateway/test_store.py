@@ -16,7 +16,7 @@ from gateway.errors import MigrationError, StoreUnavailableError
 from gateway.store import audit, migrate
 from gateway.store.database import AuditEvent, Database, Revocation
 from runtime.clock import SYSTEM_CLOCK
-from tests.gateway.postgres_server import PostgresServer
+from testbed.postgres_server import PostgresServer
 from tests.gateway.world import World, settings_for
 
 RECOVERY_S = 15.0

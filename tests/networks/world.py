@@ -28,7 +28,7 @@ from websockets.typing import Origin
 
 from tests.deployment.authority import Authority
 from tests.deployment.client import Client
-from tests.gateway.postgres_server import PostgresServer
+from testbed.postgres_server import PostgresServer
 from tests.integration.stack import eventually
 from tests.networks.topology import GATEWAY, TUNNELS, VISITORS, Namespace, Topology, program, run
 from towline.embedded.processes import launch_argv

@@ -1,0 +1,12 @@
+"""The product started for tests and benchmarks: real processes, settings files, people over the real API.
+
+    ports, waiting, programs     what everything else needs
+    processes                    start, stop, kill, logs
+    settings_tables              what stands in a gateway's, a node's, an agent's file
+    services                     their commands, a node's certificate, a device's enrolment
+    postgres_server, nginx       what stands beside and in front
+    people                       who logs in, opens a session, follows a link
+    gateways                     a gateway of N replicas with any settings, as one object
+
+Imports the product and is imported by `tests` and `loadtests`, never the other way round. No pytest in here.
+"""

@@ -1,0 +1,52 @@
+"""Real gateways as processes: with settings of the test's own, several behind nginx, one that dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.gateways import Gateways
+from testbed.processes import short_folder, started
+from testbed.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def gateways() -> Iterator[Gateways]:
+    settings = {"link_ttl_s": 7, "database_pool_max": 3}
+    with short_folder() as folder, started(Gateways(folder, replicas=2, settings=settings)) as running:
+        yield running
+
+
+def test_a_login_at_one_replica_holds_at_the_other(gateways: Gateways) -> None:
+    one, other = gateways.person("gateway-0"), gateways.person("gateway-1")
+    token = one.log_in()
+    assert one.call("GET", "/v1/me")["username"] == "admin"
+    assert other.http.get("/v1/me").status_code == 401
+    program = other.bearer(token)
+    assert program.call("GET", "/v1/me")["username"] == "admin"
+    program.close()
+
+
+def test_settings_of_the_test_win(gateways: Gateways) -> None:
+    assert "link_ttl_s = 7\n" in gateways.config().read_text()
+
+
+def test_behind_nginx_a_replica_may_die_and_come_back(gateways: Gateways) -> None:
+    owner = gateways.owner()
+    gateways.processes.kill("gateway-1")
+    for _ in range(4):
+        assert owner.call("GET", "/v1/devices")["items"] == []
+    gateways.processes.again("gateway-1")
+    gateways.wait_ready("gateway-1")
+    again = gateways.owner("gateway-1")
+    assert again.devices() == []
+    eventually(
+        "it counts its logins", lambda: gateways.metric("gateway-1", "towline_gateway_logins_total{") >= 1
+    )
+
+
+def test_a_failed_test_can_show_every_log(gateways: Gateways) -> None:
+    shown = gateways.logs()
+    assert "== gateway-0.log" in shown
+    assert "== gateway-1.log" in shown
