@@ -1,8 +1,9 @@
 """A tunnel server in a process of its own, with a gateway in memory: what attackers are let loose on.
 
-`python -m tests.hostile.node_process FOLDER SETTINGS`: FOLDER holds chain.pem and key.pem, SETTINGS is JSON
-for the devices' listener. The first line on stdout is the addresses as JSON; after that every connection to
-the control port sends one line of JSON and gets one.
+`python -m tests.hostile.node_process FOLDER SETTINGS`: FOLDER holds chain.pem and key.pem, SETTINGS is JSON:
+`tunnels` for the devices' listener, `visitors` and `limits` for the visitors' (`"tls": true`: with the same
+certificate). The first line on stdout is the addresses as JSON; after that every connection to the control
+port sends one line of JSON and gets one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.tunnel_server.conftest import settings
 from tests.tunnel_server.doubles import MemoryGateway
 from tunnel_server.app import Node
 from tunnel_server.control.gateway import DeviceFacts
+from tunnel_server.settings import VisitorLimits
 
 SESSION_S = 7_200.0  # longer than any run, the soak's too
 HANDSHAKE_S = 2.0  # a handshake without an end shall be seen to end within the test
@@ -63,6 +65,8 @@ class Control:
             "connections": len(node.tunnels._tunnels),
             "handshakes": len(node.tunnels._handshakes),
             "visitors": len(node.edge.connections),
+            "visitor_handshakes": node.edge.in_handshake,
+            "resolved": self._gateway.resolved,
         }
 
     def metrics(self) -> str:
@@ -73,7 +77,15 @@ async def main(folder: Path, overrides: dict[str, Any]) -> None:
     """Until SIGTERM."""
     logs.configure("tunnel_server", "info")
     pem = {"certificate": folder / "chain.pem", "key": folder / "key.pem"}
-    config = settings(tunnels=pem | {"handshake_s": HANDSHAKE_S} | overrides, drain_s=0.5)
+    visitors = overrides["visitors"]
+    if visitors.pop("tls", False):
+        visitors |= pem
+    config = settings(
+        tunnels=pem | {"handshake_s": HANDSHAKE_S} | overrides["tunnels"],
+        visitors=visitors,
+        limits=VisitorLimits(**({"resolves_per_s": 1000.0} | overrides["limits"])),
+        drain_s=0.5,
+    )
     gateway = Gateway()
     node = Node(config, gateway)
     shutdown = Shutdown().install()

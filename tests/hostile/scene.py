@@ -98,11 +98,19 @@ class Watched:
 class NodeProcess(Watched):
     """`node_process` as its tests see it."""
 
-    def __init__(self, folder: Path, **tunnels: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        visitors: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        **tunnels: Any,
+    ) -> None:
         super().__init__(folder / "node.log")
         write_certificate(folder)
         self.context = ssl.create_default_context(cafile=folder / "chain.pem")
-        command = [sys.executable, "-m", "tests.hostile.node_process", str(folder), json.dumps(tunnels)]
+        overrides = {"tunnels": tunnels, "visitors": visitors or {}, "limits": limits or {}}
+        command = [sys.executable, "-m", "tests.hostile.node_process", str(folder), json.dumps(overrides)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
