@@ -8,6 +8,7 @@ import asyncpg
 
 from gateway.errors import MigrationError, StoreUnavailableError
 from gateway.parts import GatewayParts
+from gateway.policy.access import Staff
 from gateway.store import migrate, people, upkeep
 from gateway.store.database import AuditEvent, Transaction, translated
 from runtime.logs import get_logger
@@ -82,7 +83,7 @@ async def _put_administrator(parts: GatewayParts, password: str | None) -> None:
 async def _write_administrator(
     tx: Transaction, username: str, password_hash: str | None, *, known: bool
 ) -> None:
-    user_id = await people.put_user(tx, username, password_hash)
+    user_id = await people.put_user(tx, username, password_hash, Staff.ADMIN)
     if known:
         await people.end_password_logins(tx, user_id)
     kind = "user.password_changed" if known else "user.created"

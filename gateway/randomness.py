@@ -31,5 +31,13 @@ def new_device_id() -> str:
     return "d_" + _random(16)
 
 
+def new_org_id() -> str:
+    return "o_" + _random(16)
+
+
+def new_site_id() -> str:
+    return "s_" + _random(16)
+
+
 def _random(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))

@@ -24,7 +24,7 @@ from tunnel_agent.device_key import DeviceKey
 
 _ID_BYTES = 10  # 16 characters of base32
 _COLUMNS = (
-    "id", "owner_id", "name", "hardware_id", "status", "public_key", "key_id",
+    "id", "site_id", "name", "hardware_id", "status", "public_key", "key_id",
     "software", "services", "created_at",
 )  # fmt: skip
 _SERVICES = json.dumps([{"name": "web", "kind": "web"}])
@@ -53,11 +53,14 @@ def new_device() -> SeededDevice:
 async def _write(url: str, username: str, devices: Sequence[SeededDevice]) -> None:
     connection = await asyncpg.connect(url)
     try:
-        owner = await connection.fetchval("SELECT id FROM users WHERE username = $1", username)
+        site = await connection.fetchval(
+            "SELECT r.site_id FROM site_roles r JOIN users u ON u.id = r.user_id WHERE u.username = $1",
+            username,
+        )
         now = datetime.now(UTC)
         rows = [
             (
-                one.id, owner, f"seeded {one.id}", f"seeded-{one.id}", "approved",
+                one.id, site, f"seeded {one.id}", f"seeded-{one.id}", "approved",
                 one.key.public_der, one.key.key_id, "bench", _SERVICES, now,
             )
             for one in devices

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Request, Response
 
-from gateway.errors import BadTokenError, Problem, login_needed
+from gateway.errors import BadTokenError, Problem, login_needed, not_found
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Resource, may
+from gateway.policy.access import RULES, Action, Actor, Resource, Verdict, judge
 from gateway.randomness import digest
 from gateway.settings import Settings
 from gateway.store import people
@@ -94,16 +94,26 @@ async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential
 
 
 async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
-    """The person, when they may do `action` with what is their own; 401 or 403 otherwise."""
+    """The person, when they may do `action`, which is about no thing of somebody's; 401 or 403 otherwise."""
     actor = await logged_in(tx, parts, credential)
-    if not may(actor, action):
-        raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "You may not do this.")
+    permit(actor, action)
     return actor
 
 
-def allowed(actor: Actor, action: Action, resource: Resource | None) -> bool:
-    """Like policy `may` for a thing that was looked up (None: there is none)."""
-    return resource is not None and may(actor, action, resource)
+def permit(actor: Actor, action: Action, resource: Resource | None = None, what: str = "thing") -> None:
+    """403 when the actor sees the thing and may not do this; 404 when they do not see it or there is none."""
+    verdict = judge(actor, action, resource)
+    if verdict is Verdict.HIDDEN:
+        raise not_found(what)
+    if verdict is Verdict.FORBIDDEN:
+        raise Problem(HTTPStatus.FORBIDDEN, "forbidden", _refusal(actor, action))
+
+
+def _refusal(actor: Actor, action: Action) -> str:
+    scope = RULES[action].scope
+    if actor.scopes is None or scope in actor.scopes:
+        return "Your role does not allow this."
+    return "No API token may do this." if scope is None else f"This API token has no scope {scope}."
 
 
 def set_login_cookie(response: Response, settings: Settings, token: str) -> None:

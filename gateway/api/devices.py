@@ -1,4 +1,4 @@
-"""Devices of the logged-in person: list, look, approve, reject, revoke."""
+"""Devices of the places where the person has a role: list, look, approve, reject, revoke."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from gateway.api.credentials import Credential, CredentialOf, allowed, logged_in, require
+from gateway.api.credentials import Credential, CredentialOf, logged_in, permit, require
 from gateway.api.models import DeviceAnswer, DeviceList, device_answer
 from gateway.approval import approve
 from gateway.errors import Problem, not_found
@@ -30,10 +30,10 @@ async def list_devices(
     cursor: Annotated[str, Query(pattern="^[a-z0-9_]{0,64}$")] = "",
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
 ) -> DeviceList:
-    """The person's devices by id; `cursor` is the `next_cursor` of the page before."""
+    """The devices that the person sees, by id; `cursor` is the `next_cursor` of the page before."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.DEVICE_LIST)
-        found = await devices.list_owned(tx, actor.user_id, cursor, limit + 1)
+        found = await devices.list_seen(tx, actor.user_id, cursor, limit + 1)
     items = [device_answer(device) for device in found[:limit]]
     return DeviceList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
@@ -55,7 +55,7 @@ async def approve_device(device_id: str, credential: CredentialOf, parts: Parts)
                 raise _wrong_status(device, "approved")
             await approve(tx, parts.keyring, device_id, device.public_key)
             tx.audit(_event("device.approved", actor, device))
-        return await _fresh(tx, device_id)
+        return await _fresh(tx, actor, device_id)
 
 
 @router.post("/{device_id}/reject")
@@ -67,7 +67,7 @@ async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) 
             if not await devices.set_status(tx, device_id, "rejected", allowed_from=["pending"]):
                 raise _wrong_status(device, "rejected")
             tx.audit(_event("device.rejected", actor, device))
-        return await _fresh(tx, device_id)
+        return await _fresh(tx, actor, device_id)
 
 
 @router.post("/{device_id}/revoke")
@@ -82,7 +82,7 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
             ended = await sessions.end_of_device(tx, device_id)
             await devices.drop_tunnels(tx, device_id)
             tx.audit(_event("device.revoked", actor, device, sessions=ended))
-        return await _fresh(tx, device_id)
+        return await _fresh(tx, actor, device_id)
 
 
 async def find(
@@ -94,16 +94,16 @@ async def find(
     *,
     lock: bool = False,
 ) -> tuple[Actor, Device]:
-    """The person and the device they may do `action` to; 401, or the same 404 for unknown and not theirs."""
+    """The person and the device they may do `action` to; 401, 403, or one 404 for unknown and not theirs."""
     actor = await logged_in(tx, parts, credential)
-    device = await devices.get(tx, device_id, lock=lock)
-    if device is None or not allowed(actor, action, Resource(device.owner_id)):
-        raise not_found("device")
+    device = await devices.get(tx, device_id, actor.user_id, lock=lock)
+    permit(actor, action, None if device is None else Resource(device.role), "device")
+    assert device is not None  # nothing is permitted about what does not exist
     return actor, device
 
 
-async def _fresh(tx: Transaction, device_id: str) -> DeviceAnswer:
-    device = await devices.get(tx, device_id)
+async def _fresh(tx: Transaction, actor: Actor, device_id: str) -> DeviceAnswer:
+    device = await devices.get(tx, device_id, actor.user_id)
     if device is None:
         raise not_found("device")
     return device_answer(device)
@@ -113,7 +113,7 @@ def _event(kind: str, actor: Actor, device: Device, **detail: object) -> AuditEv
     return AuditEvent(
         kind,
         str(actor.user_id),
-        owner=str(device.owner_id),
+        site=device.site_id,
         device=device.id,
         detail={"name": device.name, **detail},
     )

@@ -12,7 +12,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
-from gateway.api.credentials import CredentialOf, require
+from gateway.api.credentials import CredentialOf, logged_in, permit
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
     RENEW_PER_ADDRESS,
@@ -35,10 +35,10 @@ from gateway.approval import approve
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.keys import csr
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action
+from gateway.policy.access import Action, Resource, Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.randomness import digest, new_device_id, new_secret
-from gateway.store import devices, people
+from gateway.store import devices, people, places
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
 
@@ -59,19 +59,29 @@ async def create_registration_token(
 ) -> RegistrationTokenAnswer:
     """A one-use token that lets one device ask to join. `approve` accepts it in advance."""
     async with parts.database.transaction() as tx:
-        actor = await require(tx, parts, credential, Action.TOKEN_CREATE)
+        actor = await logged_in(tx, parts, credential)
+        site_id = body.site_id or await places.first_site(tx, actor.user_id, Role.ADMIN)
+        role = None if site_id is None else await places.role_at(tx, actor.user_id, site_id)
+        permit(actor, Action.TOKEN_CREATE, None if role is None else Resource(role), "site")
+        assert site_id is not None  # nothing is permitted about what does not exist
     await take(parts, request, (TOKENS_PER_USER, str(actor.user_id)))
     token = new_secret()
     async with parts.database.transaction() as tx:
         expires_at = tx.now + REGISTRATION_TOKEN_TTL_S
         await people.add_registration_token(
-            tx, actor.user_id, digest(token), body.name, body.approve, utc(expires_at)
+            tx,
+            user_id=actor.user_id,
+            site_id=site_id,
+            token_sha256=digest(token),
+            name=body.name,
+            approve=body.approve,
+            expires_at=utc(expires_at),
         )
         tx.audit(
             AuditEvent(
                 "registration_token.created",
                 str(actor.user_id),
-                owner=str(actor.user_id),
+                site=site_id,
                 detail={"name": body.name, "approve": body.approve},
             )
         )
@@ -94,7 +104,7 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
             await devices.add(
                 tx,
                 device_id=device_id,
-                owner_id=token["user_id"],
+                site_id=token["site_id"],
                 name=name,
                 hardware_id=body.hardware_id,
                 status=status,
@@ -110,13 +120,14 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
                 field="hardware_id",
             ) from error
         enrolment_id = await devices.add_enrolment(tx, device_id, digest(poll_secret))
-        owner = str(token["user_id"])
+        site = token["site_id"]
         detail = {"name": name, "hardware_id": body.hardware_id}
-        tx.audit(AuditEvent("device.enrolled", device_id, owner=owner, device=device_id, detail=detail))
+        tx.audit(AuditEvent("device.enrolled", device_id, site=site, device=device_id, detail=detail))
         if token["approve"]:
             await approve(tx, parts.keyring, device_id, public_key)
             detail = {"name": name, "by": "registration_token"}
-            tx.audit(AuditEvent("device.approved", owner, owner=owner, device=device_id, detail=detail))
+            approver = str(token["user_id"])
+            tx.audit(AuditEvent("device.approved", approver, site=site, device=device_id, detail=detail))
     return EnrolmentAnswer(
         enrolment_id=enrolment_id, device_id=device_id, status=status, poll_secret=poll_secret
     )
@@ -176,8 +187,7 @@ async def renew_certificate(
         if not await devices.burn_nonce(tx, device_id, digest(body.nonce)):
             raise Problem(HTTPStatus.FORBIDDEN, "bad_nonce", "The nonce is unknown, used or too old.")
         pem = await approve(tx, parts.keyring, device_id, public_key)
-        owner = str(device.owner_id)
-        tx.audit(AuditEvent("device.certificate_renewed", device_id, owner=owner, device=device_id))
+        tx.audit(AuditEvent("device.certificate_renewed", device_id, site=device.site_id, device=device_id))
     return _certificate_answer(parts, pem)
 
 

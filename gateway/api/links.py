@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import Credential, CredentialOf, allowed, logged_in
+from gateway.api.credentials import Credential, CredentialOf, logged_in, permit
 from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment
-from gateway.errors import BadTokenError, Problem, login_needed, not_found
+from gateway.errors import BadTokenError, Problem, login_needed
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Resource
 from gateway.policy.durations import LINK_CODE_TTL_S
@@ -79,6 +79,7 @@ async def _own_link(
     except BadTokenError as error:
         raise link_problem(LinkRefusal.BAD) from error
     link = await sessions.link_by_jti(tx, claims.jti)
-    if link is None or not allowed(actor, action, Resource(link.session.user_id)):
-        raise not_found("link")
+    mine = link is not None and link.session.user_id == actor.user_id
+    permit(actor, action, Resource(mine=True) if mine else None, "link")
+    assert link is not None  # nothing is permitted about what does not exist
     return link

@@ -12,6 +12,7 @@ from gateway.api.credentials import (
     CredentialOf,
     clear_login_cookie,
     logged_in,
+    permit,
     refuse_cross_origin,
     set_login_cookie,
 )
@@ -19,8 +20,9 @@ from gateway.api.limits import WELCOME_PER_ADDRESS, address_of, take, take_login
 from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
+from gateway.policy.access import Action
 from gateway.randomness import digest, new_secret
-from gateway.store import people
+from gateway.store import people, sessions
 from gateway.store.database import AuditEvent, utc
 
 Audit = Callable[[AuditEvent], None]
@@ -83,11 +85,15 @@ async def log_in_welcome(body: WelcomeBody, request: Request, response: Response
 
 @router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT)
 async def log_out(credential: CredentialOf, response: Response, parts: Parts) -> None:
-    """End this login, its cookie and its access tokens."""
+    """End this login, its cookie, its access tokens and the sessions that it opened."""
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
+        permit(actor, Action.ACCOUNT)
+        assert actor.login_id is not None  # an API token has no account of its own to end
         await people.end_login(tx, actor.login_id)
-        tx.audit(AuditEvent("login.ended", str(actor.user_id), owner=str(actor.user_id)))
+        ended = await sessions.end_of_login(tx, actor.login_id)
+        user = str(actor.user_id)
+        tx.audit(AuditEvent("login.ended", user, owner=user, detail={"sessions": ended}))
     clear_login_cookie(response, parts.settings)
 
 
@@ -96,7 +102,7 @@ async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     """Who is logged in."""
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
-    return UserAnswer(id=actor.user_id, username=actor.name)
+    return UserAnswer(id=actor.user_id, username=actor.name, role=actor.staff)
 
 
 def _audit_login(audit: Audit, user_id: str, kind: str, address: str) -> None:

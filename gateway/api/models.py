@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.keys.csr import CSR_MAX_BYTES
 from gateway.passwords import PASSWORD_MAX
-from gateway.policy.names import HARDWARE_ID_MAX, SERVICE_PATTERN, clean_name
+from gateway.policy.names import HARDWARE_ID_MAX, SERVICE_PATTERN, SITE_ID_PATTERN, clean_name
 from gateway.store.devices import Device
 from gateway.store.sessions import Session
 from gateway.tokens.strict import TOKEN_MAX_BYTES
@@ -25,6 +25,7 @@ Software = Annotated[
 ]
 Secret = Annotated[str, Field(min_length=1, max_length=SECRET_MAX)]
 Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX_BYTES)]
+SiteId = Annotated[str, Field(pattern=f"^{SITE_ID_PATTERN.pattern}$")]
 Service = Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
 
 
@@ -42,6 +43,9 @@ class WelcomeBody(_Body):
 
 
 class RegistrationTokenBody(_Body):
+    """`site_id` left out: the oldest site where the person is admin or owner."""
+
+    site_id: SiteId | None = None
     name: DeviceName | None = None
     approve: bool = False
 
@@ -77,8 +81,11 @@ class AccessAnswer(BaseModel):
 
 
 class UserAnswer(BaseModel):
+    """`role`: what they are for the whole installation: user, support or admin."""
+
     id: UUID
     username: str
+    role: str
 
 
 class RegistrationTokenAnswer(BaseModel):
@@ -122,8 +129,16 @@ class ServiceAnswer(BaseModel):
     kind: str
 
 
+class SiteNamed(BaseModel):
+    id: str
+    name: str
+
+
 class DeviceAnswer(BaseModel):
-    """`since`: when it came online or went offline; null (since, last_seen): never connected."""
+    """`since`: when it came online or went offline; null (since, last_seen): never connected.
+
+    `role`: what the person who asks is at its site.
+    """
 
     id: str
     name: str
@@ -135,7 +150,9 @@ class DeviceAnswer(BaseModel):
     rtt_ms: float | None
     software: str
     services: list[ServiceAnswer]
+    site: SiteNamed
     owner: str
+    role: str | None
 
 
 class DeviceList(BaseModel):
@@ -207,7 +224,9 @@ def device_answer(device: Device) -> DeviceAnswer:
         rtt_ms=device.rtt_ms,
         software=device.software,
         services=[ServiceAnswer(name=s["name"], kind=s.get("kind", "web")) for s in device.services],
+        site=SiteNamed(id=device.site_id, name=device.site),
         owner=device.owner,
+        role=None if device.role is None else device.role.word,
     )
 
 

@@ -44,7 +44,7 @@ async def home(request: Request, credential: CredentialOf, parts: Parts) -> Resp
         actor = await actor_of(tx, parts, credential)
         if actor is None:
             return _to_login(request)
-        found = await devices.list_owned(tx, actor.user_id, "", PAGE_MAX)
+        found = await devices.list_seen(tx, actor.user_id, "", PAGE_MAX)
     return page("home.html", actor=actor, devices=[device_answer(d) for d in found])
 
 
@@ -55,8 +55,8 @@ async def device_page(device_id: str, request: Request, credential: CredentialOf
         actor = await actor_of(tx, parts, credential)
         if actor is None:
             return _to_login(request)
-        device = await devices.get(tx, device_id)
-        if device is None or not may(actor, Action.DEVICE_READ, Resource(device.owner_id)):
+        device = await devices.get(tx, device_id, actor.user_id)
+        if device is None or not may(actor, Action.DEVICE_READ, Resource(device.role)):
             raise not_found("device")
         live = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
     return page(

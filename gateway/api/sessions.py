@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import CredentialOf, allowed, logged_in, require
+from gateway.api.credentials import CredentialOf, logged_in, permit, require
 from gateway.api.devices import find
 from gateway.api.models import (
     SessionBody,
@@ -16,14 +16,15 @@ from gateway.api.models import (
     moment,
     session_answer,
 )
-from gateway.errors import Problem, not_found, wrong_field
+from gateway.errors import Problem, wrong_field
 from gateway.parts import Parts
 from gateway.policy import durations
-from gateway.policy.access import Action, Resource
+from gateway.policy.access import Action, Actor, Resource
 from gateway.randomness import new_label
-from gateway.store import sessions
-from gateway.store.database import AuditEvent, utc
+from gateway.store import places, sessions
+from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
+from gateway.store.sessions import Session
 
 router = APIRouter(tags=["sessions"])
 
@@ -54,6 +55,7 @@ async def create_session(
             label=label,
             device_id=device.id,
             user_id=actor.user_id,
+            login_id=actor.login_id,
             service=body.service,
             service_kind=kind,
             grant_id=session_id,  # one id for both: a session has one grant (decision 0002)
@@ -65,7 +67,7 @@ async def create_session(
             AuditEvent(
                 "session.created",
                 str(actor.user_id),
-                owner=str(device.owner_id),
+                site=device.site_id,
                 device=device.id,
                 detail={
                     "session": str(session_id),
@@ -98,18 +100,25 @@ async def end_session(session_id: UUID, credential: CredentialOf, parts: Parts) 
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
         session = await sessions.get(tx, session_id)
-        if session is None or not allowed(actor, Action.SESSION_END, Resource(session.user_id)):
-            raise not_found("session")
+        seen = None if session is None else await resource_of(tx, actor, session)
+        permit(actor, Action.SESSION_END, seen, "session")
+        assert session is not None  # nothing is permitted about what does not exist
         if await sessions.end(tx, session):
             tx.audit(
                 AuditEvent(
                     "session.ended",
                     str(actor.user_id),
-                    owner=str(session.owner_id),
+                    site=session.site_id,
                     device=session.device_id,
                     detail={"session": str(session_id)},
                 )
             )
+
+
+async def resource_of(tx: Transaction, actor: Actor, session: Session) -> Resource:
+    """The session as the actor sees it."""
+    role = await places.role_at(tx, actor.user_id, session.site_id)
+    return Resource(role, mine=session.user_id == actor.user_id)
 
 
 def _openable(device: Device, service: str) -> str:

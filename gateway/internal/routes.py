@@ -69,7 +69,7 @@ async def _redeem(body: RedeemBody, node: str, parts: GatewayParts) -> SessionFa
             AuditEvent(
                 "session.redeemed",
                 str(session.user_id),
-                owner=str(session.owner_id),
+                site=session.site_id,
                 device=session.device_id,
                 detail={"session": str(session.id), "node": node, "client": body.client},
             )
@@ -126,7 +126,7 @@ async def end(sid: UUID, body: EndBody, node: Node, parts: Parts) -> None:
                 AuditEvent(
                     "session.ended",
                     f"visitor of {node}",
-                    owner=str(session.owner_id),
+                    site=session.site_id,
                     device=session.device_id,
                     detail={"session": str(session.id), "node": node, "client": body.client},
                 )

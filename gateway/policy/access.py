@@ -3,58 +3,212 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, IntEnum, StrEnum
 from uuid import UUID
+
+
+class Role(IntEnum):
+    """What a person is at a site; of two the greater counts (the schema's `site_role` has this order)."""
+
+    SUPPORT = 1
+    MEMBER = 2
+    ADMIN = 3
+    OWNER = 4
+
+    @property
+    def word(self) -> str:
+        """As the API and the store write it."""
+        return self.name.lower()
+
+    @classmethod
+    def of(cls, word: str) -> Role:
+        """ValueError for a word that is none."""
+        try:
+            return cls[word.upper()]
+        except KeyError:
+            raise ValueError(f"{word!r} is no role") from None
+
+
+class Staff(StrEnum):
+    """What a person is for the whole installation. None of these opens a device."""
+
+    USER = "user"
+    SUPPORT = "support"
+    ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """What a personal API token may be limited to."""
+
+    DEVICES_READ = "devices:read"
+    DEVICES_WRITE = "devices:write"
+    SESSIONS = "sessions"
+    SITES_READ = "sites:read"
+    SITES_WRITE = "sites:write"
+    SUPPORT = "support"
+    AUDIT_READ = "audit:read"
 
 
 class Action(StrEnum):
     """Everything that a person can ask of the gateway."""
 
+    ACCOUNT = "account"
+    API_TOKEN_MANAGE = "api_token.manage"
+    USER_MANAGE = "user.manage"
+    KEY_ROTATE = "key.rotate"
+    ORG_READ = "org.read"
+    ORG_CREATE = "org.create"
+    ORG_CHANGE = "org.change"
+    SITE_LIST = "site.list"
+    SITE_CREATE = "site.create"
+    SITE_READ = "site.read"
+    SITE_CHANGE = "site.change"
+    SITE_DELETE = "site.delete"
+    MEMBER_LIST = "member.list"
+    MEMBER_MANAGE = "member.manage"
+    MEMBER_LEAVE = "member.leave"
+    INVITATION_ACCEPT = "invitation.accept"
     TOKEN_CREATE = "registration_token.create"
     DEVICE_LIST = "device.list"
     DEVICE_READ = "device.read"
+    DEVICE_CHANGE = "device.change"
     DEVICE_APPROVE = "device.approve"
     DEVICE_REJECT = "device.reject"
     DEVICE_REVOKE = "device.revoke"
+    DEVICE_RELEASE = "device.release"
     SESSION_CREATE = "session.create"
     SESSION_LIST = "session.list"
     SESSION_END = "session.end"
     LINK_INSPECT = "link.inspect"
     LINK_CODE = "link.code"
+    SUPPORT_ASK = "support.ask"
+    SUPPORT_LIST = "support.list"
+    SUPPORT_READ = "support.read"
+    SUPPORT_DECIDE = "support.decide"
+    SUPPORT_END = "support.end"
+    SUPPORT_LOG_READ = "support.log.read"
+    AUDIT_LIST = "audit.list"
+    AUDIT_READ = "audit.read"
+    EVENTS_FOLLOW = "events.follow"
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person whose login was verified in this request."""
+    """A person whose login or API token was verified in this request."""
 
     user_id: UUID
     name: str
-    login_id: UUID
+    login_id: UUID | None
+    """None: by an API token."""
+    staff: Staff = Staff.USER
+    scopes: frozenset[Scope] | None = None
+    """None: everything that the person may (a login); otherwise what the API token is limited to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What the action is about: the device or session's owner. None: no such thing exists."""
+    """What the action is about, as the actor sees it. No role and not mine: as if it did not exist."""
 
-    owner_id: UUID | None
+    role: Role | None = None
+    """The actor's role where the thing is; for an org: their role in the whole of it."""
+    mine: bool = False
+    """It is the actor's own: their session, request, link, account."""
 
 
-# What every logged-in person may do for themselves: these never touch somebody else's things.
-_OWN = frozenset({Action.TOKEN_CREATE, Action.DEVICE_LIST, Action.SESSION_LIST})
-# What takes ownership of the thing itself.
-_OWNED = frozenset(Action) - _OWN
+class Verdict(Enum):
+    """`HIDDEN` is told as 404: whoever has nothing to do with a thing does not learn that it exists."""
+
+    ALLOWED = "allowed"
+    FORBIDDEN = "forbidden"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Any of the ways that is given allows. `staff`: everything of its kind, without a role there."""
+
+    scope: Scope | None
+    """What an API token needs for it; None: no API token does this."""
+    anyone: bool = False
+    """About nothing that is somebody else's: every person may."""
+    roles: frozenset[Role] = frozenset()
+    mine: bool = False
+    staff: frozenset[Staff] = frozenset()
+
+
+_EVERY_ROLE = frozenset(Role)
+_RUNNERS = frozenset({Role.ADMIN, Role.OWNER})
+_OWNERS = frozenset({Role.OWNER})
+_USERS = frozenset({Role.MEMBER, Role.ADMIN, Role.OWNER})
+
+RULES: dict[Action, Rule] = {
+    Action.ACCOUNT: Rule(None, anyone=True),
+    Action.API_TOKEN_MANAGE: Rule(None, anyone=True),
+    Action.USER_MANAGE: Rule(None, staff=frozenset({Staff.ADMIN})),
+    Action.KEY_ROTATE: Rule(None, staff=frozenset({Staff.ADMIN})),
+    Action.ORG_READ: Rule(Scope.SITES_READ, roles=_EVERY_ROLE),
+    Action.ORG_CREATE: Rule(Scope.SITES_WRITE, anyone=True),
+    Action.ORG_CHANGE: Rule(Scope.SITES_WRITE, roles=_OWNERS),
+    Action.SITE_LIST: Rule(Scope.SITES_READ, anyone=True),
+    Action.SITE_CREATE: Rule(Scope.SITES_WRITE, roles=_OWNERS),
+    Action.SITE_READ: Rule(Scope.SITES_READ, roles=_EVERY_ROLE),
+    Action.SITE_CHANGE: Rule(Scope.SITES_WRITE, roles=_RUNNERS),
+    Action.SITE_DELETE: Rule(Scope.SITES_WRITE, roles=_OWNERS),
+    Action.MEMBER_LIST: Rule(Scope.SITES_READ, roles=_USERS),
+    Action.MEMBER_MANAGE: Rule(Scope.SITES_WRITE, roles=_RUNNERS),
+    Action.MEMBER_LEAVE: Rule(Scope.SITES_WRITE, mine=True),
+    Action.INVITATION_ACCEPT: Rule(Scope.SITES_WRITE, anyone=True),
+    Action.TOKEN_CREATE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
+    Action.DEVICE_LIST: Rule(Scope.DEVICES_READ, anyone=True),
+    Action.DEVICE_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE),
+    Action.DEVICE_CHANGE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
+    Action.DEVICE_APPROVE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
+    Action.DEVICE_REJECT: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
+    Action.DEVICE_REVOKE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
+    Action.DEVICE_RELEASE: Rule(Scope.DEVICES_WRITE, roles=_OWNERS),
+    Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS),
+    Action.SESSION_LIST: Rule(Scope.SESSIONS, anyone=True),
+    Action.SESSION_END: Rule(Scope.SESSIONS, roles=_RUNNERS, mine=True),
+    Action.LINK_INSPECT: Rule(None, mine=True),
+    Action.LINK_CODE: Rule(None, mine=True),
+    Action.SUPPORT_ASK: Rule(
+        Scope.SUPPORT, roles=frozenset({Role.SUPPORT}), staff=frozenset({Staff.SUPPORT})
+    ),
+    Action.SUPPORT_LIST: Rule(Scope.SUPPORT, anyone=True),
+    Action.SUPPORT_READ: Rule(Scope.SUPPORT, roles=_RUNNERS, mine=True),
+    # The consent is the owner's alone (glossary): an administrator of the site runs it for them, no more.
+    Action.SUPPORT_DECIDE: Rule(Scope.SUPPORT, roles=_OWNERS),
+    Action.SUPPORT_END: Rule(Scope.SUPPORT, roles=_RUNNERS, mine=True),
+    Action.SUPPORT_LOG_READ: Rule(Scope.SUPPORT, roles=_RUNNERS),
+    Action.AUDIT_LIST: Rule(Scope.AUDIT_READ, anyone=True),
+    Action.AUDIT_READ: Rule(Scope.AUDIT_READ, roles=_RUNNERS),
+    Action.EVENTS_FOLLOW: Rule(Scope.DEVICES_READ, anyone=True),
+}
+
+
+def judge(actor: Actor | None, action: Action, resource: Resource | None = None) -> Verdict:
+    """Whether `actor` may do `action` to `resource` (None: there is none, or the action is about no thing).
+
+    Somebody without a role at a thing gets HIDDEN for it and for what does not exist alike, so that the
+    caller cannot tell the two apart by accident: both become the same 404.
+    """
+    rule = RULES.get(action)
+    if actor is None or rule is None:
+        return Verdict.HIDDEN
+    if resource is None and (rule.roles or rule.mine):
+        return Verdict.HIDDEN
+    staff = actor.staff in rule.staff
+    role, mine = (None, False) if resource is None else (resource.role, resource.mine)
+    in_scope = actor.scopes is None or rule.scope in actor.scopes
+    if in_scope and (rule.anyone or staff or role in rule.roles or (rule.mine and mine)):
+        return Verdict.ALLOWED
+    return Verdict.FORBIDDEN if resource is None or role or mine or staff else Verdict.HIDDEN
 
 
 def may(actor: Actor | None, action: Action, resource: Resource | None = None) -> bool:
-    """Whether `actor` may do `action` to `resource`.
+    return judge(actor, action, resource) is Verdict.ALLOWED
 
-    False for a resource that does not exist and for one of somebody else's alike, so that the
-    caller cannot tell the two apart by accident: both become the same 404.
-    """
-    if actor is None:
-        return False
-    if action in _OWN:
-        return resource is None or resource.owner_id == actor.user_id
-    if action in _OWNED:
-        return resource is not None and resource.owner_id == actor.user_id
-    return False
+
+def may_give(giver: Role, role: Role) -> bool:
+    """Whether `giver` may give, change or take away `role`: owners any, admins what is below them."""
+    return giver is Role.OWNER or (giver is Role.ADMIN and role < Role.ADMIN)

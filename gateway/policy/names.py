@@ -9,6 +9,8 @@ DEVICE_NAME_MAX = 64  # fits a table cell and a certificate field
 HARDWARE_ID_MAX = 128  # the longest seen in the field are serial ‖ MAC ‖ model strings under 100
 SERVICE_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")  # the protocol's token rule
 DEVICE_ID_PATTERN = re.compile(r"d_[a-z2-7]{16}")
+ORG_ID_PATTERN = re.compile(r"o_[a-z2-7]{16}")
+SITE_ID_PATTERN = re.compile(r"s_[a-z2-7]{16}")
 NODE_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: it becomes a CN and a SAN
 
 

@@ -58,11 +58,14 @@ def unix(moment: datetime) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One line of the audit log. Ids in text form; `owner` is whose device or account it is about."""
+    """One line of the audit log. Ids in text form. `site`: those who run it may read the line; `owner`: the
+    person whose own account it is about.
+    """
 
     kind: str
     actor: str
     owner: str | None = None
+    site: str | None = None
     device: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
@@ -162,6 +165,7 @@ def audit_record(seq: int, now: float, event: AuditEvent) -> str:
             "kind": event.kind,
             "actor": event.actor,
             "owner": event.owner,
+            "site": event.site,
             "device": event.device,
             "detail": event.detail,
         },

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from gateway.keys.authority import Issued
+from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.presence import NODE_SILENT_S
 from gateway.store.database import Row, Transaction, unix, utc
@@ -25,8 +26,10 @@ class Device:
     """A device as people see it; times in Unix seconds."""
 
     id: str
-    owner_id: UUID
+    site_id: str
+    site: str
     owner: str
+    """Name of the person who owns the site longest."""
     name: str
     status: str
     online: bool
@@ -38,6 +41,8 @@ class Device:
     services: tuple[dict[str, Any], ...]
     public_key: bytes
     key_id: bytes
+    role: Role | None
+    """Of the person who asked, at the device's site."""
 
     def service_kind(self, service: str) -> str | None:
         """web | tcp; None when the device has not announced such a service."""
@@ -49,10 +54,16 @@ class Device:
 
 # A tunnel counts while the node that holds it speaks. `seen` is how fresh that word is.
 _SELECT = """
-SELECT d.*, u.username AS owner_name, live.tunnels, live.heard, live.rtt_ms AS live_rtt_ms,
-       gone.heard AS node_lost
+SELECT d.*, s.name AS site_name, owner.username AS owner_name, mine.role,
+       live.tunnels, live.heard, live.rtt_ms AS live_rtt_ms, gone.heard AS node_lost
 FROM devices d
-JOIN users u ON u.id = d.owner_id
+JOIN sites s ON s.id = d.site_id
+LEFT JOIN site_roles mine ON mine.site_id = d.site_id AND mine.user_id = $2
+LEFT JOIN LATERAL (
+    SELECT u.username FROM memberships m JOIN users u ON u.id = m.user_id
+    WHERE m.org_id = s.org_id AND (m.site_id IS NULL OR m.site_id = s.id) AND m.role = 'owner'
+    ORDER BY m.created_at, u.id LIMIT 1
+) owner ON true
 LEFT JOIN LATERAL (
     SELECT count(*) AS tunnels, max(n.last_heartbeat) AS heard, min(t.rtt_ms) AS rtt_ms
     FROM tunnels t JOIN nodes n ON n.name = t.node
@@ -70,22 +81,28 @@ def _silent_before(tx: Transaction) -> datetime:
     return utc(tx.now - NODE_SILENT_S)
 
 
-async def get(tx: Transaction, device_id: str, *, lock: bool = False) -> Device | None:
-    """One device. `lock` holds its row until commit, so that its status cannot change meanwhile."""
+async def get(
+    tx: Transaction, device_id: str, asking: UUID | None = None, *, lock: bool = False
+) -> Device | None:
+    """One device, with the role there of the person `asking`.
+
+    `lock` holds its row until commit, so that its status cannot change meanwhile.
+    """
     if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
         return None
     if lock:
         await tx.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device_id)
-    row = await tx.fetchrow(_SELECT + "WHERE d.id = $2", _silent_before(tx), device_id)
+    row = await tx.fetchrow(_SELECT + "WHERE d.id = $3", _silent_before(tx), asking, device_id)
     return None if row is None else _device(row)
 
 
-async def list_owned(tx: Transaction, owner_id: UUID, after: str, limit: int) -> list[Device]:
-    """The owner's devices but rejected ones, by id, beginning behind `after`."""
+async def list_seen(tx: Transaction, asking: UUID, after: str, limit: int) -> list[Device]:
+    """The devices where the person has a role, but rejected ones, by id, beginning behind `after`."""
     rows = await tx.fetch(
-        _SELECT + "WHERE d.owner_id = $2 AND d.id > $3 AND d.status <> 'rejected' ORDER BY d.id LIMIT $4",
+        _SELECT
+        + "WHERE mine.role IS NOT NULL AND d.id > $3 AND d.status <> 'rejected' ORDER BY d.id LIMIT $4",
         _silent_before(tx),
-        owner_id,
+        asking,
         after,
         limit,
     )
@@ -101,8 +118,9 @@ def _device(row: Row) -> Device:
         since = seen = row["node_lost"]  # its node fell silent: nobody reported the end of the tunnel
     return Device(
         id=row["id"],
-        owner_id=row["owner_id"],
-        owner=row["owner_name"],
+        site_id=row["site_id"],
+        site=row["site_name"],
+        owner=row["owner_name"] or "nobody",
         name=row["name"],
         status=row["status"],
         online=online,
@@ -114,6 +132,7 @@ def _device(row: Row) -> Device:
         services=tuple(row["services"]),
         public_key=row["public_key"],
         key_id=row["key_id"],
+        role=None if row["role"] is None else Role.of(row["role"]),
     )
 
 
@@ -121,7 +140,7 @@ async def add(
     tx: Transaction,
     *,
     device_id: str,
-    owner_id: UUID,
+    site_id: str,
     name: str,
     hardware_id: str,
     status: str,
@@ -132,10 +151,10 @@ async def add(
     """HardwareIdTakenError when that hardware is bound already."""
     try:
         await tx.execute(
-            "INSERT INTO devices (id, owner_id, name, hardware_id, status, public_key, key_id, software,"
+            "INSERT INTO devices (id, site_id, name, hardware_id, status, public_key, key_id, software,"
             " created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             device_id,
-            owner_id,
+            site_id,
             name,
             hardware_id,
             status,

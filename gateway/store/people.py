@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from gateway.policy.access import Actor
+from gateway.policy.access import Actor, Staff
+from gateway.store import places
 from gateway.store.database import Row, Transaction
 
 
@@ -16,17 +17,27 @@ async def find_user(tx: Transaction, username: str) -> Row | None:
     )
 
 
-async def put_user(tx: Transaction, username: str, password_hash: str | None) -> UUID:
-    """Create the user, or give an existing one this password hash. The user's id."""
-    user_id: UUID = await tx.fetchval(
-        "INSERT INTO users (id, username, password_hash, created_at) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT (username) DO UPDATE SET password_hash = coalesce($3, users.password_hash)"
-        " RETURNING id",
+async def put_user(
+    tx: Transaction, username: str, password_hash: str | None, staff: Staff = Staff.USER
+) -> UUID:
+    """Create the user with a home of their own, or give an existing one this password hash and standing.
+
+    The user's id.
+    """
+    row = await tx.fetchrow(
+        "INSERT INTO users (id, username, password_hash, role, created_at) VALUES ($1, $2, $3, $4, $5)"
+        " ON CONFLICT (username) DO UPDATE SET password_hash = coalesce($3, users.password_hash), role = $4"
+        " RETURNING id, xmax = 0 AS new",
         uuid4(),
         username,
         password_hash,
+        staff.value,
         tx.at,
     )
+    assert row is not None  # inserted or updated
+    user_id: UUID = row["id"]
+    if row["new"]:
+        await places.add_home(tx, user_id, username)
     return user_id
 
 
@@ -57,7 +68,8 @@ async def end_login(tx: Transaction, login_id: UUID) -> bool:
 
 
 _ACTOR = (
-    "SELECT u.id AS user_id, u.username, l.id AS login_id FROM logins l JOIN users u ON u.id = l.user_id"
+    "SELECT u.id AS user_id, u.username, u.role, l.id AS login_id"
+    " FROM logins l JOIN users u ON u.id = l.user_id"
     " WHERE l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AND "
 )
 
@@ -71,17 +83,27 @@ async def actor_by_login(tx: Transaction, login_id: UUID) -> Actor | None:
 
 
 def _actor(row: Row | None) -> Actor | None:
-    return None if row is None else Actor(row["user_id"], row["username"], row["login_id"])
+    return (
+        None if row is None else Actor(row["user_id"], row["username"], row["login_id"], Staff(row["role"]))
+    )
 
 
 async def add_registration_token(
-    tx: Transaction, user_id: UUID, token_sha256: bytes, name: str | None, approve: bool, expires_at: datetime
+    tx: Transaction,
+    *,
+    user_id: UUID,
+    site_id: str,
+    token_sha256: bytes,
+    name: str | None,
+    approve: bool,
+    expires_at: datetime,
 ) -> None:
     await tx.execute(
-        "INSERT INTO registration_tokens (token_sha256, user_id, name, approve, created_at, expires_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO registration_tokens (token_sha256, user_id, site_id, name, approve, created_at,"
+        " expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
         token_sha256,
         user_id,
+        site_id,
         name,
         approve,
         tx.at,
@@ -90,11 +112,11 @@ async def add_registration_token(
 
 
 async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
-    """user_id, username, name, approve of a token that was unused and in time; it is used now."""
+    """user_id, site_id, name, approve of a token that was unused and in time; it is used now."""
     return await tx.fetchrow(
         "UPDATE registration_tokens t SET used_at = $2 FROM users u WHERE t.token_sha256 = $1"
         " AND t.used_at IS NULL AND t.expires_at > $2 AND u.id = t.user_id AND u.disabled_at IS NULL"
-        " RETURNING t.user_id, u.username, t.name, t.approve",
+        " RETURNING t.user_id, t.site_id, t.name, t.approve",
         token_sha256,
         tx.at,
     )

@@ -133,12 +133,12 @@ async def save(tx: Transaction, changes: PresenceChanges) -> None:
 
 async def _report_flapping(tx: Transaction, device_id: str) -> None:
     """Once a window: an alarm that repeats with every replacement is one nobody reads."""
-    owner = await tx.fetchval(
+    site = await tx.fetchval(
         "UPDATE devices SET flap_reported_at = $2 WHERE id = $1"
-        " AND (flap_reported_at IS NULL OR flap_reported_at < $3) RETURNING owner_id",
+        " AND (flap_reported_at IS NULL OR flap_reported_at < $3) RETURNING site_id",
         device_id,
         tx.at,
         utc(tx.now - FLAP_WINDOW_S),
     )
-    if owner is not None:
-        tx.audit(AuditEvent("device.flapping", "gateway", owner=str(owner), device=device_id))
+    if site is not None:
+        tx.audit(AuditEvent("device.flapping", "gateway", site=site, device=device_id))

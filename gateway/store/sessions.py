@@ -20,8 +20,9 @@ class Session:
     device_name: str
     user_id: UUID
     username: str
-    owner_id: UUID
+    site_id: str
     owner: str
+    """As of a device: who owns its site longest."""
     service: str
     service_kind: str
     grant_id: UUID
@@ -44,13 +45,12 @@ class Link:
 
 _SESSION = (
     "s.id, s.label, s.device_id, s.service, s.service_kind, s.grant_id, s.created_at, s.expires_at,"
-    " s.ended_at, s.redeemed_at, s.cookie_sha256, s.user_id, u.username, d.name AS device_name, d.owner_id,"
-    " d.status, o.username AS owner"
+    " s.ended_at, s.redeemed_at, s.cookie_sha256, s.user_id, u.username, d.name AS device_name, d.site_id,"
+    " d.status, (SELECT o.username FROM memberships m JOIN users o ON o.id = m.user_id JOIN sites p"
+    " ON p.org_id = m.org_id WHERE p.id = d.site_id AND (m.site_id IS NULL OR m.site_id = p.id)"
+    " AND m.role = 'owner' ORDER BY m.created_at, o.id LIMIT 1) AS owner"
 )
-_JOINS = (
-    " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id"
-    " JOIN users o ON o.id = d.owner_id "
-)
+_JOINS = " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id "
 
 
 async def add(
@@ -60,6 +60,7 @@ async def add(
     label: str,
     device_id: str,
     user_id: UUID,
+    login_id: UUID | None,
     service: str,
     service_kind: str,
     grant_id: UUID,
@@ -67,7 +68,7 @@ async def add(
 ) -> None:
     await tx.execute(
         "INSERT INTO sessions (id, label, device_id, user_id, service, service_kind, grant_id, created_at,"
-        " expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        " expires_at, login_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         session_id,
         label,
         device_id,
@@ -77,6 +78,7 @@ async def add(
         grant_id,
         tx.at,
         expires_at,
+        login_id,
     )
 
 
@@ -147,11 +149,25 @@ async def end(tx: Transaction, session: Session) -> bool:
 
 async def end_of_device(tx: Transaction, device_id: str) -> int:
     """End every live session of the device; how many."""
+    return await _end_where(tx, "device_id = $2", device_id)
+
+
+async def end_of_login(tx: Transaction, login_id: UUID) -> int:
+    """End every live session that this login opened; how many."""
+    return await _end_where(tx, "login_id = $2", login_id)
+
+
+async def end_of_user(tx: Transaction, user_id: UUID) -> int:
+    """End every live session of the person; how many."""
+    return await _end_where(tx, "user_id = $2", user_id)
+
+
+async def _end_where(tx: Transaction, condition: str, value: object) -> int:
     rows = await tx.fetch(
-        "UPDATE sessions SET ended_at = $2 WHERE device_id = $1 AND ended_at IS NULL AND expires_at > $2"
+        f"UPDATE sessions SET ended_at = $1 WHERE {condition} AND ended_at IS NULL AND expires_at > $1"
         " RETURNING id, expires_at",
-        device_id,
         tx.at,
+        value,
     )
     for row in rows:
         tx.revoke(Revocation("session", str(row["id"]), exp=row["expires_at"]))
@@ -220,8 +236,8 @@ def _session(row: Row) -> Session:
         device_name=row["device_name"],
         user_id=row["user_id"],
         username=row["username"],
-        owner_id=row["owner_id"],
-        owner=row["owner"],
+        site_id=row["site_id"],
+        owner=row["owner"] or "nobody",
         service=row["service"],
         service_kind=row["service_kind"],
         grant_id=row["grant_id"],

@@ -40,7 +40,9 @@ async def test_a_device_waits_until_its_owner_approves(world: World) -> None:
             "rtt_ms": None,
             "software": "agent 1.0",
             "services": [],
+            "site": {"id": shown["items"][0]["site"]["id"], "name": "Home"},
             "owner": "admin",
+            "role": "owner",
         }
     ]
     approved = await owner.post(f"/v1/devices/{device.id}/approve")

@@ -282,8 +282,8 @@ async def test_another_instance_is_in_the_feed(world: World, clock: FakeClock) -
         clock.advance(2)
         await (one, two)[step % 2].connect((device, clone)[step % 2])
     async with world.gateway.parts.database.transaction() as tx:
-        owner_id = (await owner.get("/v1/me")).json()["id"]
-        rows = await tx.fetch("SELECT kind FROM audit_events WHERE owner = $1", owner_id)
+        site = (await owner.get(f"/v1/devices/{device.id}")).json()["site"]["id"]
+        rows = await tx.fetch("SELECT kind FROM audit_events WHERE site = $1", site)
         kinds = [row["kind"] for row in rows]
     assert kinds.count("device.flapping") == 1
 

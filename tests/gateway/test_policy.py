@@ -10,27 +10,79 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy import durations, links, presence
-from gateway.policy.access import Action, Actor, Resource, may
+from gateway.policy.access import (
+    RULES,
+    Action,
+    Actor,
+    Resource,
+    Role,
+    Scope,
+    Staff,
+    Verdict,
+    judge,
+    may,
+    may_give,
+)
 from gateway.policy.feed import must_reset
 from gateway.policy.names import clean_name
 
 NOW = 1_000_000.0
 ME = Actor(uuid4(), "me", uuid4())
-MINE, THEIRS, NOBODYS = Resource(ME.user_id), Resource(uuid4()), Resource(None)
 
 
 @pytest.mark.parametrize("action", list(Action))
 def test_access_is_denied_by_default(action: Action) -> None:
-    assert not may(None, action)
-    assert not may(None, action, MINE)
-    assert not may(ME, action, THEIRS)
-    assert not may(ME, action, NOBODYS)
-    assert may(ME, action, MINE)
+    rule = RULES[action]
+    for resource in (None, Resource(), Resource(mine=True), Resource(Role.OWNER)):
+        assert not may(None, action, resource)
+    assert may(ME, action, Resource()) is rule.anyone
+    assert may(ME, action) is rule.anyone
+    for role in Role:
+        assert may(ME, action, Resource(role)) is (rule.anyone or role in rule.roles)
+    assert may(ME, action, Resource(mine=True)) is (rule.anyone or rule.mine)
 
 
-def test_things_need_a_thing() -> None:
-    allowed = {action for action in Action if may(ME, action)}
-    assert allowed == {Action.TOKEN_CREATE, Action.DEVICE_LIST, Action.SESSION_LIST}
+@pytest.mark.parametrize("action", [action for action in Action if RULES[action].roles])
+def test_what_somebody_has_nothing_to_do_with_does_not_exist_for_them(action: Action) -> None:
+    assert judge(ME, action, Resource()) is judge(ME, action) is Verdict.HIDDEN
+    assert judge(ME, action, Resource(Role.SUPPORT)) is not Verdict.HIDDEN
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_an_api_token_may_what_its_scopes_and_its_person_allow(action: Action) -> None:
+    rule = RULES[action]
+    everything = Resource(max(rule.roles, default=None), mine=True)
+    for scope in Scope:
+        limited = replace(ME, login_id=None, scopes=frozenset({scope}))
+        wanted = rule.scope is scope and may(ME, action, everything)
+        assert may(limited, action, everything) is wanted
+        assert not may(limited, action, Resource()) or rule.anyone
+    nothing = replace(ME, login_id=None, scopes=frozenset())
+    assert not may(nothing, action, everything)
+
+
+def test_staff_is_no_key_to_devices() -> None:
+    for staff in Staff:
+        actor = replace(ME, staff=staff)
+        opened = {a for a in Action if may(actor, a, Resource()) and not RULES[a].anyone}
+        wanted = {
+            Staff.USER: set(),
+            Staff.SUPPORT: {Action.SUPPORT_ASK},
+            Staff.ADMIN: {Action.USER_MANAGE, Action.KEY_ROTATE},
+        }
+        assert opened == wanted[staff]
+
+
+def test_an_action_without_a_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(RULES) == set(Action)
+    monkeypatch.delitem(RULES, Action.DEVICE_READ)
+    assert judge(ME, Action.DEVICE_READ, Resource(Role.OWNER)) is Verdict.HIDDEN
+
+
+def test_nobody_makes_somebody_greater_than_themselves() -> None:
+    given = {(giver, role) for giver in Role for role in Role if may_give(giver, role)}
+    owners = {(Role.OWNER, role) for role in Role}
+    assert given == owners | {(Role.ADMIN, Role.MEMBER), (Role.ADMIN, Role.SUPPORT)}
 
 
 def test_durations() -> None:
