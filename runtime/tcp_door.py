@@ -7,6 +7,12 @@ from typing import Final
 
 PATH: Final = "/.towline/tcp"
 SUBPROTOCOL: Final = "towline.tcp.v1"
+# How many frames a client may send: so many at once, more with time, and one for each so many bytes on the
+# wire. Who types, or asks a database small questions, never comes near it. A frame costs a node some 5 µs
+# however little it carries: one frame a byte would keep it busy for the price of a thin uplink.
+FRAMES_BURST: Final = 1_024
+FRAMES_PER_S: Final = 2_000
+BYTES_PER_FRAME: Final = 64
 
 
 class DoorClose(enum.IntEnum):

@@ -7,6 +7,7 @@ bytes has no use for message boundaries, and what is not kept cannot grow.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -84,8 +85,11 @@ FrameEvent = Payload | EmptyMessage | Ping | Pong | Close
 
 
 class FrameReader:
-    """Bytes in, events out. ``hollow`` counts frames that carried no payload for the pipe: pings, pongs and
-    empty ones cost the reader work and the sender nearly nothing, so a caller may bound them.
+    """Bytes in, events out; what binary frames in a row carry comes together, as one ``Payload``.
+
+    Two things cost the reader work and the sender nearly nothing, so a caller may bound them. ``left``: how
+    many frames may still begin; the one beyond is a FrameError (POLICY). ``hollow`` counts those that carried
+    no payload for the pipe: pings, pongs and empty ones.
     """
 
     __slots__ = (
@@ -98,8 +102,10 @@ class FrameReader:
         "_message_bytes",
         "_offset",
         "_opcode",
+        "_row",
         "_wants_mask",
         "hollow",
+        "left",
     )
 
     def __init__(self, *, masked: bool) -> None:
@@ -114,6 +120,8 @@ class FrameReader:
         self._in_message = False  # a message waits for its continuation
         self._message_bytes = 0
         self._control = bytearray()
+        self._row: list[bytes] = []  # payload of this feed that is no event yet
+        self.left = math.inf
         self.hollow = 0
 
     def feed(self, data: bytes) -> list[FrameEvent]:
@@ -129,7 +137,14 @@ class FrameReader:
                 if not self._head and not self._left:  # a whole head, and no payload behind it
                     self._frame_done(events)
             at = end
+        self._end_row(events)
         return events
+
+    def _end_row(self, events: list[FrameEvent]) -> None:
+        row = self._row
+        if row:
+            events.append(Payload(row[0] if len(row) == 1 else b"".join(row)))
+            self._row = []
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Collect the head; returns where it ended, or the end of ``data``."""
@@ -155,6 +170,9 @@ class FrameReader:
         )
 
     def _begin_frame(self) -> None:
+        if self.left < 1:
+            raise FrameError(POLICY, "too many frames for the bytes they carry")
+        self.left -= 1
         head = self._head
         first, second = head[0], head[1]
         if first & _RSV:
@@ -206,7 +224,7 @@ class FrameReader:
         self._left -= len(piece)
         if self._opcode < Opcode.CLOSE:
             self._message_bytes += len(piece)
-            events.append(Payload(data))
+            self._row.append(data)
         else:
             self._control += data
         if not self._left:
@@ -216,8 +234,10 @@ class FrameReader:
         if self._opcode < Opcode.CLOSE:
             self.hollow += not self._offset
             if self._last and not self._message_bytes:
+                self._end_row(events)
                 events.append(EmptyMessage())
             return
+        self._end_row(events)
         self.hollow += 1
         data, self._control = bytes(self._control), bytearray()
         if self._opcode is Opcode.PING:

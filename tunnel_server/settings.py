@@ -86,6 +86,12 @@ class VisitorLimits:
     link_post_bytes: int = setting(
         "Body of a link's POST; a link token is at most 4 KiB.", default=8_192, check=between(1_024, 65_536)
     )
+    doors_per_session: int = setting(
+        "Connections of one session through the TCP door at once. A program's pool, or a dozen of ssh, stays"
+        " below; one session must not take all of the streams (256) that a device's other visitors need too.",
+        default=32,
+        check=between(1, 1_024),
+    )
     resolves_per_s: float = setting(
         "Unknown cookies asked about at the gateway, per address; a person's browser asks once.",
         default=5.0,

@@ -33,6 +33,7 @@ PING_S: Final = 20.0  # of silence; below the 60 s after which common proxies cl
 _REFUSALS: Final = {
     "device_offline": "the device is offline",
     "device_busy": "the device serves as many connections as it can",
+    "too_many_doors": "this session has as many connections open as it may: close one and try again",
     "too_many_live_streams": "the device serves as many connections as it can",
     "unknown_service": "the device does not offer this service any more",
     "unreachable": "the device is there, but its service did not accept the connection",

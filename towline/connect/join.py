@@ -7,11 +7,17 @@ import contextlib
 import socket
 from collections.abc import Coroutine
 from struct import pack
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from runtime.tcp_door import BYTES_PER_FRAME, FRAMES_BURST, FRAMES_PER_S
 from towline.connect.door import Door
 from towline.connect.site import READ_BYTES
+from tunnel_server.policy.rates import TokenBucket
 
+# A program that writes byte by byte, quicker than a node takes frames: what it wrote meanwhile goes as one.
+SMALL_PER_S: Final = FRAMES_PER_S / 2
+SMALL_BURST: Final = FRAMES_BURST / 2
+GATHER_S: Final = 0.005
 _LINGER_NONE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7), SO_LINGER)
 
 
@@ -82,6 +88,8 @@ async def _both(up: Coroutine[Any, Any, None], down: Coroutine[Any, Any, None]) 
 
 
 async def _up(local: Local, door: Door) -> None:
+    clock = asyncio.get_running_loop().time
+    small = TokenBucket(SMALL_PER_S, SMALL_BURST, clock())
     while True:
         try:
             data = await local.reader.read(READ_BYTES)
@@ -91,6 +99,8 @@ async def _up(local: Local, door: Door) -> None:
             await door.send_end()
             return
         await door.send(data)
+        if len(data) < BYTES_PER_FRAME and not small.take(clock()):
+            await asyncio.sleep(GATHER_S)
 
 
 async def _down(local: Local, door: Door) -> None:

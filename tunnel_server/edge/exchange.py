@@ -171,6 +171,9 @@ class Exchange:
             edge.metrics.foreign_origin.inc()
             self.fail(pages.FOREIGN_ORIGIN)
             return
+        if self.wants_kind == tcp_door.KIND and not tcp_door.has_room(self, session):
+            self.fail(pages.SESSION_FULL)
+            return
         self.session = session
         session.exchanges.add(self)
         device = edge.registry.find(facts.device_id)
@@ -385,7 +388,7 @@ class Exchange:
             return
         visitor = self.visitor
         keep = self.visitor_keeps and self.request_done_or_bodyless and not visitor.edge.draining
-        head, body = pages.notice(what, self.head.accept, keep=keep)
+        head, body = pages.notice(what, self.head.accept, keep=keep, target=self.head.target)
         visitor.edge.metrics.own_answers.labels(what.code).inc()
         self.answer(what.status, head, body, keep=keep)
 

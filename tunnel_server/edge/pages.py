@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
 
+from runtime.tcp_door import PATH
+
+DOOR = PATH.encode()
 _FILES = resources.files("tunnel_server.edge")
 STYLE = _FILES.joinpath("page_style.css").read_text("utf-8")
 OPEN_JS = _FILES.joinpath("open.js").read_bytes()
@@ -109,6 +112,12 @@ DEVICE_OFFLINE = Notice(
 DEVICE_BUSY = Notice(
     503, "device_busy", "The device is busy", "It serves as many requests at once as it can. Try again.", 2
 )
+SESSION_FULL = Notice(
+    429,
+    "too_many_doors",
+    "Too many connections of one session",
+    "The session has as many connections open as it may have at once. Close one, or open another session.",
+)
 DEVICE_LIVE_LIMIT = Notice(
     503,
     "too_many_live_streams",
@@ -177,20 +186,26 @@ def bad_request(status: int, reason: str) -> Notice:
     )
 
 
-def prefers_json(accept: bytes | None) -> bool:
-    """Whether the client asked for JSON and not for a page (only the order of names is looked at)."""
-    if accept is None:
-        return False
-    json_at = accept.find(b"json")
-    html_at = accept.find(b"text/html")
+def prefers_json(accept: bytes | None, target: bytes = b"") -> bool:
+    """Whether the client asked for JSON and not for a page (only the order of names is looked at), or names
+    neither and asks for what only programs ask for.
+    """
+    json_at, html_at = (-1, -1) if accept is None else (accept.find(b"json"), accept.find(b"text/html"))
+    if json_at < 0 and html_at < 0:
+        return target.partition(b"?")[0] == DOOR
     return json_at >= 0 and (html_at < 0 or json_at < html_at)
 
 
 def notice(
-    what: Notice, accept: bytes | None, *, keep: bool, cookie: bytes | None = None
+    what: Notice,
+    accept: bytes | None,
+    *,
+    keep: bool,
+    cookie: bytes | None = None,
+    target: bytes = b"",
 ) -> tuple[bytes, bytes]:
-    """(head, body) of the answer; ``cookie`` is a Set-Cookie value."""
-    if prefers_json(accept):
+    """(head, body) of the answer; ``cookie`` is a Set-Cookie value, ``target`` what was asked for."""
+    if prefers_json(accept, target):
         kind = "application/problem+json"
         content = json.dumps(
             {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runtime.logs import get_logger
-from runtime.tcp_door import PATH
 from tunnel_server.edge import gateway_calls, pages, tcp_door
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 from tunnel_server.policy import origin
@@ -30,7 +29,6 @@ _REFUSALS = {
     "binding": pages.LINK_BINDING,
     "wrong_kind": pages.LINK_KIND,
 }
-TCP = PATH.encode()
 
 _log = get_logger("tunnel_server.links")
 
@@ -45,11 +43,11 @@ def serve(exchange: Exchange) -> None:
     elif path == b"/.towline/open.js" and method in (b"GET", b"HEAD"):
         keep = _keep(exchange)
         exchange.answer(200, *pages.open_script(keep=keep), keep=keep)
-    elif path == TCP and method == b"GET":
+    elif path == pages.DOOR and method == b"GET":
         tcp_door.serve(exchange)
-    elif path in (b"/.towline/open", b"/.towline/end", TCP) and method == b"POST":
+    elif path in (b"/.towline/open", b"/.towline/end", pages.DOOR) and method == b"POST":
         _post(exchange)
-    elif path in (b"/.towline/open", b"/.towline/open.js", b"/.towline/end", TCP):
+    elif path in (b"/.towline/open", b"/.towline/open.js", b"/.towline/end", pages.DOOR):
         exchange.fail(pages.METHOD)
     else:
         exchange.fail(pages.NOT_FOUND)
@@ -157,7 +155,7 @@ def _only(values: list[str] | None) -> str | None:
 async def _redeem(exchange: Exchange, token: str | None, code: str | None) -> None:
     """Burn the link at the gateway; a fresh secret whatever the browser sent (no fixation)."""
     edge, site = exchange.visitor.edge, exchange.site
-    kind = tcp_door.KIND if exchange.head.target.partition(b"?")[0] == TCP else "web"
+    kind = tcp_door.KIND if exchange.head.target.partition(b"?")[0] == pages.DOOR else "web"
     assert site is not None
     value = base64.urlsafe_b64encode(secrets.token_bytes(COOKIE_BYTES)).rstrip(b"=")
     cookie_hash = hashlib.sha256(value).digest()

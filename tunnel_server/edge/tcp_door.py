@@ -13,6 +13,7 @@ from tunnel_server.policy.websocket import accept_value
 
 if TYPE_CHECKING:
     from tunnel_server.edge.exchange import Exchange
+    from tunnel_server.sessions import Session
 
 KIND = "tcp"  # of the services behind this door
 
@@ -44,6 +45,11 @@ def _wrong(exchange: Exchange) -> pages.Notice | None:
     if not tcp_door.offers_subprotocol(head):
         return pages.bad_request(400, f"this door speaks {SUBPROTOCOL}")
     return None
+
+
+def has_room(exchange: Exchange, session: Session) -> bool:
+    """Whether the session may have one more connection: all that it has are doors, open or asked for."""
+    return len(session.exchanges) < exchange.visitor.edge.limits.doors_per_session
 
 
 def enter(exchange: Exchange) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from runtime import websocket_frames as frames
-from runtime.tcp_door import DoorClose
+from runtime.tcp_door import BYTES_PER_FRAME, FRAMES_BURST, FRAMES_PER_S, DoorClose
 from runtime.websocket_frames import (
     Close,
     EmptyMessage,
@@ -47,7 +47,7 @@ _FAILED = (DoorClose.FAILED, "the device failed")
 class TcpSplice(RawSplice):
     """``_ended_here``: the visitor's direction is over; ``_ended_there``: the device's is."""
 
-    __slots__ = ("_ended_here", "_ended_there", "_frames", "_hollow", "_hollow_seen")
+    __slots__ = ("_earned_at", "_ended_here", "_ended_there", "_frames", "_hollow", "_hollow_seen")
 
     def __init__(
         self,
@@ -69,8 +69,11 @@ class TcpSplice(RawSplice):
             blocked=blocked,
             unconsumed=unconsumed,
         )
+        now = device.monotonic()
         self._frames = FrameReader(masked=True)
-        self._hollow = TokenBucket(HOLLOW_PER_S, HOLLOW_BURST, device.monotonic())
+        self._frames.left = FRAMES_BURST
+        self._earned_at = now  # frames, by time
+        self._hollow = TokenBucket(HOLLOW_PER_S, HOLLOW_BURST, now)
         self._hollow_seen = 0
         self._ended_here = False
         self._ended_there = False
@@ -101,6 +104,7 @@ class TcpSplice(RawSplice):
 
     def send(self, data: bytes) -> None:
         """Bytes of the visitor's WebSocket."""
+        self._earn_frames(len(data))
         try:
             events = self._frames.feed(data)
         except FrameError as error:
@@ -115,6 +119,14 @@ class TcpSplice(RawSplice):
             if self._visitor is None:
                 return  # one of them ended it
             self._handle(self._visitor, event)
+
+    def _earn_frames(self, size: int) -> None:
+        """What time and the bytes of this read allow. The bytes' frames come with them, and none later."""
+        now = self._device.monotonic()
+        frames = self._frames
+        earned = (now - self._earned_at) * FRAMES_PER_S
+        frames.left = min(FRAMES_BURST, frames.left + earned) + size / BYTES_PER_FRAME
+        self._earned_at = now
 
     def _handle(self, visitor: VisitorConnection, event: FrameEvent) -> None:
         if self._ended_here and isinstance(event, Payload | EmptyMessage):

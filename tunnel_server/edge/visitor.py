@@ -329,9 +329,15 @@ class VisitorConnection(asyncio.BufferedProtocol):
         elif self.waiting:
             self.close_lingering()  # the visitor takes no answers, and those before this one are owed first
         else:
-            head, body = pages.notice(pages.bad_request(error.status, error.reason), None, keep=False)
+            head, body = self._refusal(error)
             self.transport.write(head + body)
             self.close_lingering()
+
+    def _refusal(self, error: BadRequest) -> tuple[bytes, bytes]:
+        """To whoever sent a head that could not be read, as far as it was."""
+        head = self._head
+        what = pages.bad_request(error.status, error.reason)
+        return pages.notice(what, head.accept, keep=False, target=head.target)
 
     # What exchanges ask for
 
