@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from runtime.process import Shutdown
-from runtime.tcp_door import SUBPROTOCOL, DoorClose
+from runtime.tcp_door import FRAMES_BURST, SUBPROTOCOL, DoorClose
 from runtime.websocket_frames import NORMAL, Opcode, close_frame, frame
 from tests.tunnel_server.conftest import LABEL, WAIT_S, Stage, running, settings
 from tests.tunnel_server.doubles import Upstream
@@ -455,3 +455,18 @@ async def test_an_end_without_a_farewell_is_told() -> None:
         assert await door.receive() == b""
         with pytest.raises(DoorClosed, match="it ended"):
             await door.finish()
+
+
+async def test_a_program_that_writes_byte_by_byte_is_gathered(stage: Stage) -> None:
+    """A node takes so many small frames and no more."""
+    upstream, bearer = await tcp_device(stage)
+    count = 20 * FRAMES_BURST
+    async with joined(here(stage), bearer) as (_, _, task, (reader, writer)):
+        for _ in range(count):
+            writer.write(b"a")
+            await asyncio.sleep(0)
+        writer.write_eof()
+        async with asyncio.timeout(WAIT_S):
+            assert await reader.read(-1) == b"hello\n" + b"A" * count + b"bye\n"
+            await task
+    assert len(upstream.received) == count
