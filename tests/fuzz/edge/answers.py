@@ -61,7 +61,7 @@ BLANKS_BEHIND_SIZE = re.compile(rb"(\n[0-9a-fA-F]{1,40})[ \t]+(?=[;\r])")
 ODD_PHRASE = re.compile(
     rb"^(HTTP/1\.[01] \d{3}) [^\r\n]*[\0-\x08\x0b\x0c\x0e-\x1f\x7f][^\r\n]*", re.MULTILINE
 )
-EMPTY_LINES = re.compile(rb"(?<=\n\r\n)[\r\n]+(?=HTTP/1\.)")
+EMPTY_LINES = re.compile(rb"(?:(?<=\n\r\n)|(?<=\n\n))[\r\n]+(?=HTTP/1\.)")
 CHUNK_SIZES = (
     b"0x3",
     b"+3",
