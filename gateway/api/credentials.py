@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Request, Response
 
@@ -16,6 +16,10 @@ from gateway.randomness import digest
 from gateway.settings import Settings
 from gateway.store import people
 from gateway.store.database import Transaction
+
+# Who calls a route that no person does: anybody, or a device with a secret of its own in the request.
+ANYBODY: Final = "anybody"
+DEVICE: Final = "device"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = re.compile(r"Bearer ([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
@@ -47,6 +51,11 @@ def credential_of(request: Request, parts: Parts) -> Credential:
     if request.method not in SAFE_METHODS:
         refuse_cross_origin(request, parts.settings, strict=True)
     return Credential("cookie", cookies[0])
+
+
+def acts(access: Action | Literal["anybody", "device"]) -> dict[str, Any]:
+    """For a route's `openapi_extra`: what its caller must be allowed. The matrix test reads it."""
+    return {"x-towline-access": str(access)}
 
 
 CredentialOf = Annotated[Credential, Depends(credential_of)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from gateway.api.credentials import Credential, CredentialOf, logged_in, permit, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
 from gateway.api.models import DeviceAnswer, DeviceList, device_answer
 from gateway.approval import approve
 from gateway.errors import Problem, not_found
@@ -23,7 +23,7 @@ PAGE_MAX = 200
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 
 
-@router.get("")
+@router.get("", openapi_extra=acts(Action.DEVICE_LIST))
 async def list_devices(
     credential: CredentialOf,
     parts: Parts,
@@ -38,14 +38,14 @@ async def list_devices(
     return DeviceList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
 
-@router.get("/{device_id}")
+@router.get("/{device_id}", openapi_extra=acts(Action.DEVICE_READ))
 async def read_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     async with parts.database.transaction() as tx:
         _, device = await find(tx, parts, credential, device_id, Action.DEVICE_READ)
     return device_answer(device)
 
 
-@router.post("/{device_id}/approve")
+@router.post("/{device_id}/approve", openapi_extra=acts(Action.DEVICE_APPROVE))
 async def approve_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """Accept a pending device: it gets its certificate. Repeating it changes nothing."""
     async with parts.database.transaction() as tx:
@@ -58,7 +58,7 @@ async def approve_device(device_id: str, credential: CredentialOf, parts: Parts)
         return await _fresh(tx, actor, device_id)
 
 
-@router.post("/{device_id}/reject")
+@router.post("/{device_id}/reject", openapi_extra=acts(Action.DEVICE_REJECT))
 async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """Refuse a pending device for good."""
     async with parts.database.transaction() as tx:
@@ -70,7 +70,7 @@ async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) 
         return await _fresh(tx, actor, device_id)
 
 
-@router.post("/{device_id}/revoke")
+@router.post("/{device_id}/revoke", openapi_extra=acts(Action.DEVICE_REVOKE))
 async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """End the device: its tunnels and sessions are cut on every node, its certificate renews no more."""
     async with parts.database.transaction() as tx:

@@ -12,7 +12,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
-from gateway.api.credentials import CredentialOf, logged_in, permit
+from gateway.api.credentials import DEVICE, CredentialOf, acts, logged_in, permit
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
     RENEW_PER_ADDRESS,
@@ -53,7 +53,9 @@ _BEARER = re.compile(r"Bearer ([A-Za-z0-9_-]{1,256})", re.IGNORECASE)
 router = APIRouter(tags=["enrolment"])
 
 
-@router.post("/v1/registration-tokens", status_code=HTTPStatus.CREATED)
+@router.post(
+    "/v1/registration-tokens", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.TOKEN_CREATE)
+)
 async def create_registration_token(
     body: RegistrationTokenBody, request: Request, credential: CredentialOf, parts: Parts
 ) -> RegistrationTokenAnswer:
@@ -88,7 +90,7 @@ async def create_registration_token(
     return RegistrationTokenAnswer(token=token, expires_at=moment(expires_at))
 
 
-@router.post("/v1/enrolments", status_code=HTTPStatus.CREATED)
+@router.post("/v1/enrolments", status_code=HTTPStatus.CREATED, openapi_extra=acts(DEVICE))
 async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> EnrolmentAnswer:
     """A device asks to join with its registration token and a request for its own P-256 key."""
     await take(parts, request, (ENROL_PER_ADDRESS, None))
@@ -133,7 +135,7 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
     )
 
 
-@router.get("/v1/enrolments/{enrolment_id}", response_model_exclude_unset=True)
+@router.get("/v1/enrolments/{enrolment_id}", response_model_exclude_unset=True, openapi_extra=acts(DEVICE))
 async def read_enrolment(
     enrolment_id: UUID, parts: Parts, authorization: Annotated[str, Header(max_length=300)] = ""
 ) -> EnrolmentStatus:
@@ -156,7 +158,7 @@ async def read_enrolment(
     )
 
 
-@router.post("/v1/devices/{device_id}/certificate/challenge")
+@router.post("/v1/devices/{device_id}/certificate/challenge", openapi_extra=acts(DEVICE))
 async def renewal_challenge(device_id: str, request: Request, parts: Parts) -> NonceAnswer:
     """A nonce for the device's key to sign. Works after the certificate expired."""
     if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
@@ -169,7 +171,7 @@ async def renewal_challenge(device_id: str, request: Request, parts: Parts) -> N
     return NonceAnswer(nonce=nonce)
 
 
-@router.post("/v1/devices/{device_id}/certificate")
+@router.post("/v1/devices/{device_id}/certificate", openapi_extra=acts(DEVICE))
 async def renew_certificate(
     device_id: str, body: RenewalBody, request: Request, parts: Parts
 ) -> CertificateAnswer:

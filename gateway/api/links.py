@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import Credential, CredentialOf, logged_in, permit
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit
 from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment
 from gateway.errors import BadTokenError, Problem, login_needed
 from gateway.parts import GatewayParts, Parts
@@ -36,7 +36,7 @@ def link_problem(refusal: LinkRefusal) -> Problem:
     return Problem(status, refusal.value, detail)
 
 
-@router.post("/inspect")
+@router.post("/inspect", openapi_extra=acts(Action.LINK_INSPECT))
 async def inspect_link(body: LinkBody, credential: CredentialOf, parts: Parts) -> LinkAnswer:
     """What the link opens. Consumes nothing."""
     async with parts.database.transaction() as tx:
@@ -53,7 +53,7 @@ async def inspect_link(body: LinkBody, credential: CredentialOf, parts: Parts) -
     )
 
 
-@router.post("/code")
+@router.post("/code", openapi_extra=acts(Action.LINK_CODE))
 async def issue_code(body: LinkBody, credential: CredentialOf, parts: Parts) -> CodeAnswer:
     """A one-time code for the session's own user, good for ten seconds. A newer one replaces it."""
     code = new_secret()

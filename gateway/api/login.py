@@ -9,7 +9,9 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 
 from gateway.api.credentials import (
+    ANYBODY,
     CredentialOf,
+    acts,
     clear_login_cookie,
     logged_in,
     permit,
@@ -30,7 +32,7 @@ Audit = Callable[[AuditEvent], None]
 router = APIRouter(tags=["login"])
 
 
-@router.post("/v1/login")
+@router.post("/v1/login", openapi_extra=acts(ANYBODY))
 async def log_in(body: LoginBody, request: Request, response: Response, parts: Parts) -> AccessAnswer:
     """Password login: sets the browser's login cookie and gives programs an access token."""
     refuse_cross_origin(request, parts.settings, strict=False)
@@ -61,7 +63,7 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
     return AccessAnswer(access_token=access, expires_in=ttl)
 
 
-@router.post("/v1/login/welcome", status_code=HTTPStatus.NO_CONTENT)
+@router.post("/v1/login/welcome", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(ANYBODY))
 async def log_in_welcome(body: WelcomeBody, request: Request, response: Response, parts: Parts) -> None:
     """Log in with the secret of the address that `towline up` printed. 404 where that is off."""
     refuse_cross_origin(request, parts.settings, strict=False)
@@ -83,7 +85,7 @@ async def log_in_welcome(body: WelcomeBody, request: Request, response: Response
     set_login_cookie(response, parts.settings, secret)
 
 
-@router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT)
+@router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ACCOUNT))
 async def log_out(credential: CredentialOf, response: Response, parts: Parts) -> None:
     """End this login, its cookie, its access tokens and the sessions that it opened."""
     async with parts.database.transaction() as tx:
@@ -97,7 +99,7 @@ async def log_out(credential: CredentialOf, response: Response, parts: Parts) ->
     clear_login_cookie(response, parts.settings)
 
 
-@router.get("/v1/me")
+@router.get("/v1/me", openapi_extra=acts(Action.ACCOUNT))
 async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     """Who is logged in."""
     async with parts.database.transaction() as tx:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import CredentialOf, logged_in, permit, require
+from gateway.api.credentials import CredentialOf, acts, logged_in, permit, require
 from gateway.api.devices import find
 from gateway.api.models import (
     SessionBody,
@@ -29,7 +29,11 @@ from gateway.store.sessions import Session
 router = APIRouter(tags=["sessions"])
 
 
-@router.post("/v1/devices/{device_id}/sessions", status_code=HTTPStatus.CREATED)
+@router.post(
+    "/v1/devices/{device_id}/sessions",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=acts(Action.SESSION_CREATE),
+)
 async def create_session(
     device_id: str, body: SessionBody, credential: CredentialOf, parts: Parts
 ) -> SessionCreated:
@@ -85,7 +89,7 @@ async def create_session(
     )
 
 
-@router.get("/v1/sessions")
+@router.get("/v1/sessions", openapi_extra=acts(Action.SESSION_LIST))
 async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
     """The person's sessions that have not ended, newest first."""
     async with parts.database.transaction() as tx:
@@ -94,7 +98,9 @@ async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
     return SessionList(items=[session_answer(session) for session in found])
 
 
-@router.delete("/v1/sessions/{session_id}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete(
+    "/v1/sessions/{session_id}", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.SESSION_END)
+)
 async def end_session(session_id: UUID, credential: CredentialOf, parts: Parts) -> None:
     """End it on every node within two seconds. Ending it again changes nothing."""
     async with parts.database.transaction() as tx:

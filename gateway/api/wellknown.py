@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from gateway.api.credentials import ANYBODY, acts
 from gateway.parts import GatewayParts, Parts
 
 # Verifiers may keep the keys this long; a rotation publishes the new key at least as long before its use.
@@ -15,20 +16,20 @@ JWKS_MAX_AGE_S = 300
 router = APIRouter(tags=["health"])
 
 
-@router.get("/.well-known/jwks.json")
+@router.get("/.well-known/jwks.json", openapi_extra=acts(ANYBODY))
 async def jwks(response: Response, parts: Parts) -> dict[str, Any]:
     """The login keys (RFC 7517): they sign access and link tokens."""
     response.headers["cache-control"] = f"public, max-age={JWKS_MAX_AGE_S}"
     return parts.tokens.jwks()
 
 
-@router.get("/livez")
+@router.get("/livez", openapi_extra=acts(ANYBODY))
 async def livez() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=acts(ANYBODY))
 async def readyz(parts: Parts) -> JSONResponse:
     """503 names the dependencies that fail."""
     failed = failed_checks(parts)
