@@ -24,11 +24,12 @@ from tunnel_agent.gateway_client import trust
 from tunnel_agent.identity import Identity, IdentityStore
 from tunnel_agent.memory import release_startup_memory
 from tunnel_agent.metrics import agent_metrics, watch_agent
-from tunnel_agent.policy.grants import Grant, GrantBook
+from tunnel_agent.policy.grants import Grant, GrantBook, Revocation
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import may_replace, verify_key_list
 from tunnel_agent.policy.reconnect import MAX_CONNECTIONS, Ending, first_urls
 from tunnel_agent.renewal import keep_renewed
+from tunnel_agent.revocations import RevocationKeeper
 from tunnel_agent.settings import AgentSettings, LimitSettings, ServiceSettings
 from tunnel_agent.supervision import Supervisor
 from tunnel_agent.tunnel import AgentTunnel, Device
@@ -81,6 +82,8 @@ class Agent:
             identity.key_list,
             earliest=identity.certificate.not_before,
         )
+        self._revocations = RevocationKeeper(self.grants.revoked, store, clock)
+        self._revocations.load()
         self.registry = Registry()
         self._metrics = agent_metrics(self.registry)
         watch_agent(
@@ -113,6 +116,7 @@ class Agent:
             self._dial(url)
         renewing = keep_renewed(lambda: self.identity, self._store, self._clock, self._renewed)
         self._lasting.start(renewing, "renewal")
+        self._lasting.start(self._revocations.run(), "revocations")
 
     def _dial(self, url: str) -> None:
         dialler = Dialler(
@@ -143,6 +147,7 @@ class Agent:
             tunnel.connection.close(CloseCode.NORMAL, "the agent stops")
         await self._wait_gone(CLOSE_TIMEOUT_S)
         await self._work.close(CLOSE_TIMEOUT_S)
+        await self._revocations.close()
         if self._expiry is not None:
             self._expiry.cancel()
 
@@ -233,8 +238,11 @@ class Agent:
         self._schedule_expiry()
 
     def grant_revoked(self, grant_id: bytes, server: str) -> None:
-        # Ids that were never granted pass quietly: a hostile server must not fill the device's disk.
-        if self.grants.revoke(grant_id, self._clock.monotonic(), server):
+        found = self.grants.revoke(grant_id, self._clock.monotonic(), server)
+        if found is not Revocation.KNOWN:
+            self._revocations.changed(urgent=found is Revocation.ENDED)
+        # Ids that were never granted pass quietly: a hostile server must not fill the log.
+        if found is Revocation.ENDED:
             self._end_grants([grant_id], "it was revoked")
 
     def _end_grants(self, grant_ids: list[bytes], why: str) -> None:

@@ -8,6 +8,7 @@ server_ca.pem    CA of the tunnel servers, where it is not a public one
 gateway_ca.pem   CA of the gateway's HTTPS, where one was given at enrolment
 keylist.jws      the newest verified list of grant keys
 identity.toml    device id, addresses, the certificate's times; written last: there, the rest is complete
+revoked.json     grants that were revoked and have not ended yet; only ids and times
 enrolment.json   an enrolment that still waits for approval; gone afterwards
 """
 
@@ -142,6 +143,15 @@ class IdentityStore:
             if self._newest is None or not may_replace(self._newest, key_list):
                 write_private(self.directory / "keylist.jws", key_list.text)
                 self._newest = key_list
+
+    def load_revoked(self) -> bytes | None:
+        """What `save_revoked` wrote; None before that; raises IdentityError that names the file."""
+        return self._read("revoked.json") if (self.directory / "revoked.json").exists() else None
+
+    def save_revoked(self, text: bytes) -> None:
+        """Replace the revocations; OSError leaves the old ones."""
+        with self._writing:
+            write_private(self.directory / "revoked.json", text)
 
     def device_key(self) -> DeviceKey:
         """The stored key, or a new one that is on disk before anyone else hears of it."""

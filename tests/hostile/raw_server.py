@@ -203,9 +203,18 @@ class AgentProcess(Watched):
             lines += ["[limits]", *(f"{name} = {value}" for name, value in limits.items())]
         config = folder / "agent.toml"
         config.write_text("\n".join(lines) + "\n")
-        command = [sys.executable, "-m", "tunnel_agent", "--config", str(config)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, text=True)
+        self._command = [sys.executable, "-m", "tunnel_agent", "--config", str(config)]
+        self.state = folder / "state"
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self._command, cwd=ROOT, stderr=log, text=True)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(WAIT_S)
 
 
 class Target(Changing):

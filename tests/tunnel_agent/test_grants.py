@@ -26,16 +26,16 @@ from tunnel_agent.policy.grants import (
     LEEWAY_S,
     MAX_GRANTS,
     MAX_PENDING,
-    MAX_UNSEEN,
     NO_GRANT,
     NO_TIME,
     REVOKED,
-    UNKNOWN_REVOKED_S,
     ConnectionGrants,
     Grant,
     GrantBook,
     Refusal,
+    Revocation,
 )
+from tunnel_agent.policy.revoked import MAX_UNSEEN, UNKNOWN_S
 from tunnel_protocol import RefusedCode
 
 MONO = 1000.0
@@ -226,7 +226,7 @@ def test_revoked_holds_on_every_connection_and_for_every_repeat() -> None:
     first, second = ConnectionGrants(book, DEVICE), ConnectionGrants(book, DEVICE)
     for connection in (first, second):
         connection.offer(GRANT_ID, GENUINE, NOW, MONO)
-    assert book.revoke(GRANT_ID, MONO, SERVER)
+    assert book.revoke(GRANT_ID, MONO, SERVER) is Revocation.ENDED
     for connection in (first, second):
         assert connection.open(DEVICE, "web", GRANT_ID, NOW, MONO) is REVOKED
         assert connection.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
@@ -236,7 +236,8 @@ def test_revoked_holds_on_every_connection_and_for_every_repeat() -> None:
 
 def test_a_revocation_may_come_before_the_grant() -> None:
     book = new_book()
-    assert not book.revoke(GRANT_ID, MONO, SERVER)
+    assert book.revoke(GRANT_ID, MONO, SERVER) is Revocation.NEWS
+    assert book.revoke(GRANT_ID, MONO, SERVER) is Revocation.KNOWN
     assert book.offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
 
 
@@ -303,7 +304,7 @@ def test_memory_is_bounded_whatever_a_server_sends() -> None:
         connection.offer(index.to_bytes(16, "little"), b"junk", NOW, MONO)
     for index in range(2 * MAX_PENDING):
         connection.offer(index.to_bytes(16, "little"), GENUINE, 1000.0, MONO)
-    assert len(book._revoked) + sum(map(len, book._unseen.values())) <= MAX_UNSEEN
+    assert len(book.revoked) <= MAX_UNSEEN
     assert len(book._pending) <= MAX_PENDING
     assert len(connection._refused) + len(connection._known) <= 2 * MAX_GRANTS
 
@@ -332,8 +333,8 @@ def test_a_hostile_node_pushes_out_nothing_that_an_honest_one_told() -> None:
     for index in range(2 * MAX_UNSEEN):
         book.revoke(index.to_bytes(16, "big"), MONO, "wss://hostile/tunnel")
     assert ConnectionGrants(book, DEVICE).offer(GRANT_ID, GENUINE, NOW, MONO) is REVOKED
-    book.expire(MONO + UNKNOWN_REVOKED_S + 1)
-    assert sum(map(len, book._unseen.values())) == 0
+    book.expire(MONO + UNKNOWN_S + 1)
+    assert len(book.revoked) == 0
 
 
 def test_invented_revocations_push_out_no_real_one() -> None:

@@ -12,23 +12,20 @@ already accepted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from hashlib import sha256
 from uuid import UUID
 
 from tunnel_agent.policy import jws
 from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import KeyList, verify_rs256
+from tunnel_agent.policy.revoked import UNKNOWN_S, Revoked
 from tunnel_protocol import RefusedCode
 
 LEEWAY_S = 30  # specification, section 7
 MAX_GRANTS = 1024  # sessions at once on one device; beyond it only a server that floods us
 MAX_PENDING = 64  # grants kept (1.5 KiB each) until the device knows the time
-# Ids remembered after a REVOKE that named no grant of ours, for each server that said so: one that invents
-# ids pushes out its own alone, and not what an honest one told.
-MAX_UNSEEN = 1024
 MAX_REFUSED = 256  # refused ids one connection remembers, for a better answer than no_grant
-# a REVOKE for a grant we never saw: its exp is unknown, sessions are shorter than a day
-UNKNOWN_REVOKED_S = 24 * 3600.0
 _MAX_TEXT = 256  # sub, iss, kid are for logs; a grant has 1,536 bytes in all
 _MAX_TIME = 2**53
 
@@ -53,6 +50,14 @@ class Refusal:
 
     code: RefusedCode
     reason: str
+
+
+class Revocation(Enum):
+    """What a REVOKE came to: it ended a grant in force, it named one that never came, it was known."""
+
+    ENDED = auto()
+    NEWS = auto()
+    KNOWN = auto()
 
 
 NO_GRANT = Refusal(RefusedCode.NO_GRANT, "no such grant came on this connection")
@@ -99,7 +104,7 @@ class GrantBook:
     connections.
     """
 
-    __slots__ = ("_accepted", "_device", "_earliest", "_keys", "_pending", "_revoked", "_unseen")
+    __slots__ = ("_accepted", "_device", "_earliest", "_keys", "_pending", "revoked")
 
     def __init__(self, device: str, keys: KeyList, *, earliest: float) -> None:
         """`earliest`: Unix seconds before which this device's clock is certainly wrong (its certificate
@@ -110,10 +115,7 @@ class GrantBook:
         self._earliest = max(earliest, keys.issued_at) - LEEWAY_S
         self._accepted: dict[bytes, Grant] = {}
         self._pending: dict[bytes, bytes] = {}
-        # Grant id → monotonic seconds until which it is remembered. Apart, since anyone can invent ids: a
-        # flood of them must not push out a revocation that counts.
-        self._revoked: dict[bytes, float] = {}
-        self._unseen: dict[str, dict[bytes, float]] = {}  # by the server's URL
+        self.revoked = Revoked()
 
     def replace_keys(self, keys: KeyList) -> list[bytes]:
         """Take a newer list; returns the grants that end because their key was withdrawn."""
@@ -128,7 +130,7 @@ class GrantBook:
         """A GRANT frame came. A token that is already accepted costs a hash; a forged repeat displaces
         nothing.
         """
-        if self._is_revoked(grant_id):
+        if grant_id in self.revoked:
             return REVOKED
         known = self._accepted.get(grant_id)
         if known is not None and known.digest == sha256(token).digest():
@@ -161,7 +163,7 @@ class GrantBook:
         grant = self._accepted.get(grant_id)
         if grant is not None:
             return grant if now < grant.ends_at else EXPIRED
-        if self._is_revoked(grant_id):
+        if grant_id in self.revoked:
             return REVOKED
         token = self._pending.get(grant_id)
         if token is None:
@@ -171,34 +173,22 @@ class GrantBook:
         del self._pending[grant_id]
         return self.offer(grant_id, token, wall, now)
 
-    def _is_revoked(self, grant_id: bytes) -> bool:
-        return grant_id in self._revoked or any(grant_id in ids for ids in self._unseen.values())
-
-    def revoke(self, grant_id: bytes, now: float, server: str) -> bool:
-        """Remember the id until its grant would have ended; True when a grant was in force. ``server`` said
-        so.
-        """
+    def revoke(self, grant_id: bytes, now: float, server: str) -> Revocation:
+        """Remember the id until its grant would have ended. ``server`` said so."""
         grant = self._accepted.pop(grant_id, None)
         self._pending.pop(grant_id, None)
         if grant is not None:
-            self._revoked[grant_id] = grant.ends_at
-            return True
-        if grant_id not in self._revoked:
-            unseen = self._unseen.setdefault(server, {})
-            unseen.pop(grant_id, None)
-            if len(unseen) >= MAX_UNSEEN:
-                del unseen[next(iter(unseen))]  # the oldest
-            unseen[grant_id] = now + UNKNOWN_REVOKED_S
-        return False
+            self.revoked.add(grant_id, grant.ends_at)
+            return Revocation.ENDED
+        news = self.revoked.add_unseen(grant_id, now + UNKNOWN_S, server)
+        return Revocation.NEWS if news else Revocation.KNOWN
 
     def expire(self, now: float) -> list[bytes]:
         """Drop what is over; returns the grants whose streams must end."""
         ended = [grant.id for grant in self._accepted.values() if grant.ends_at <= now]
         for grant_id in ended:
             del self._accepted[grant_id]
-        self._revoked = {key: until for key, until in self._revoked.items() if until > now}
-        for server, ids in list(self._unseen.items()):
-            self._unseen[server] = {key: until for key, until in ids.items() if until > now}
+        self.revoked.expire(now)
         return ended
 
     def next_expiry(self) -> float | None:
