@@ -191,7 +191,9 @@ class AgentProcess(Watched):
         *,
         device: str = DEVICE,
         limits: dict[str, int] | None = None,
+        hasty: bool = False,
     ) -> None:
+        """`hasty`: it dials again at once, whatever a server did to it."""
         super().__init__(folder / "agent.log")
         store = IdentityStore(folder / "state")
         store.save(replace(Authority(time.time()).identity(()), device_id=device))
@@ -203,7 +205,8 @@ class AgentProcess(Watched):
             lines += ["[limits]", *(f"{name} = {value}" for name, value in limits.items())]
         config = folder / "agent.toml"
         config.write_text("\n".join(lines) + "\n")
-        self._command = [sys.executable, "-m", "tunnel_agent", "--config", str(config)]
+        program = "tests.hostile.hasty_agent" if hasty else "tunnel_agent"
+        self._command = [sys.executable, "-m", program, "--config", str(config)]
         self.state = folder / "state"
         self.start()
 
@@ -263,11 +266,14 @@ class Target(Changing):
 
 
 @contextlib.asynccontextmanager
-async def attacked(folder: Path, **targets: Target) -> AsyncIterator[tuple[AgentProcess, RawServer]]:
+async def attacked(
+    folder: Path, *, hasty: bool = False, **targets: Target
+) -> AsyncIterator[tuple[AgentProcess, RawServer]]:
     """An agent process whose services are these targets, dialled in at a server by hand."""
     server = RawServer()
     url = await server.start()
-    agent = AgentProcess(folder, [url], {name: await target.start() for name, target in targets.items()})
+    services = {name: await target.start() for name, target in targets.items()}
+    agent = AgentProcess(folder, [url], services, hasty=hasty)
     try:
         yield agent, server
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.raw_server import Target, attacked, open_frame
+from tests.hostile.raw_server import RawPeer, Target, attacked, open_frame
 from tests.hostile.raw_tunnel import (
     CREDIT,
     DATA,
@@ -29,19 +29,21 @@ from tests.hostile.raw_tunnel import (
     RESET,
     REVOKE,
     U64_MAX,
-    WAIT_S,
     Ended,
     frame,
     goaway,
 )
 from tests.hostile.raw_tunnel import open_frame as device_opens
 from tests.hostile.scene import Bounds, Scene
-from tunnel_agent.policy.reconnect import MAX_BACKOFF_S
 
 CLOSE_CODES = {0, 1, 7, 8, 12}
 MESSAGES = 30  # of a tunnel, as long as it lives
 # What many tunnels leave behind, one after the other, in an allocator that keeps a little of each.
 FUZZ_MB = 16.0
+WARM_UP = 20
+# A stream is one socket, and a tunnel may have 256 of them; two tunnels while one ends and the next begins.
+AGENT_FDS = 600
+LOG_BYTES = 30 * 300  # of a conversation: twenty refusals, and what begins and ends it
 
 
 def seeded() -> random.Random:
@@ -159,38 +161,53 @@ def server_message(draw: random.Random, ids: list[int], grant: bytes) -> bytes:
     return b"".join(frames)
 
 
-async def fuzz_agent(folder: Path, messages: int, seconds: float) -> None:
-    """Until so many messages were sent, or so long: an agent waits longer each time before it dials again."""
+async def one_conversation(peer: RawPeer, draw: random.Random) -> int:
+    """Until the agent leaves, or the draw ends it; how many messages the agent answered for."""
+    await peer.greet(frame(HELLO))
+    grant = await peer.grant()
+    ids = [1]
+    await peer.send(open_frame(1, grant))
+    sent = 0
+    while sent < MESSAGES and await peer.send(server_message(draw, ids, grant)):
+        sent += 1
+        try:  # what the kernel took says nothing of an agent that has left
+            await peer.settled()
+        except AssertionError:
+            break
+    if draw.random() < 0.3:
+        await peer.send(goaway(draw.choice([0, 11]), draw.choice([0, 1, 100])))
+    await peer.close()
+    assert peer.goaway_code is None or peer.goaway_code in CLOSE_CODES, peer.goaway_code
+    return sent
+
+
+async def fuzz_agent(folder: Path, conversations: int) -> None:
+    """One agent lives through all of them."""
     draw, target = seeded(), Target()
-    until = time.monotonic() + seconds
-    async with attacked(folder, web=target) as (agent, server):
-        bounds: Bounds | None = None
-        sent = 0
-        while sent < messages and time.monotonic() < until:
-            peer = await server.peer(MAX_BACKOFF_S + WAIT_S)
-            await peer.greet(frame(HELLO))
-            grant = await peer.grant()
-            bounds = bounds or Bounds(agent)
-            ids = [1]
-            await peer.send(open_frame(1, grant))
-            while sent < messages and await peer.send(server_message(draw, ids, grant)):
-                sent += 1
-            assert peer.goaway_code is None or peer.goaway_code in CLOSE_CODES
-            await peer.close()
+    async with attacked(folder, hasty=True, web=target) as (agent, server):
+        for _ in range(WARM_UP):  # they pay for what all others use
+            await one_conversation(await server.peer(), draw)
+        bounds, sent, started = Bounds(agent), 0, time.monotonic()
+        for _ in range(conversations):
+            sent += await one_conversation(await server.peer(), draw)
+            assert agent.fds <= AGENT_FDS, agent.fds
+        print(f"{conversations} conversations, {sent} messages, {time.monotonic() - started:.1f} s,")
+        print(f"{bounds.growth_mb:.1f} MB more, {agent.fds} files, {agent.log.stat().st_size} bytes of log")
+        assert sent >= conversations  # more than one each: it did not just hang up
         await target.until(lambda: not target.live)
         assert agent.process.poll() is None
-        assert bounds is not None
         bounds.stop()
         assert bounds.growth_mb <= FUZZ_MB
+        assert agent.log.stat().st_size <= conversations * LOG_BYTES
         bad = [line for line in agent.lines() if "traceback" in line or line["level"] == "critical"]
         assert not bad, bad[:2]
 
 
 async def test_an_agent_survives_random_frames(tmp_path: Path) -> None:
-    await fuzz_agent(tmp_path, 120, 20)
+    await fuzz_agent(tmp_path, 300)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 async def test_an_agent_survives_random_frames_for_long(tmp_path: Path) -> None:
-    await fuzz_agent(tmp_path, 5_000, 900)
+    await fuzz_agent(tmp_path, 20_000)

@@ -10,6 +10,7 @@ from tunnel_agent.policy.reconnect import (
     MAX_BACKOFF_S,
     MAX_CONNECTIONS,
     MAX_RETRY_AFTER_S,
+    QUICK_GOAWAYS,
     REVOKED_FIRST_S,
     REVOKED_MAX_S,
     STABLE_AFTER_S,
@@ -46,6 +47,15 @@ def test_goaway_is_kept_and_spread(retry_after_ms: int, random: float) -> None:
     delay = Reconnect().ended(Ending.GOAWAY, 0.0, random, retry_after_ms)
     asked = min(retry_after_ms / 1000, MAX_RETRY_AFTER_S)
     assert asked <= delay <= 2 * asked
+
+
+def test_a_server_that_calls_back_again_and_again_is_dialled_as_slowly_as_any_other() -> None:
+    reconnect = Reconnect()
+    delays = [reconnect.ended(Ending.GOAWAY, 0.0, 0.5, retry_after_ms=1) for _ in range(9)]
+    assert max(delays[:QUICK_GOAWAYS]) < 0.01
+    assert [round(delay) for delay in delays[QUICK_GOAWAYS:]] == [4, 8, 16, 30, 30, 30]
+    reconnect.opened(0.0)
+    assert reconnect.ended(Ending.GOAWAY, STABLE_AFTER_S, 0.5, retry_after_ms=1) < 0.01
 
 
 def test_a_revoked_device_is_quiet_for_long() -> None:

@@ -30,6 +30,10 @@ REFUSED_MAX_S = 300.0
 # A server may not send us away for longer than this, whatever its clock or its mood.
 MAX_RETRY_AFTER_S = 600.0
 
+# So many times in a row a server may call us back as early as it likes, before one connection was stable; a
+# rolling restart needs it once. One that goes on would have the device sign handshakes without an end.
+QUICK_GOAWAYS = 3
+
 # More nodes than this are too many for every agent to dial: each tunnel costs the device some 100 KB and a
 # keepalive. The rest are tried when one of these fails.
 MAX_CONNECTIONS = 16
@@ -76,9 +80,9 @@ class Reconnect:
             # Half of the wait is certain: full jitter would give a revoked device quick tries now and then.
             return min(most, first * 2.0 ** min(n, 16)) * (0.5 + 0.5 * random)
         spread = random * min(MAX_BACKOFF_S, 2.0 ** min(n, _MAX_EXPONENT))
-        if ending is Ending.GOAWAY:
-            asked = min(retry_after_ms / 1000, MAX_RETRY_AFTER_S)
-            return asked * (1 + random) if asked else spread
+        if ending is Ending.GOAWAY and retry_after_ms:
+            asked = min(retry_after_ms / 1000, MAX_RETRY_AFTER_S) * (1 + random)
+            return asked if n < QUICK_GOAWAYS else max(asked, spread)
         return spread
 
 
