@@ -80,7 +80,7 @@ def http_client(
 class Person:
     """Someone with a browser at a gateway; a stranger until `log_in` or `welcome`.
 
-    `http` gives every answer as it is; the other methods assert success.
+    `http` gives every answer as it is; the other methods raise httpx.HTTPStatusError unless it is a success.
     """
 
     def __init__(self, gateway: str, *, port: int | None = None, trust: ssl.SSLContext | None = None) -> None:
@@ -108,9 +108,11 @@ class Person:
         return program
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON of a successful answer, None of an empty one."""
+        """The JSON of a successful answer, None of an empty one; else HTTPStatusError with what it said."""
         answer = self.http.request(method, path, json=body)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        if not answer.is_success:
+            said = f"{method} {path}: {answer.status_code} {answer.text}"
+            raise httpx.HTTPStatusError(said, request=answer.request, response=answer)
         return answer.json() if answer.content else None
 
     def devices(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 START_DEADLINE_S = 15.0
 STOP_DEADLINE_S = 30.0  # the product's processes drain
@@ -36,7 +37,7 @@ def wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
 
 
-def ended(process: subprocess.Popen[bytes], timeout_s: float = STOP_DEADLINE_S) -> bool:
+def ended(process: subprocess.Popen[Any], timeout_s: float = STOP_DEADLINE_S) -> bool:
     """Wait for its end; False when it had to be killed."""
     try:
         process.wait(timeout_s)

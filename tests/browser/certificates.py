@@ -50,3 +50,9 @@ def wildcard_certificate(folder: Path, domain: str) -> WildcardCertificate:
     certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return WildcardCertificate(certificate_file, key_file, spki_hash(certificate_file))
+
+
+def tls_options(certificate: WildcardCertificate, domain: str) -> tuple[str, ...]:
+    """What gives `towline up` sessions on https://LABEL.DOMAIN."""
+    files = (f"--tunnel-certificate={certificate.certificate}", f"--tunnel-key={certificate.key}")
+    return (f"--tunnel-domain={domain}", *files)

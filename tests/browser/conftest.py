@@ -1,37 +1,30 @@
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from testbed.processes import short_folder, started
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS, chromium
-from tests.browser.certificates import WildcardCertificate, wildcard_certificate
-from tests.integration.stack import Stack
+from tests.browser.certificates import WildcardCertificate, tls_options, wildcard_certificate
 
 DOMAIN = "tunnel.test"
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A short path: the database's socket lies below it."""
-    made = Path(tempfile.mkdtemp(prefix="towline-"))
-    yield made
-    shutil.rmtree(made)
+    with short_folder() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Iterator[Stack]:
     """`towline up` as a newcomer starts it."""
-    stack = Stack(folder / "plain")
-    try:
-        stack.start()
+    with started(Stack(folder / "plain")) as stack:
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +35,8 @@ def certificate(folder: Path) -> WildcardCertificate:
 @pytest.fixture(scope="module")
 def with_tls(folder: Path, certificate: WildcardCertificate) -> Iterator[Stack]:
     """`towline up` with sessions on https://<label>.tunnel.test."""
-    stack = Stack(folder / "tls")
-    files = ["--tunnel-certificate", str(certificate.certificate), "--tunnel-key", str(certificate.key)]
-    try:
-        stack.start("--tunnel-domain", DOMAIN, *files)
+    with started(Stack(folder / "tls", *tls_options(certificate, DOMAIN))) as stack:
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.stack import CALL_TIMEOUT_S, ROOT, STOP_TIMEOUT_S, Stack, eventually
-
-
-@contextmanager
-def _running(argv: list[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(STOP_TIMEOUT_S)
+from testbed.processes import ROOT
+from testbed.programs import running
+from testbed.services import enrol as enrol_device
+from testbed.settings_tables import agent_table, write_table
+from testbed.up import Stack
+from testbed.waiting import eventually
 
 
 def _port_in(path: Path) -> int:
@@ -37,30 +31,19 @@ class Local:
 
 def write_config(folder: Path, services: Mapping[str, Local]) -> None:
     """The agent's file in `folder`."""
-    lines = ['state_dir = "state"']
-    for name, service in services.items():
-        lines += [f"[services.{name}]", f'address = "127.0.0.1:{service.port}"', *service.options]
-    (folder / "agent.toml").write_text("\n".join(lines) + "\n")
+    tables = {
+        name: {"address": f"127.0.0.1:{service.port}"} | tomllib.loads("\n".join(service.options))
+        for name, service in services.items()
+    }
+    write_table(folder / "agent.toml", agent_table("state", tables))
 
 
 def enrol(stack: Stack, folder: Path, name: str) -> None:
     """Enrol and approve the device whose agent's file lies in `folder`."""
-    token = folder / "token"
     made = stack.cli("token", "--approve", "--name", name)
     assert made.returncode == 0, made.stderr
-    token.write_text(made.stdout)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "towline", "agent", "enrol", stack.gateway, "--token-file", str(token)),
-            *("--config", str(folder / "agent.toml"), "--name", name, "--hardware-id", f"test-{name}"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=CALL_TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    config, hardware = folder / "agent.toml", f"test-{name}"
+    enrol_device(stack.gateway, made.stdout.strip(), config, name=name, hardware_id=hardware)
 
 
 @contextmanager
@@ -78,7 +61,7 @@ def device(stack: Stack, folder: Path, name: str, *, port: int | None = None) ->
             "--data",
             str(folder / "files"),
         ]
-        with _running([*demo, "--port-file", str(port_file)], folder / "demo.log"):
+        with running([*demo, "--port-file", str(port_file)], log=folder / "demo.log", cwd=ROOT):
             own = eventually("the demo page listens", lambda: _port_in(port_file))
             with device_at(stack, folder, name, own) as identity:
                 yield identity
@@ -102,7 +85,7 @@ def device_at(
 def agent(stack: Stack, folder: Path, name: str) -> Iterator[str]:
     """The agent of the device that was enrolled in `folder`, once it is online; the device's id."""
     argv = [sys.executable, "-m", "towline", "agent", "--config", str(folder / "agent.toml")]
-    with _running(argv, folder / "agent.log"):
+    with running(argv, log=folder / "agent.log", cwd=ROOT):
 
         def online() -> str:
             rows = [line.split() for line in stack.cli("devices").stdout.splitlines()]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from testbed.people import Person
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS
-from tests.integration.stack import Person, Stack
 
 CUT_WITHIN_S = 2.0  # REQUIREMENTS K4
 
@@ -82,7 +83,7 @@ def test_a_preference_and_its_redirect_stay_on_the_origin(page: Page, plain: Sta
 def test_ending_the_session_cuts_the_page(page: Page, plain: Stack) -> None:
     open_demo(page, plain)
     expect(page.locator("#status")).to_have_text("live", timeout=WAIT_MS)
-    person = Person(plain)
+    person = plain.newcomer()
     end_all_sessions(person)
     began = time.monotonic()
     expect(page.locator("#status")).not_to_have_text("live", timeout=WAIT_MS)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from testbed.people import CALL_TIMEOUT_S
+from testbed.processes import ROOT
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS
 from tests.browser.devices import device
-from tests.integration.stack import CALL_TIMEOUT_S, ROOT, Person, Stack
 
 PENDING = 3  # exit code of `towline agent enrol` while nobody has approved
 
@@ -45,7 +47,7 @@ def enrol_unapproved(stack: Stack, folder: Path, name: str) -> None:
 
 def test_a_password_logs_in_and_the_wanted_page_comes_back(page: Page, plain: Stack) -> None:
     credentials = json.loads((plain.data / "credentials.json").read_text())
-    person = Person(plain)
+    person = plain.newcomer()
     wanted = f"{plain.gateway}/devices/{person.device()['id']}"
     person.close()
     page.goto(wanted)
@@ -90,7 +92,7 @@ def test_a_rejected_device_leaves_the_list(logged_in: Page, plain: Stack, folder
 
 
 def test_a_session_ends_from_the_devices_page(logged_in: Page, plain: Stack) -> None:
-    person = Person(plain)
+    person = plain.newcomer()
     identity = person.device()["id"]
     person.open_session(identity)
     logged_in.goto(f"{plain.gateway}/devices/{identity}")

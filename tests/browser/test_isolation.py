@@ -14,10 +14,10 @@ from threading import Thread
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS
 from tests.browser.conftest import DOMAIN
 from tests.browser.devices import device
-from tests.integration.stack import Person, Stack
 
 _PAGE = b"<!doctype html><title>hostile</title><h1>Hostile device</h1>"
 _WORKER = b"self.addEventListener('fetch', (event) => event.respondWith(new Response('taken over')));"
@@ -70,7 +70,7 @@ def hostile(with_tls: Stack, folder: Path, hostile_port: int) -> Iterator[str]:
 
 def enter(page: Page, stack: Stack, device_id: str) -> str:
     """Opens a session to the device in the page; the session's origin."""
-    person = Person(stack)
+    person = stack.newcomer()
     page.goto(str(person.open_session(device_id)["url"]))
     page.get_by_role("button", name="Open").click()
     page.wait_for_url(f"**.{DOMAIN}:*/")
@@ -81,7 +81,7 @@ def enter(page: Page, stack: Stack, device_id: str) -> str:
 @pytest.fixture
 def two(page: Page, with_tls: Stack, hostile: str) -> tuple[Page, str, Page, str]:
     """(victim's page, its origin, hostile page, its origin) in one browser profile."""
-    person = Person(with_tls)
+    person = with_tls.newcomer()
     victim_id = person.device()["id"]
     person.close()
     victim_origin = enter(page, with_tls, victim_id)
@@ -176,7 +176,7 @@ def test_a_sibling_cannot_open_a_websocket(two: tuple[Page, str, Page, str]) -> 
 def test_the_end_of_a_session_takes_its_data_along(two: tuple[Page, str, Page, str], with_tls: Stack) -> None:
     victim, victim_origin, _, _ = two
     victim.evaluate("localStorage.setItem('left', 'behind')")
-    person = Person(with_tls)
+    person = with_tls.newcomer()
     for session in person.http.get("/v1/sessions").json()["items"]:
         person.http.delete(f"/v1/sessions/{session['id']}")
     person.close()

@@ -9,14 +9,15 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from testbed.people import Visitor
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS
-from tests.integration.stack import Person, Stack, Visitor
 
 DEMO_HEADING = "Greenhouse controller"
 
 
 def new_link(stack: Stack, binding: str) -> str:
-    person = Person(stack)
+    person = stack.newcomer()
     body = {"service": "web", "binding": binding, "duration_s": 600}
     answer = person.http.post(f"/v1/devices/{person.device()['id']}/sessions", json=body)
     assert answer.status_code == 201, answer.text

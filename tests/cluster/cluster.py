@@ -11,47 +11,45 @@ Each process is started by its own command and settings file. Plain `*.localhost
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gateway.randomness import new_label
-from tests.deployment.device import Device
-from tests.deployment.fronts import program, replaced
+from testbed import ops
+from testbed.nginx import nginx_argv
+from testbed.people import Visitor, entered, session_wish
+from testbed.ports import LOOPBACK, free_ports
 from testbed.postgres_server import PostgresServer
-from tests.integration.stack import Visitor, eventually, free_ports
-from towline.embedded.processes import launch_argv
+from testbed.processes import ROOT, Processes
+from testbed.services import enrol, issue_node_certificate, service_argv
+from testbed.settings_tables import (
+    ADMIN,
+    PASSWORD,
+    GatewayPorts,
+    NodePorts,
+    agent_table,
+    gateway_table,
+    node_table,
+    write_table,
+)
+from testbed.waiting import eventually
+from tests.deployment.device import Device
+from tests.deployment.fronts import replaced
 from towline.gateway_client import Credentials, GatewayClient
-from towline.toml_text import toml_text
 
-ROOT = Path(__file__).resolve().parents[2]
 NODES = ("a", "b")
-LOOPBACK = "127.0.0.1"
-START_S = 60.0  # a loaded machine starts eight processes
-STOP_S = 45.0  # a node may drain for DRAIN_S
 DRAIN_S = 20.0
 ASK_S = 5.0
-PASSWORD = "correct horse battery staple"
-
-
-@dataclass(frozen=True, slots=True)
-class NodePorts:
-    visitors: int
-    devices: int
-    ops: int
 
 
 def front_file(front: int, backends: tuple[int, int], folder: Path) -> str:
-    """nginx's configuration: the visitors' part of the shipped file, without the TLS around it."""
+    """nginx's http block: the visitors' part of the shipped file, without the TLS around it."""
     text = (ROOT / "infra" / "nginx" / "towline.conf").read_text()
     parts = []
     for start in ("map $http_upgrade", "limit_conn_zone", "upstream towline_visitors", "# Visitors"):
@@ -71,13 +69,9 @@ def front_file(front: int, backends: tuple[int, int], folder: Path) -> str:
     )
     shipped = re.sub(r"^ *(listen \[::\]|ssl_).*\n", "", shipped, flags=re.MULTILINE)
     shipped = re.sub(r"^( *listen) 443[^;]*;", rf"\1 {LOOPBACK}:{front};", shipped, flags=re.MULTILINE)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"  {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     return (
-        f"daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx-error.log;\nworker_processes 1;\n"
-        f"events {{ worker_connections 1024; }}\nhttp {{\n{temporary}"
         "  log_format tried '$msec $status $request_method $uri $upstream_addr $upstream_status';\n"
-        f"  access_log {folder}/nginx-access.log tried;\n{shipped}\n}}\n"
+        f"  access_log {folder}/nginx-access.log tried;\n{shipped}"
     )
 
 
@@ -91,16 +85,17 @@ class Cluster:
         self._agents = agents
         self._enrolled = 0
         self._postgres = PostgresServer(folder / "pg")
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._commands: dict[str, list[str]] = {}
+        self.processes = Processes(folder)
+        self.again, self.kill = self.processes.again, self.processes.kill
         ports = iter(free_ports(10))
         self.nodes = {name: NodePorts(next(ports), next(ports), next(ports)) for name in NODES}
-        self.public, self.internal, self.gateway_ops, self.front = (next(ports) for _ in range(4))
-        self.api = GatewayClient(Credentials(self.gateway_url, "admin", PASSWORD))
+        self._gateway, self.front = GatewayPorts(next(ports), next(ports), next(ports)), next(ports)
+        self.gateway_ops = self._gateway.ops
+        self.api = GatewayClient(Credentials(self.gateway_url, ADMIN, PASSWORD))
 
     @property
     def gateway_url(self) -> str:
-        return f"http://localhost:{self.public}"
+        return f"http://localhost:{self._gateway.public}"
 
     # Processes
 
@@ -109,182 +104,96 @@ class Cluster:
         asyncio.run(self._postgres.start())
         self._start_gateway()
         for name in NODES:
-            self.run(
-                f"node-{name}", [sys.executable, "-m", "tunnel_server", "--config", str(self._node(name))]
-            )
+            self.processes.run(f"node-{name}", service_argv("tunnel_server", self._node(name)))
         for name in NODES:
             self.wait_ready(name)
-        (self.folder / "nginx.conf").write_text(
-            front_file(self.front, (self.nodes["a"].visitors, self.nodes["b"].visitors), self.folder)
-        )
-        argv = [
-            program("nginx", "nginx-light"),
-            "-p",
-            str(self.folder),
-            "-c",
-            str(self.folder / "nginx.conf"),
-        ]
-        self.run("nginx", argv)
+        backends = (self.nodes["a"].visitors, self.nodes["b"].visitors)
+        self.processes.run("nginx", nginx_argv(self.folder, front_file(self.front, backends, self.folder)))
         for _ in range(self._agents):
             self.add_agent()
         self.wait_tunnels()
 
     def close(self) -> None:
-        for process in reversed(self._processes.values()):
-            process.send_signal(signal.SIGTERM)
-        stuck = []
-        for name, process in self._processes.items():
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                stuck.append(name)
-                process.kill()
-                process.wait(STOP_S)
-        self._postgres.stop()
-        self.device.close()
-        assert not stuck, f"{stuck} did not end"
-
-    def run(self, name: str, argv: list[str]) -> None:
-        """Start a process; its output goes to NAME.log. Call it in the main thread: the kernel ends the
-        process together with the thread that began it.
-        """
-        self._commands[name] = argv
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                launch_argv(argv, death_signal=signal.SIGTERM),
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stdout=log,
-                stderr=log,
-            )
-
-    def again(self, name: str) -> None:
-        """The same process, after it ended."""
-        self.run(name, self._commands[name])
+        try:
+            self.processes.close()
+        finally:
+            self._postgres.stop()
+            self.device.close()
 
     def stop(self, name: str) -> float:
         """SIGTERM; the seconds until it was gone, in order."""
-        started = time.monotonic()
-        self._processes[name].send_signal(signal.SIGTERM)
-        assert self._processes[name].wait(STOP_S) == 0, self.logs()
-        return time.monotonic() - started
-
-    def kill(self, name: str) -> None:
-        self._processes[name].kill()
-        self._processes[name].wait(STOP_S)
+        begun = time.monotonic()
+        assert self.processes.stop(name) == 0, self.logs()
+        return time.monotonic() - begun
 
     def logs(self) -> str:
-        """The end of every log, for a test that failed."""
-        parts = [f"== {path.name}\n{path.read_text()[-2500:]}" for path in sorted(self.folder.glob("*.log"))]
-        return "\n".join(parts)
+        return self.processes.logs()
 
     # The product
 
-    def _write(self, name: str, table: dict[str, Any]) -> Path:
-        path = self.folder / f"{name}.toml"
-        path.write_text(toml_text(table))
-        return path
-
     def _start_gateway(self) -> None:
-        (self.folder / "password").write_text(PASSWORD)
-        (self.folder / "database").write_text(self._postgres.url(self._postgres.create_database()))
-        config = self._write(
-            "gateway",
-            {
-                "public_url": self.gateway_url,
-                "public_listen": f"{LOOPBACK}:{self.public}",
-                "internal_listen": f"{LOOPBACK}:{self.internal}",
-                "ops_listen": f"{LOOPBACK}:{self.gateway_ops}",
-                "keys_dir": self.folder / "keys",
-                "database_url_file": self.folder / "database",
-                "agent_tunnel_urls": [f"wss://localhost:{self.nodes[name].devices}/tunnel" for name in NODES],
-                "tunnel_scheme": "http",
-                "tunnel_domain": "localhost",
-                "tunnel_port": self.front,
-                "admin_password_file": self.folder / "password",
-            },
+        table = gateway_table(
+            self.folder,
+            self._gateway,
+            public_url=self.gateway_url,
+            database_url=self._postgres.url(self._postgres.create_database()),
+            tunnel_urls=[f"wss://localhost:{self.nodes[name].devices}/tunnel" for name in NODES],
+            tunnel_scheme="http",
+            tunnel_domain="localhost",
+            tunnel_port=self.front,
         )
-        self.run("gateway", [sys.executable, "-m", "gateway", "--config", str(config)])
+        config = write_table(self.folder / "gateway.toml", table)
+        self.processes.run("gateway", service_argv("gateway", config))
         self.wait_ops("gateway", self.gateway_ops)
 
     def _node(self, name: str) -> Path:
         own, ports = self.folder / f"node-{name}", self.nodes[name]
-        issue = [sys.executable, "-m", "gateway", "issue-node-certificate", name, "--out", str(own)]
-        config = ["--config", str(self.folder / "gateway.toml"), "--san", "localhost"]
-        subprocess.run([*issue, *config], cwd=ROOT, check=True, capture_output=True, timeout=START_S)
-        return self._write(
-            f"node-{name}",
-            {
-                "node": name,
-                "drain_s": DRAIN_S,
-                "ops_listen": f"{LOOPBACK}:{ports.ops}",
-                "visitors": {
-                    "listen": f"{LOOPBACK}:{ports.visitors}",
-                    "domain": "localhost",
-                    "trusted_proxies": [LOOPBACK],
-                },
-                "tunnels": {
-                    "listen": f"{LOOPBACK}:{ports.devices}",
-                    "server_names": ["localhost"],
-                    "certificate": own / "agents.crt",
-                    "key": own / "agents.key",
-                },
-                "gateway": {
-                    "internal_url": f"https://{LOOPBACK}:{self.internal}",
-                    "public_url": self.gateway_url,
-                    "ca": own / "internal_ca.crt",
-                    "certificate": own / "node.crt",
-                    "key": own / "node.key",
-                },
+        table = node_table(
+            issue_node_certificate(self.folder / "gateway.toml", name, own, ["localhost"]),
+            name,
+            ports.ops,
+            internal_port=self._gateway.internal,
+            gateway_url=self.gateway_url,
+            visitors={
+                "listen": f"{LOOPBACK}:{ports.visitors}",
+                "domain": "localhost",
+                "trusted_proxies": [LOOPBACK],
             },
+            tunnels={"listen": f"{LOOPBACK}:{ports.devices}", "server_names": ["localhost"]},
+            drain_s=DRAIN_S,
         )
-
-    def _enrol(self, name: str) -> str:
-        services = {"web": {"address": self.device.web}, "echo": {"address": self.device.echo}}
-        config = self._write(name, {"state_dir": self.folder / f"{name}-state", "services": services})
-        token = self.folder / f"{name}-token"
-        token.write_text(self.api.post("/v1/registration-tokens", {"approve": True})["token"])
-        token.chmod(0o600)
-        command = [sys.executable, "-m", "towline", "agent", "enrol", self.gateway_url]
-        options = ["--token-file", str(token), "--config", str(config), "--name", name, "--hardware-id", name]
-        done = subprocess.run(
-            [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.split("enrolled as ")[1].split(";")[0]
+        return write_table(self.folder / f"node-{name}.toml", table)
 
     def add_agent(self) -> None:
         """One more device; the list of them has its id."""
         name = f"agent-{self._enrolled}"
         self._enrolled += 1
-        self.device_ids.append(self._enrol(name))
+        services = {"web": {"address": self.device.web}, "echo": {"address": self.device.echo}}
+        table = agent_table(self.folder / f"{name}-state", services)
+        config = write_table(self.folder / f"{name}.toml", table)
+        token = self.api.post("/v1/registration-tokens", {"approve": True})["token"]
+        self.device_ids.append(enrol(self.gateway_url, token, config, name=name, hardware_id=name))
         self.run_agent(name)
 
     def run_agent(self, name: str) -> None:
-        config = str(self.folder / f"{name}.toml")
-        self.run(name, [sys.executable, "-m", "towline", "agent", "--config", config])
+        self.processes.run(name, service_argv("tunnel_agent", self.folder / f"{name}.toml"))
 
     def copy_agent(self, name: str, copy: str, node: str) -> None:
         """Another machine with the same identity, which dials one node."""
         shutil.copytree(self.folder / f"{name}-state", self.folder / f"{copy}-state")
-        table = {
-            "state_dir": self.folder / f"{copy}-state",
-            "server_urls": [f"wss://localhost:{self.nodes[node].devices}/tunnel"],
-            "connections": 1,
-            "services": {"web": {"address": self.device.web}},
-        }
-        self._write(copy, table)
+        table = agent_table(
+            self.folder / f"{copy}-state",
+            {"web": {"address": self.device.web}},
+            server_urls=[f"wss://localhost:{self.nodes[node].devices}/tunnel"],
+            connections=1,
+        )
+        write_table(self.folder / f"{copy}.toml", table)
         self.run_agent(copy)
 
     # What the operators see
 
     def wait_ops(self, name: str, port: int) -> None:
-        def ready() -> bool:
-            assert self._processes[name].poll() is None, f"{name} has ended\n{self.logs()}"
-            answer = httpx.get(f"http://{LOOPBACK}:{port}/readyz", timeout=ASK_S, trust_env=False)
-            return answer.status_code == 200
-
-        eventually(f"{name} is ready", ready, START_S)
+        self.processes.wait_ready(name, lambda: ops.is_ready(port))
 
     def wait_ready(self, node: str) -> None:
         self.wait_ops(f"node-{node}", self.nodes[node].ops)
@@ -298,10 +207,7 @@ class Cluster:
 
     def metric(self, node: str, name: str) -> float:
         """A sample's value; 0 while nothing was counted under its labels."""
-        url = f"http://{LOOPBACK}:{self.nodes[node].ops}/metrics"
-        text = httpx.get(url, timeout=ASK_S, trust_env=False).text
-        found = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", text, re.MULTILINE)
-        return float(found[1]) if found is not None else 0.0
+        return ops.metric(self.nodes[node].ops, f"{name} ")
 
     def tunnels(self, node: str) -> int:
         return int(self.metric(node, "towline_tunnels"))
@@ -326,28 +232,30 @@ class Cluster:
     def wait_tunnels(self, *nodes: str) -> None:
         """Until every agent holds its tunnel to each of the nodes (all, when none is named)."""
         for node in nodes or NODES:
-            eventually(
-                f"all agents at node {node}",
-                lambda node=node: self.tunnels(node) >= self._agents,  # type: ignore[misc]
-            )
+            eventually(f"all agents at node {node}", partial(self._all_agents_at, node))
+
+    def _all_agents_at(self, node: str) -> bool:
+        return self.tunnels(node) >= self._agents
 
     def is_online(self, device_id: str) -> bool:
         return bool(self.api.device(device_id)["online"])
 
+    def wait_online(self, timeout_s: float) -> None:
+        """Until the gateway says so of every device."""
+        for device in self.device_ids:
+            eventually(f"{device} is online", partial(self.is_online, device), timeout_s)
+
     # People
 
     def open_session(self, device_id: str, service: str = "web") -> dict[str, Any]:
-        body = {"service": service, "binding": "click", "duration_s": 600}
-        session: dict[str, Any] = self.api.post(f"/v1/devices/{device_id}/sessions", body)
+        path = f"/v1/devices/{device_id}/sessions"
+        session: dict[str, Any] = self.api.post(path, session_wish(service))
         return session
 
     def visitor(self, device_id: str, service: str = "web", node: str | None = None) -> Visitor:
         """Somebody who opened a link, through nginx or straight at a node."""
         url = self.open_session(device_id, service)["url"]
-        one = Visitor(url if node is None else self.at_node(url, node))
-        answer = one.enter()
-        assert answer.status_code == 303, answer.text
-        return one
+        return entered(url if node is None else self.at_node(url, node))
 
     def at_node(self, url: str, node: str) -> str:
         """The same address as the node itself has it."""

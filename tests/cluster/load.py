@@ -20,8 +20,8 @@ from websockets.exceptions import InvalidHandshake, WebSocketException
 from websockets.typing import Origin
 
 from runtime.tasks import TaskOwner
+from testbed.people import Visitor
 from tests.deployment.device import BLOCK
-from tests.integration.stack import Visitor
 
 WAIT_S = 25.0  # for one exchange; only a hang reaches it
 PAUSE_S = 0.02  # between two small requests of one visitor

@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 
+from testbed.people import Visitor
+from testbed.waiting import eventually
 from tests.cluster.cluster import NODES, Cluster
-from tests.integration.stack import Visitor, eventually
 
 EVERYWHERE_S = 2.0
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from testbed.ports import free_port
+from testbed.processes import ROOT, short_folder, started
+from testbed.up import Stack
 from tests.browser.devices import Local, device_at
 from tests.connect.sshd import Running, SshServer, program, ssh_server
-from tests.integration.stack import ROOT, Stack, free_ports
 
 NAME = "Pump"
 
@@ -59,7 +59,7 @@ class Bench:
         folder = self.folder / f"device-{name}"
         folder.mkdir()
         more = {"ssh": Local(self.server.port, ('kind = "tcp"',))}
-        (page,) = free_ports(1)
+        page = free_port()
         with device_at(self.stack, folder, name, page, more) as device:
             yield device
 
@@ -96,21 +96,17 @@ class Connect:
 
 @pytest.fixture(scope="package")
 def served() -> Iterator[tuple[Stack, Path, SshServer, str]]:
-    folder = Path(tempfile.mkdtemp(prefix="towline-"))
-    try:
-        with ExitStack() as parts:
-            stack = Stack(folder / "data")
-            parts.callback(stack.close)
-            stack.start("--no-demo")
-            server = parts.enter_context(ssh_server(folder / "sshd"))
-            (page,) = free_ports(1)  # nobody listens: only its kind matters here
-            more = {"ssh": Local(server.port, ('kind = "tcp"',)), "shut": Local(page, ('kind = "tcp"',))}
-            device_folder = folder / "device"
-            device_folder.mkdir()
-            device = parts.enter_context(device_at(stack, device_folder, NAME, page, more))
+    with (
+        short_folder() as folder,
+        started(Stack(folder / "data", "--no-demo")) as stack,
+        ssh_server(folder / "sshd") as server,
+    ):
+        page = free_port()  # nobody listens: only its kind matters here
+        more = {"ssh": Local(server.port, ('kind = "tcp"',)), "shut": Local(page, ('kind = "tcp"',))}
+        device_folder = folder / "device"
+        device_folder.mkdir()
+        with device_at(stack, device_folder, NAME, page, more) as device:
             yield stack, folder, server, device
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.stack import CALL_TIMEOUT_S, STOP_TIMEOUT_S, eventually, free_ports
+from testbed.people import CALL_TIMEOUT_S
+from testbed.ports import free_ports
+from testbed.up import STOP_TIMEOUT_S
+from testbed.waiting import eventually
 
 PROGRAMS = {
     "sshd": "openssh-server",

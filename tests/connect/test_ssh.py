@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.people import CALL_TIMEOUT_S
+from testbed.waiting import eventually
 from tests.connect.conftest import NAME, Bench, writers_of
 from tests.connect.sshd import program
-from tests.integration.stack import CALL_TIMEOUT_S, eventually
 from towline.connect.session import end_session, open_session
 from towline.data_folder import DataFolder
 from towline.gateway_client import Credentials, GatewayClient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,9 @@ from urllib.parse import urlencode
 
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
+
+from testbed.people import OPEN_PATH
+from testbed.settings_tables import ADMIN, PASSWORD
 
 TIMEOUT_S = 20.0
 PERSON = "127.0.0.7"  # any address of 127/8 is this machine's, and each is another person to the servers
@@ -67,10 +71,31 @@ class Client:
         answer = self.ask("GET", path, headers=headers)
         return answer.status, answer.read()
 
+    def log_in(self, username: str = ADMIN, password: str = PASSWORD) -> str:
+        """With a password; the cookie, which is kept."""
+        answer = self._json("POST", "/v1/login", {"username": username, "password": password})
+        answer.read()
+        self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        return self.cookie
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON of a successful answer; OSError with what it said else, and when there is none."""
+        try:
+            return json.loads(self._json(method, path, body).read())
+        except http.client.HTTPException as error:
+            raise OSError(repr(error)) from error
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None) -> http.client.HTTPResponse:
+        data = None if body is None else json.dumps(body).encode()
+        answer = self.ask(method, path, data, {"Content-Type": "application/json"})
+        if answer.status >= 300:
+            raise OSError(f"{method} {path}: {answer.status} {answer.read()!r}")
+        return answer
+
     def enter(self, token: str) -> http.client.HTTPResponse:
         """The click on a link's landing page."""
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        answer = self.ask("POST", "/.towline/open", urlencode({"token": token}).encode(), kind)
+        answer = self.ask("POST", OPEN_PATH, urlencode({"token": token}).encode(), kind)
         answer.read()
         self.cookie = (answer.headers["Set-Cookie"] or "").partition(";")[0]
         return answer

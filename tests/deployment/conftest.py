@@ -1,32 +1,20 @@
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed.processes import short_folder, started
 from tests.deployment.client import Client
 from tests.deployment.site import FRONTS, Site
 
 
 @pytest.fixture(scope="package")
 def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="towline-site-"))  # short: the database's socket lies below it
-    folder.chmod(0o755)
-    running = Site(folder)
-    try:
-        running.start()
+    with short_folder("site-") as folder, started(Site(folder)) as running:
         yield running
-    except BaseException:
-        print(running.logs())
-        raise
-    finally:
-        running.close()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=FRONTS)
@@ -45,14 +33,3 @@ def visit(site: Site) -> Iterator[Callable[..., Client]]:
             return visitor
 
         yield enter
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows what the processes wrote."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.failed and isinstance(item, pytest.Function):
-        for value in item.funcargs.values():
-            if isinstance(value, Site):
-                report.sections.append(("the processes' logs", value.logs()))

@@ -6,13 +6,13 @@ names stay, ports and paths become those of the run.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import nginx
+from testbed.programs import program
 from tests.deployment.authority import Issued
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
@@ -30,12 +30,6 @@ class Backends:
     gateway_certificate: Issued
     wildcard: Issued
     node_certificate: Issued
-
-
-def program(name: str, package: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    assert found, f"this test needs {name}: apt-get install {package}"
-    return found
 
 
 def replaced(text: str, words: Mapping[str, str]) -> str:
@@ -92,16 +86,12 @@ def nginx_argv(folder: Path, http: str, stream: str, gateway_server: str) -> lis
     (folder / "towline.conf").write_text(http)
     (folder / "towline-stream.conf").write_text(stream)
     (folder / "gateway-tls.conf").write_text(gateway_server)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"  {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    (folder / "nginx.conf").write_text(
-        f"daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\nworker_processes 1;\n"
-        f"load_module {NGINX_STREAM_MODULE};\nevents {{ worker_connections 1024; }}\n"
-        f"include {folder}/towline-stream.conf;\n"
-        f"http {{\n  access_log off;\n{temporary}"
-        f"  include {folder}/towline.conf;\n  include {folder}/gateway-tls.conf;\n}}\n"
+    stream = f"load_module {NGINX_STREAM_MODULE};\ninclude {folder}/towline-stream.conf;\n"
+    return nginx.nginx_argv(
+        folder,
+        f"  access_log off;\n  include {folder}/towline.conf;\n  include {folder}/gateway-tls.conf;",
+        before=stream,
     )
-    return [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
 def gateway_tls_server(backends: Backends, port: int) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from testbed.waiting import eventually
 from tests.deployment.client import Client
 from tests.deployment.site import DOMAIN, NODES, Site
-from tests.integration.stack import eventually
 
 Visit = Callable[..., Client]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from testbed.programs import program
 from tests.deployment.client import PERSON, TIMEOUT_S, Client
-from tests.deployment.fronts import program
 from tests.deployment.site import DOMAIN, GATEWAY, NODES, Site
 
 Visit = Callable[..., Client]

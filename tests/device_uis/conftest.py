@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from testbed.people import Visitor, entered
+from testbed.processes import short_folder, started
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS, chromium
-from tests.browser.certificates import WildcardCertificate, wildcard_certificate
+from tests.browser.certificates import WildcardCertificate, tls_options, wildcard_certificate
 from tests.browser.devices import Local, device_at
 from tests.device_uis import device_programs
 from tests.device_uis.plain_device import PlainDevice
 from tests.device_uis.programs import Program
 from tests.device_uis.sessions import DOMAIN, Desk
-from tests.integration.stack import Stack, Visitor
 
 SERVICES: dict[str, Callable[[Path], Program]] = {
     "node-red": device_programs.node_red,
@@ -36,10 +34,8 @@ OPTIONS = {"octoprint": ('host = "preserve"', "forwarded_headers = true")}
 
 @pytest.fixture(scope="package")
 def folder() -> Iterator[Path]:
-    """A short path: the database's socket lies below it."""
-    made = Path(tempfile.mkdtemp(prefix="towline-"))
-    yield made
-    shutil.rmtree(made)
+    with short_folder() as made:
+        yield made
 
 
 @pytest.fixture(scope="package")
@@ -50,12 +46,11 @@ def certificate(folder: Path) -> WildcardCertificate:
 @pytest.fixture(scope="package")
 def programs(folder: Path) -> Iterator[dict[str, Program]]:
     """Every UI, started side by side; not yet waited for."""
-    with ExitStack() as closing:
-        started = {}
+    with ExitStack() as ending:
+        running: dict[str, Program] = {}
         for name, start in SERVICES.items():
-            started[name] = start(folder / name)
-            closing.callback(started[name].close)
-        yield started
+            running[name] = ending.enter_context(closing(start(folder / name)))
+        yield running
 
 
 @pytest.fixture(scope="package")
@@ -68,13 +63,8 @@ def plain_device() -> Iterator[PlainDevice]:
 @pytest.fixture(scope="package")
 def stack(folder: Path, certificate: WildcardCertificate, programs: dict[str, Program]) -> Iterator[Stack]:
     """`towline up` with sessions on https://<label>.tunnel.test; `programs` start meanwhile."""
-    stack = Stack(folder / "up")
-    files = ["--tunnel-certificate", str(certificate.certificate), "--tunnel-key", str(certificate.key)]
-    try:
-        stack.start("--tunnel-domain", DOMAIN, *files)
+    with started(Stack(folder / "up", *tls_options(certificate, DOMAIN))) as stack:
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture(scope="package")
@@ -116,28 +106,9 @@ def page(context: BrowserContext) -> Page:
 def visit(desk: Desk, certificate: WildcardCertificate) -> Iterator[Callable[[str], Visitor]]:
     """A visitor without a browser who is in a session with the named service."""
     trust = ssl.create_default_context(cafile=str(certificate.certificate))
-    with ExitStack() as closing:
+    with ExitStack() as leaving:
 
         def enter(service: str) -> Visitor:
-            visitor = Visitor(desk.link(service), trust)
-            closing.callback(visitor.close)
-            answer = visitor.enter()
-            assert answer.status_code == 303, answer.text
-            return visitor
+            return leaving.enter_context(closing(entered(desk.link(service), trust)))
 
         yield enter
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows what the services and the UIs wrote, and what the person saw."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if not (report.failed and isinstance(item, pytest.Function)):
-        return
-    values: dict[str, Any] = item.funcargs
-    stack, programs = values.get("stack"), values.get("programs")
-    if isinstance(stack, Stack) and os.path.isdir(stack.data / "logs"):
-        report.sections.append(("the services' logs", stack.log_ends()))
-    for program in (programs or {}).values():
-        report.sections.append((program.name, program.log.read_text()[-1500:]))

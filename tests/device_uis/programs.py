@@ -10,7 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.integration.stack import ROOT, eventually, free_ports
+from testbed.ports import free_ports
+from testbed.processes import LOG_END, ROOT
+from testbed.waiting import eventually
 
 READY_S = 60.0  # the first start compiles what it imports; later ones take two seconds
 STOP_S = 10.0
@@ -68,6 +70,10 @@ class Program:
 
         eventually(f"{self.name} answers", answers, READY_S)
         return self
+
+    def logs(self) -> str:
+        """The end of what it said."""
+        return self.log.read_text(errors="replace")[-LOG_END:]
 
     def close(self) -> None:
         """End it and what it started (a terminal's shell)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
-from tests.integration.stack import Person, Stack
+from testbed.up import Stack
 
 DOMAIN = "tunnel.test"  # outside the Public Suffix List: its labels are same-site
 
@@ -15,7 +15,7 @@ class Desk:
     def __init__(self, stack: Stack, device: str) -> None:
         self.stack = stack
         self.device = device
-        self.person = Person(stack)
+        self.person = stack.newcomer()
 
     def link(self, service: str, device: str | None = None) -> str:
         return str(self.person.open_session(device or self.device, service)["url"])

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from testbed.people import Visitor
 from tests.device_uis.plain_device import PlainDevice
 from tests.device_uis.programs import Program
 from tests.device_uis.sessions import DOMAIN, Desk
-from tests.integration.stack import Visitor
 
 # Where each UI's own page opens its WebSocket. The notebook wants a login first, the plain device has none.
 SOCKETS = {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from testbed.up import Stack
 from tests.browser.browser import WAIT_MS
 from tests.browser.devices import Local, agent, enrol, write_config
 from tests.device_uis import walks
 from tests.device_uis.programs import Program
 from tests.device_uis.sessions import Desk
-from tests.integration.stack import Stack
 
 _FLOW = [
     {

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from testbed.people import Visitor
 from tests.device_uis.plain_device import PlainDevice
 from tests.device_uis.programs import Program
 from tests.device_uis.sessions import Desk
-from tests.integration.stack import Visitor
 
 # Hop by hop (the edge frames anew), or new at each answer (times, counters, random cookies).
 _DIFFER = {

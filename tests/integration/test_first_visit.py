@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.stack import Person, Stack, Visitor
+from testbed.people import Person, Visitor
+from testbed.up import Stack
 
 Visit = Callable[[dict[str, Any]], Visitor]
 
@@ -25,7 +26,7 @@ def visitor(person: Person, visit: Visit) -> Visitor:
 
 def test_the_address_logs_in_and_stays_good(shared: Stack, person: Person) -> None:
     assert person.http.get("/v1/me").json()["username"] == "admin"
-    again = Person(shared)
+    again = shared.newcomer()
     assert [one["name"] for one in again.devices()] == ["Demo device"]
     again.close()
 

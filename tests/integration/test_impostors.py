@@ -17,7 +17,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from runtime.tunnel_link import dial
-from tests.integration.stack import CALL_TIMEOUT_S, Person, Stack, Visitor, eventually
+from testbed.people import CALL_TIMEOUT_S, Visitor
+from testbed.up import Stack
+from testbed.waiting import eventually
 from tests.tunnel_server.doubles import DeviceKey, TestDevice
 from tunnel_agent.gateway_client import trust
 from tunnel_agent.identity import IdentityStore
@@ -108,7 +110,7 @@ def apart(folder: Path) -> Iterator[Stack]:
 
 
 def test_the_newest_clone_wins_and_the_owner_is_told(apart: Stack) -> None:
-    person = Person(apart)
+    person = apart.newcomer()
     assert person.device()["online"]
     assert asyncio.run(clones(apart)) == [CloseCode.REPLACED] * (CLONES - 1)
     person.close()
@@ -187,7 +189,7 @@ class Chart:
 def test_a_revoked_device_is_cut_off_in_the_middle_of_everything(
     apart: Stack, visit: Visit, record_property: Record
 ) -> None:
-    person = Person(apart)
+    person = apart.newcomer()
     restart_agent(apart)
     eventually("the device online", lambda: person.device()["online"])
     device = person.device()["id"]

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.stack import PROCESSES, ROOT, STOP_TIMEOUT_S, Person, Stack, Visitor, eventually
+from testbed.people import Person, Visitor
+from testbed.processes import ROOT
+from testbed.up import PROCESSES, STOP_TIMEOUT_S, Stack
+from testbed.waiting import eventually
 from towline.embedded.leftovers import PidFile, is_running
 
 Visit = Callable[[dict[str, Any]], Visitor]
@@ -27,7 +30,7 @@ def test_kill_9_of_each_process_and_then_of_everything(
     own: Stack, visit: Visit, record_property: Callable[[str, object], None]
 ) -> None:
     record_property("first_start_s", own.start())
-    person = Person(own)
+    person = own.newcomer()
     visitor = visit(person.open_session(person.device()["id"]))
     assert opens(visitor)
     for name in PROCESSES:
@@ -56,14 +59,14 @@ def test_another_port_at_the_next_start(own: Stack) -> None:
     assert own.stop() == 0
     own.ports = Stack(own.data).ports
     own.start()
-    person = Person(own)
+    person = own.newcomer()
     eventually("the device online", lambda: is_online(person))
     person.close()
 
 
 def test_without_a_demo_device(own: Stack) -> None:
     own.start("--no-demo")
-    person = Person(own)
+    person = own.newcomer()
     assert person.devices() == []
     person.close()
 
@@ -105,7 +108,7 @@ def test_a_stop_while_it_starts(own: Stack) -> None:
 
 def test_a_revoked_device_is_out_at_once_and_for_good(own: Stack, visit: Visit) -> None:
     own.start()
-    person = Person(own)
+    person = own.newcomer()
     device = person.device()["id"]
     visitor = visit(person.open_session(device))
     assert opens(visitor)

@@ -19,7 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.stack import CALL_TIMEOUT_S, Person, Stack, Visitor, eventually
+from testbed.people import CALL_TIMEOUT_S, Person, Visitor
+from testbed.up import Stack
+from testbed.waiting import eventually
 
 Visit = Callable[[dict[str, Any]], Visitor]
 Record = Callable[[str, object], None]

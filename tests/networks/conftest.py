@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from testbed.processes import started
 from tests.networks.topology import Topology
 from tests.networks.world import World
 
@@ -11,7 +12,8 @@ from tests.networks.world import World
 @pytest.fixture(scope="package")
 def shared(seed: int) -> Iterator[World]:
     """One running product for the tests that leave it as they found it."""
-    yield from _running(World("w", seed=seed))
+    with started(World("w", seed=seed)) as world:
+        yield world
 
 
 @pytest.fixture
@@ -23,7 +25,8 @@ def world(shared: World) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def clocks(seed: int) -> Iterator[World]:
     """The same with clocks that can be set."""
-    yield from _running(World("c", seed=seed, fake_clocks=True))
+    with started(World("c", seed=seed, fake_clocks=True)) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +35,3 @@ def bare(seed: int) -> Iterator[Topology]:
     topology = Topology("b", {}, seed)
     yield topology
     topology.close()
-
-
-def _running(world: World) -> Iterator[World]:
-    try:
-        world.start()
-        yield world
-    except BaseException:
-        print(world.logs())
-        raise
-    finally:
-        world.close()
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows what the processes wrote."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.failed and isinstance(item, pytest.Function):
-        for value in item.funcargs.values():
-            if isinstance(value, World):
-                report.sections.append(("the processes' logs", value.logs()))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.stack import eventually
+from testbed.waiting import eventually
 from tests.networks.traffic import Traffic, running
 from tests.networks.world import World, seconds_until
 

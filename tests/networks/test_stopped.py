@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.stack import eventually
+from testbed.processes import START_S
+from testbed.waiting import eventually
 from tests.networks.traffic import KINDS, PATIENCE_S, running
-from tests.networks.world import START_S, World, stopped
+from tests.networks.world import World, stopped
 
 Figures = Callable[[str, str], None]
 

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from testbed.programs import program
 from tests.networks.wire import DEVICE as WIRE_DEVICE
 from tests.networks.wire import enter
 
@@ -36,13 +37,6 @@ COMMAND_S = 20.0
 NAMES_FOLDER = Path("/etc/netns")  # ip-netns(8): NAME/hosts lies over /etc/hosts for what runs there
 
 T = TypeVar("T")
-
-
-def program(name: str, package: str) -> str:
-    """Where a system program lies; AssertionError with the package that brings it."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    assert found is not None, f"{name} is missing: apt-get install {package}"
-    return found
 
 
 def run(*argv: str, check: bool = True) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-from tests.integration.stack import eventually
+from testbed.waiting import eventually
 from tests.networks.device import OUT_OF_ORDER, content, message, page
 from tests.networks.world import Person, World
 
