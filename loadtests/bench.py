@@ -21,9 +21,9 @@ from typing import Any
 from loadtests import report
 from loadtests.figures import FORMAT, Figures, figures_of, figures_to_json, find, rounded
 from loadtests.lab import ALL_PATHS, Options, lab, say
-from loadtests.peers.programs import program
 from loadtests.peers.snitun import peers_python
 from loadtests.sections import MEASUREMENTS
+from testbed.programs import program
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("uvloop", "picows", "aiofastnet", "httptools", "cryptography")

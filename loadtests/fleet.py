@@ -145,7 +145,7 @@ class Logins(threading.Thread):
 
 def kill_and_return(product: Product, agents: Agents, number: int) -> Return:
     """kill -9 of the node, and all devices back."""
-    old, gateway = product.pid_of("tunnel_server"), product.pid_of("gateway")
+    old, gateway = product.stack.pid("tunnel_server"), product.stack.pid("gateway")
     gateway_before = cpu_ns([gateway])
     logins = Logins(Credentials.load(product.data.credentials))
     killed = time.monotonic()
@@ -155,7 +155,7 @@ def kill_and_return(product: Product, agents: Agents, number: int) -> Return:
     half = agents.wait_open(number // 2, RETURN_S)
     whole = agents.wait_open(number, RETURN_S)
     took = logins.end()
-    server = product.pid_of("tunnel_server")
+    server = product.stack.pid("tunnel_server")
     return Return(
         devices=number,
         half_back_s=half - killed,

@@ -22,9 +22,10 @@ from typing import Any
 from loadtests import load_report
 from loadtests.idle_tunnels import agents_in_one_process
 from loadtests.lab import say
-from loadtests.peers.programs import running
 from loadtests.seeding import seed_devices
-from loadtests.stack import running_product, wait_for, wait_online
+from loadtests.stack import running_product, wait_online
+from testbed.programs import running
+from testbed.waiting import eventually
 from towline.data_folder import DataFolder, default_data
 from towline.errors import TowlineError
 from towline.gateway_client import Credentials
@@ -54,7 +55,7 @@ def own_stack(tunnels: int) -> Iterator[tuple[str, Credentials]]:
         port_file = root / "demo-port"
         demo = ["-m", "demo_device", "--data", str(root / "demo"), "--port-file", str(port_file)]
         stack.enter_context(running([sys.executable, *demo], log=root / "demo.log"))
-        port = wait_for("the demo device", lambda: port_file.exists() and port_file.read_text().strip())
+        port = eventually("the demo device", lambda: port_file.exists() and port_file.read_text().strip())
         state = product.enrol_agent("model", {"web": int(port)}).parent / "state"
         say(f"{tunnels} agents …")
         devices = seed_devices(product.data, tunnels)

@@ -36,11 +36,12 @@ from loadtests.measure import (
     stalled_readers,
     transfer,
 )
-from loadtests.peers.programs import family, running
 from loadtests.peers.snitun import snitun_client
 from loadtests.peers.ssh import ssh_tunnels
 from loadtests.seeding import SeededDevice, seed_devices
-from loadtests.stack import TowlineStack, agent_argv, open_session, wait_for, wait_online
+from loadtests.stack import TowlineStack, agent_argv, open_session, wait_online
+from testbed.programs import family, running
+from testbed.waiting import eventually
 
 LATENCY_PAUSE_S = 0.001  # low load: one request a millisecond at most
 LATENCY_REQUESTS = 400  # a round, for each path
@@ -212,7 +213,7 @@ def _many(
     lab: Lab, product: TowlineStack, visits: Sequence[Target], agents: tuple[int, ...]
 ) -> dict[str, Figure]:
     for visit in visits:
-        wait_for(f"{visit.headers[0][1]} answers", partial(_answers, visit), SESSION_ANSWERS_S)
+        eventually(f"{visit.headers[0][1]} answers", partial(_answers, visit), SESSION_ANSWERS_S)
     sessions = lab.root / "sessions"
     sessions.write_text("".join(f"{one.headers[0][1]} {one.headers[1][1]}\n" for one in visits))
     target = replace(product.target, pids={"server": (product.server_pid,), "agents": agents})

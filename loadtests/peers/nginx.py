@@ -12,7 +12,8 @@ from pathlib import Path
 
 from loadtests.figures import DIRECT, DIRECT_TLS, PROXY
 from loadtests.measure import Target
-from loadtests.peers.programs import family, free_port, program, running, wait_listening
+from testbed.ports import free_port
+from testbed.programs import family, program, running, wait_listening
 
 BULK_BYTES = 512 * 1024 * 1024  # long enough that start-up does not show, small enough for the page cache
 STALLED_BYTES = 100_000_000

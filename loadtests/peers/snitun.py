@@ -17,7 +17,8 @@ from typing import Any
 
 from loadtests.figures import SNITUN
 from loadtests.measure import Target
-from loadtests.peers.programs import family, free_port, running, wait_listening
+from testbed.ports import free_port
+from testbed.programs import family, running, wait_listening
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_VARIABLE = "TOWLINE_BENCH_PEERS_PYTHON"

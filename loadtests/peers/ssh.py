@@ -12,7 +12,8 @@ from pathlib import Path
 
 from loadtests.figures import SSH
 from loadtests.measure import Target
-from loadtests.peers.programs import family, free_port, program, running, wait_listening
+from testbed.ports import free_port
+from testbed.programs import family, program, running, wait_listening
 
 _SERVER = """
 ListenAddress 127.0.0.1
