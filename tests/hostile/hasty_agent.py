@@ -1,4 +1,4 @@
-"""The agent, but for its patience: it dials again within milliseconds, and meets thousands of servers a minute.
+"""The agent without patience: it dials again within milliseconds, and so meets thousands of servers a minute.
 
 `python -m tests.hostile.hasty_agent --config FILE`.
 """
