@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import h11
 
-from tests.fuzz.edge.inputs import EXTENSIONS, LINE_ENDS, TRAILERS, cut, mutated
+from tests.fuzz.edge.inputs import CHUNK_SIZES, EXTENSIONS, LINE_ENDS, TRAILERS, cut, mutated
 from tests.fuzz.edge.memory import HEAD_LIMIT, Finding, MemoryEdge
 from tests.fuzz.edge.oracle import LONG_CHUNK_SIZE, OWN_COOKIES
 
@@ -62,19 +62,6 @@ ODD_PHRASE = re.compile(
     rb"^(HTTP/1\.[01] \d{3}) [^\r\n]*[\0-\x08\x0b\x0c\x0e-\x1f\x7f][^\r\n]*", re.MULTILINE
 )
 EMPTY_LINES = re.compile(rb"(?:(?<=\n\r\n)|(?<=\n\n))[\r\n]+(?=HTTP/1\.)")
-CHUNK_SIZES = (
-    b"0x3",
-    b"+3",
-    b"-3",
-    b" 3",
-    b"3 ",
-    b"3\t",
-    b"",
-    b"g",
-    b"0" * 25 + b"3",
-    b"1" + b"0" * 16,
-    b"4",
-)
 
 
 def make(seed: int, number: int) -> tuple[bytes, tuple[bytes, ...], bool]:
