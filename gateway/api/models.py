@@ -29,20 +29,22 @@ SiteId = Annotated[str, Field(pattern=f"^{SITE_ID_PATTERN.pattern}$")]
 Service = Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What every body of a request is: strict types, no unknown members."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class LoginBody(_Body):
+class LoginBody(Body):
     username: Annotated[str, AfterValidator(clean_name)]
     password: Annotated[str, Field(min_length=1, max_length=PASSWORD_MAX)]
 
 
-class WelcomeBody(_Body):
+class WelcomeBody(Body):
     secret: Secret
 
 
-class RegistrationTokenBody(_Body):
+class RegistrationTokenBody(Body):
     """`site_id` left out: the oldest site where the person is admin or owner."""
 
     site_id: SiteId | None = None
@@ -50,7 +52,7 @@ class RegistrationTokenBody(_Body):
     approve: bool = False
 
 
-class EnrolmentBody(_Body):
+class EnrolmentBody(Body):
     token: Secret
     csr: Annotated[str, Field(max_length=CSR_MAX_BYTES)]
     name: DeviceName
@@ -58,17 +60,17 @@ class EnrolmentBody(_Body):
     software: Software
 
 
-class SessionBody(_Body):
+class SessionBody(Body):
     service: Service = "web"
     binding: Literal["browser", "click"] = "browser"
     duration_s: int = 3600
 
 
-class LinkBody(_Body):
+class LinkBody(Body):
     token: Token
 
 
-class RenewalBody(_Body):
+class RenewalBody(Body):
     nonce: Secret
     csr: Annotated[str, Field(max_length=CSR_MAX_BYTES)]
     signature: Secret
