@@ -12,7 +12,18 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from gateway.api import devices, enrolments, links, login, pages, sessions, wellknown
+from gateway.api import (
+    devices,
+    enrolments,
+    links,
+    login,
+    members,
+    pages,
+    places,
+    sessions,
+    users,
+    wellknown,
+)
 from gateway.api.edge import Edge, problem_headers, to_problem
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.parts import GatewayParts
@@ -26,6 +37,9 @@ ROUTERS = (
     devices.router,
     sessions.router,
     links.router,
+    places.router,
+    members.router,
+    users.router,
     wellknown.router,
     pages.router,
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from typing import Literal, cast
 from uuid import UUID
+
+RoleWord = Literal["support", "member", "admin", "owner"]
 
 
 class Role(IntEnum):
@@ -16,9 +19,9 @@ class Role(IntEnum):
     OWNER = 4
 
     @property
-    def word(self) -> str:
+    def word(self) -> RoleWord:
         """As the API and the store write it."""
-        return self.name.lower()
+        return cast(RoleWord, self.name.lower())
 
     @classmethod
     def of(cls, word: str) -> Role:

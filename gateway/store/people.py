@@ -17,6 +17,22 @@ async def find_user(tx: Transaction, username: str) -> Row | None:
     )
 
 
+async def add_user(tx: Transaction, username: str, password_hash: str | None, staff: Staff) -> UUID | None:
+    """A new user with a home of their own; None when the name is taken."""
+    user_id: UUID | None = await tx.fetchval(
+        "INSERT INTO users (id, username, password_hash, role, created_at) VALUES ($1, $2, $3, $4, $5)"
+        " ON CONFLICT (username) DO NOTHING RETURNING id",
+        uuid4(),
+        username,
+        password_hash,
+        staff.value,
+        tx.at,
+    )
+    if user_id is not None:
+        await places.add_home(tx, user_id, username)
+    return user_id
+
+
 async def put_user(
     tx: Transaction, username: str, password_hash: str | None, staff: Staff = Staff.USER
 ) -> UUID:
@@ -24,20 +40,16 @@ async def put_user(
 
     The user's id.
     """
-    row = await tx.fetchrow(
-        "INSERT INTO users (id, username, password_hash, role, created_at) VALUES ($1, $2, $3, $4, $5)"
-        " ON CONFLICT (username) DO UPDATE SET password_hash = coalesce($3, users.password_hash), role = $4"
-        " RETURNING id, xmax = 0 AS new",
-        uuid4(),
+    added = await add_user(tx, username, password_hash, staff)
+    if added is not None:
+        return added
+    user_id: UUID = await tx.fetchval(
+        "UPDATE users SET password_hash = coalesce($2, password_hash), role = $3 WHERE username = $1"
+        " RETURNING id",
         username,
         password_hash,
         staff.value,
-        tx.at,
     )
-    assert row is not None  # inserted or updated
-    user_id: UUID = row["id"]
-    if row["new"]:
-        await places.add_home(tx, user_id, username)
     return user_id
 
 
@@ -134,6 +146,15 @@ async def end_password_logins(tx: Transaction, user_id: UUID) -> int:
     """End every login that was made with a password (it was changed); how many."""
     return await tx.execute(
         "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND kind = 'password' AND ended_at IS NULL",
+        user_id,
+        tx.at,
+    )
+
+
+async def end_logins(tx: Transaction, user_id: UUID) -> int:
+    """End every login of the person; how many."""
+    return await tx.execute(
+        "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2",
         user_id,
         tx.at,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from gateway.policy.access import Role
-from gateway.policy.names import SITE_ID_PATTERN
+from gateway.policy.names import ORG_ID_PATTERN, SITE_ID_PATTERN
 from gateway.randomness import new_org_id, new_site_id
-from gateway.store.database import Transaction
+from gateway.store.database import Row, Transaction, unix
 
 # What a person has before they name anything.
 FIRST_SITE_NAME = "Home"
@@ -64,3 +65,223 @@ async def first_site(tx: Transaction, user_id: UUID, least: Role) -> str | None:
         least.word,
     )
     return site_id
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An org (`site_id` None) or one of its sites, as the person who asked sees it."""
+
+    org_id: str
+    org: str
+    site_id: str | None
+    site: str | None
+    role: Role | None
+    """The person's role there; for an org only one that holds in the whole of it."""
+    sees: bool
+    """They have some role there, if only at one site of the org."""
+    created_at: float
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person's role at a place."""
+
+    user_id: UUID
+    username: str
+    role: Role
+    whole_org: bool
+    since: float
+
+
+_ORG = """
+SELECT o.id AS org_id, o.name AS org, NULL AS site_id, NULL AS site, o.created_at, o.version,
+       (SELECT role FROM memberships m WHERE m.org_id = o.id AND m.user_id = $1 AND m.site_id IS NULL)
+           AS role,
+       EXISTS (SELECT 1 FROM memberships m WHERE m.org_id = o.id AND m.user_id = $1) AS sees
+FROM orgs o WHERE o.deleted_at IS NULL AND
+"""
+_SITE = """
+SELECT o.id AS org_id, o.name AS org, s.id AS site_id, s.name AS site, s.created_at, s.version,
+       r.role, r.role IS NOT NULL AS sees
+FROM sites s JOIN orgs o ON o.id = s.org_id
+LEFT JOIN site_roles r ON r.site_id = s.id AND r.user_id = $1
+WHERE s.deleted_at IS NULL AND
+"""
+
+
+async def get_org(tx: Transaction, org_id: str, asking: UUID, *, lock: bool = False) -> Place | None:
+    """The org; `lock` holds it, and with it all memberships there, until commit."""
+    if ORG_ID_PATTERN.fullmatch(org_id) is None:
+        return None
+    if lock:
+        await tx.execute("SELECT 1 FROM orgs WHERE id = $1 FOR NO KEY UPDATE", org_id)
+    return _place(await tx.fetchrow(_ORG + "o.id = $2", asking, org_id))
+
+
+async def get_site(tx: Transaction, site_id: str, asking: UUID, *, lock: bool = False) -> Place | None:
+    """The site; `lock` holds its org, as for `get_org`."""
+    if SITE_ID_PATTERN.fullmatch(site_id) is None:
+        return None
+    if lock:
+        await tx.execute(
+            "SELECT 1 FROM orgs WHERE id = (SELECT org_id FROM sites WHERE id = $1) FOR NO KEY UPDATE",
+            site_id,
+        )
+    return _place(await tx.fetchrow(_SITE + "s.id = $2", asking, site_id))
+
+
+async def list_orgs(tx: Transaction, asking: UUID, after: str, limit: int) -> list[Place]:
+    """The orgs where the person has any role, by id, beginning behind `after`."""
+    rows = await tx.fetch(
+        _ORG
+        + "EXISTS (SELECT 1 FROM memberships m WHERE m.org_id = o.id AND m.user_id = $1) AND o.id > $2"
+        + " ORDER BY o.id LIMIT $3",
+        asking,
+        after,
+        limit,
+    )
+    return [_known(row) for row in rows]
+
+
+async def list_sites(tx: Transaction, asking: UUID, after: str, limit: int) -> list[Place]:
+    """The sites where the person has a role, by id, beginning behind `after`."""
+    rows = await tx.fetch(
+        _SITE + "r.role IS NOT NULL AND s.id > $2 ORDER BY s.id LIMIT $3", asking, after, limit
+    )
+    return [_known(row) for row in rows]
+
+
+async def add_org(tx: Transaction, owner: UUID, name: str) -> str:
+    """A new org without sites; its id."""
+    org_id = new_org_id()
+    await tx.execute("INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3)", org_id, name, tx.at)
+    await put_membership(tx, org_id, None, owner, Role.OWNER)
+    return org_id
+
+
+async def add_site(tx: Transaction, org_id: str, name: str) -> str:
+    site_id = new_site_id()
+    await tx.execute(
+        "INSERT INTO sites (id, org_id, name, created_at) VALUES ($1, $2, $3, $4)",
+        site_id,
+        org_id,
+        name,
+        tx.at,
+    )
+    return site_id
+
+
+async def count_sites(tx: Transaction, org_id: str) -> int:
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM sites WHERE org_id = $1 AND deleted_at IS NULL", org_id
+    )
+    return count
+
+
+async def count_owned_orgs(tx: Transaction, user_id: UUID) -> int:
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM memberships m JOIN orgs o ON o.id = m.org_id WHERE m.user_id = $1"
+        " AND m.site_id IS NULL AND m.role = 'owner' AND o.deleted_at IS NULL",
+        user_id,
+    )
+    return count
+
+
+async def rename(tx: Transaction, place: Place, name: str) -> None:
+    """Give the org or site another name; its version grows."""
+    table, key = ("orgs", place.org_id) if place.site_id is None else ("sites", place.site_id)
+    await tx.execute(f"UPDATE {table} SET name = $2, version = version + 1 WHERE id = $1", key, name)
+
+
+async def has_devices(tx: Transaction, site_id: str) -> bool:
+    """Whether a device there is pending or approved."""
+    found: bool = await tx.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM devices WHERE site_id = $1 AND status IN ('pending', 'approved'))",
+        site_id,
+    )
+    return found
+
+
+async def delete(tx: Transaction, place: Place) -> None:
+    """Nobody sees it any more. What named it (audit, revoked devices) keeps its id; nobody can join."""
+    if place.site_id is None:
+        await tx.execute("UPDATE orgs SET deleted_at = $2 WHERE id = $1", place.org_id, tx.at)
+        await tx.execute("DELETE FROM memberships WHERE org_id = $1", place.org_id)
+        await tx.execute("DELETE FROM invitations WHERE org_id = $1", place.org_id)
+    else:
+        await tx.execute("UPDATE sites SET deleted_at = $2 WHERE id = $1", place.site_id, tx.at)
+        await tx.execute("DELETE FROM memberships WHERE site_id = $1", place.site_id)
+        await tx.execute("DELETE FROM invitations WHERE site_id = $1", place.site_id)
+        await tx.execute("DELETE FROM registration_tokens WHERE site_id = $1", place.site_id)
+
+
+_MEMBER = (
+    "SELECT m.user_id, u.username, m.role, m.site_id IS NULL AS whole_org, m.created_at"
+    " FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1 AND "
+)
+
+
+async def members(tx: Transaction, place: Place, limit: int) -> list[Member]:
+    """Who has a role there, the whole org's people first; of a site with those of its org."""
+    rows = await tx.fetch(
+        _MEMBER + "(m.site_id IS NULL OR m.site_id = $2) ORDER BY m.site_id NULLS FIRST, u.username LIMIT $3",
+        place.org_id,
+        place.site_id,
+        limit,
+    )
+    return [_member(row) for row in rows]
+
+
+async def member(tx: Transaction, place: Place, user_id: UUID) -> Member | None:
+    """The membership at exactly this place (an org-wide one is none of its sites')."""
+    row = await tx.fetchrow(
+        _MEMBER + "m.site_id IS NOT DISTINCT FROM $2 AND m.user_id = $3", place.org_id, place.site_id, user_id
+    )
+    return None if row is None else _member(row)
+
+
+async def remove_membership(tx: Transaction, place: Place, user_id: UUID) -> None:
+    await tx.execute(
+        "DELETE FROM memberships WHERE org_id = $1 AND site_id IS NOT DISTINCT FROM $2 AND user_id = $3",
+        place.org_id,
+        place.site_id,
+        user_id,
+    )
+
+
+async def count_owners(tx: Transaction, org_id: str) -> int:
+    """People who own the whole org and may log in."""
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1"
+        " AND m.site_id IS NULL AND m.role = 'owner' AND u.disabled_at IS NULL",
+        org_id,
+    )
+    return count
+
+
+def _place(row: Row | None) -> Place | None:
+    return None if row is None else _known(row)
+
+
+def _known(row: Row) -> Place:
+    return Place(
+        org_id=row["org_id"],
+        org=row["org"],
+        site_id=row["site_id"],
+        site=row["site"],
+        role=None if row["role"] is None else Role.of(row["role"]),
+        sees=row["sees"],
+        created_at=unix(row["created_at"]),
+        version=row["version"],
+    )
+
+
+def _member(row: Row) -> Member:
+    return Member(
+        user_id=row["user_id"],
+        username=row["username"],
+        role=Role.of(row["role"]),
+        whole_org=row["whole_org"],
+        since=unix(row["created_at"]),
+    )

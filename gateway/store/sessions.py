@@ -162,6 +162,16 @@ async def end_of_user(tx: Transaction, user_id: UUID) -> int:
     return await _end_where(tx, "user_id = $2", user_id)
 
 
+async def end_without_role(tx: Transaction, user_id: UUID) -> int:
+    """End the person's live sessions on devices where they are no member any more; how many."""
+    return await _end_where(
+        tx,
+        "user_id = $2 AND NOT EXISTS (SELECT 1 FROM devices d JOIN site_roles r ON r.site_id = d.site_id"
+        " WHERE d.id = sessions.device_id AND r.user_id = sessions.user_id AND r.role >= 'member')",
+        user_id,
+    )
+
+
 async def _end_where(tx: Transaction, condition: str, value: object) -> int:
     rows = await tx.fetch(
         f"UPDATE sessions SET ended_at = $1 WHERE {condition} AND ended_at IS NULL AND expires_at > $1"

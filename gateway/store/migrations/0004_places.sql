@@ -8,7 +8,8 @@ CREATE TABLE orgs (
     id         text PRIMARY KEY CHECK (id ~ '^o_[a-z2-7]{16}$'),
     name       text NOT NULL,
     created_at timestamptz NOT NULL,
-    version    bigint NOT NULL DEFAULT 1      -- counts changes: the ETag
+    version    bigint NOT NULL DEFAULT 1,     -- counts changes: the ETag
+    deleted_at timestamptz
 );
 
 CREATE TABLE sites (
@@ -16,7 +17,8 @@ CREATE TABLE sites (
     org_id     text NOT NULL REFERENCES orgs,
     name       text NOT NULL,
     created_at timestamptz NOT NULL,
-    version    bigint NOT NULL DEFAULT 1
+    version    bigint NOT NULL DEFAULT 1,
+    deleted_at timestamptz                    -- its devices are revoked, the audit log still names it
 );
 CREATE INDEX sites_org ON sites (org_id, id);
 
@@ -35,7 +37,23 @@ CREATE INDEX memberships_org ON memberships (org_id);
 CREATE VIEW site_roles AS
     SELECT s.id AS site_id, m.user_id, max(m.role) AS role
     FROM memberships m JOIN sites s ON s.org_id = m.org_id AND (m.site_id IS NULL OR m.site_id = s.id)
+    WHERE s.deleted_at IS NULL
     GROUP BY s.id, m.user_id;
+
+-- An invitation is a secret that makes whoever accepts it a member, once, while its author could still do so.
+CREATE TABLE invitations (
+    id           uuid PRIMARY KEY,
+    token_sha256 bytea NOT NULL UNIQUE,
+    org_id       text NOT NULL REFERENCES orgs ON DELETE CASCADE,
+    site_id      text REFERENCES sites ON DELETE CASCADE,  -- NULL: to the whole org
+    role         site_role NOT NULL,
+    invited_by   uuid NOT NULL REFERENCES users,
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    used_at      timestamptz,
+    used_by      uuid REFERENCES users
+);
+CREATE INDEX invitations_org ON invitations (org_id, created_at);
 
 -- What a person is for the whole installation. It opens no device: 'support' may ask owners for access,
 -- 'admin' keeps users and keys.

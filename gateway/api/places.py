@@ -1,0 +1,242 @@
+"""Orgs and their sites: making, naming, deleting them, and finding one for who asks."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator, BaseModel
+
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.models import Body, moment
+from gateway.errors import Problem
+from gateway.parts import GatewayParts, Parts
+from gateway.policy.access import Action, Actor, Resource, Role, RoleWord
+from gateway.policy.names import clean_name
+from gateway.store import places
+from gateway.store.database import AuditEvent, Transaction
+from gateway.store.places import Place
+
+# One page of a list; an answer stays under 100 KB.
+PAGE_MAX = 200
+# A chain of shops fits; a script gone wild does not.
+SITES_PER_ORG = 1000
+ORGS_PER_PERSON = 50
+
+Kind = Literal["org", "site"]
+PlaceName = Annotated[str, AfterValidator(clean_name)]
+Cursor = Annotated[str, Query(pattern="^[a-z0-9_]{0,64}$")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+
+router = APIRouter(prefix="/v1", tags=["places"])
+
+
+class PlaceBody(Body):
+    name: PlaceName
+
+
+class OrgAnswer(BaseModel):
+    """`role`: of the person who asks in the whole org; null: at some of its sites alone."""
+
+    id: str
+    name: str
+    role: RoleWord | None
+    created_at: str
+
+
+class SiteAnswer(BaseModel):
+    """`role`: of the person who asks at the site; null when nothing gives them one (they just deleted it)."""
+
+    id: str
+    name: str
+    org: str
+    org_id: str
+    role: RoleWord | None
+    created_at: str
+
+
+class OrgList(BaseModel):
+    """`next_cursor` null: that was all."""
+
+    items: list[OrgAnswer]
+    next_cursor: str | None
+
+
+class SiteList(BaseModel):
+    """`next_cursor` null: that was all."""
+
+    items: list[SiteAnswer]
+    next_cursor: str | None
+
+
+@router.get("/orgs", openapi_extra=acts(Action.SITE_LIST))
+async def list_orgs(
+    credential: CredentialOf, parts: Parts, cursor: Cursor = "", limit: Limit = 100
+) -> OrgList:
+    """The orgs where the person has any role, by id; `cursor` is the `next_cursor` of the page before."""
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.SITE_LIST)
+        found = await places.list_orgs(tx, actor.user_id, cursor, limit + 1)
+    items = [_org(place) for place in found[:limit]]
+    return OrgList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+
+
+@router.post("/orgs", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.ORG_CREATE))
+async def create_org(body: PlaceBody, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+    """A new org without sites; the person owns it."""
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.ORG_CREATE)
+        if await places.count_owned_orgs(tx, actor.user_id) >= ORGS_PER_PERSON:
+            raise Problem(
+                HTTPStatus.CONFLICT, "too_many_orgs", f"A person owns at most {ORGS_PER_PERSON} orgs."
+            )
+        org_id = await places.add_org(tx, actor.user_id, body.name)
+        _audit(tx, "org.created", actor, None, org=org_id, name=body.name)
+        return _org(await _fresh(tx, actor, "org", org_id))
+
+
+@router.get("/orgs/{org_id}", openapi_extra=acts(Action.ORG_READ))
+async def read_org(org_id: str, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+    async with parts.database.transaction() as tx:
+        _, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_READ)
+    return _org(place)
+
+
+@router.patch("/orgs/{org_id}", openapi_extra=acts(Action.ORG_CHANGE))
+async def rename_org(org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+    async with parts.database.transaction() as tx:
+        actor, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_CHANGE, lock=True)
+        return _org(await _rename(tx, actor, place, body.name))
+
+
+@router.delete("/orgs/{org_id}", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ORG_CHANGE))
+async def delete_org(org_id: str, credential: CredentialOf, parts: Parts) -> None:
+    """Only an org without sites."""
+    async with parts.database.transaction() as tx:
+        actor, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_CHANGE, lock=True)
+        if await places.count_sites(tx, org_id):
+            raise Problem(HTTPStatus.CONFLICT, "org_not_empty", "Delete the org's sites first.")
+        await places.delete(tx, place)
+        _audit(tx, "org.deleted", actor, None, org=org_id, name=place.org)
+
+
+@router.post("/orgs/{org_id}/sites", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.SITE_CREATE))
+async def create_site(org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+    """A new site of the org."""
+    async with parts.database.transaction() as tx:
+        actor, _ = await find_place(tx, parts, credential, "org", org_id, Action.SITE_CREATE, lock=True)
+        if await places.count_sites(tx, org_id) >= SITES_PER_ORG:
+            raise Problem(HTTPStatus.CONFLICT, "too_many_sites", f"An org has at most {SITES_PER_ORG} sites.")
+        site_id = await places.add_site(tx, org_id, body.name)
+        _audit(tx, "site.created", actor, site_id, name=body.name)
+        return _site(await _fresh(tx, actor, "site", site_id))
+
+
+@router.get("/sites", openapi_extra=acts(Action.SITE_LIST))
+async def list_sites(
+    credential: CredentialOf, parts: Parts, cursor: Cursor = "", limit: Limit = 100
+) -> SiteList:
+    """The sites where the person has a role, by id; `cursor` is the `next_cursor` of the page before."""
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.SITE_LIST)
+        found = await places.list_sites(tx, actor.user_id, cursor, limit + 1)
+    items = [_site(place) for place in found[:limit]]
+    return SiteList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+
+
+@router.get("/sites/{site_id}", openapi_extra=acts(Action.SITE_READ))
+async def read_site(site_id: str, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+    async with parts.database.transaction() as tx:
+        _, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_READ)
+    return _site(place)
+
+
+@router.patch("/sites/{site_id}", openapi_extra=acts(Action.SITE_CHANGE))
+async def rename_site(site_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+    async with parts.database.transaction() as tx:
+        actor, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_CHANGE, lock=True)
+        return _site(await _rename(tx, actor, place, body.name))
+
+
+@router.delete("/sites/{site_id}", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.SITE_DELETE))
+async def delete_site(site_id: str, credential: CredentialOf, parts: Parts) -> None:
+    """Only a site whose devices are revoked or rejected."""
+    async with parts.database.transaction() as tx:
+        actor, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_DELETE, lock=True)
+        if await places.has_devices(tx, site_id):
+            raise Problem(
+                HTTPStatus.CONFLICT, "site_not_empty", "Revoke the site's devices or release them first."
+            )
+        await places.delete(tx, place)
+        _audit(tx, "site.deleted", actor, site_id, name=place.site)
+
+
+async def find_place(
+    tx: Transaction,
+    parts: GatewayParts,
+    credential: Credential,
+    kind: Kind,
+    place_id: str,
+    action: Action,
+    *,
+    lock: bool = False,
+) -> tuple[Actor, Place]:
+    """The person and the org or site they may do `action` to; 401, 403, or one 404 for both unknown
+    and not theirs.
+
+    `lock` holds the org until commit: what changes its people, or depends on them, takes turns.
+    """
+    actor = await logged_in(tx, parts, credential)
+    return actor, await _permitted(tx, actor, kind, place_id, action, lock=lock)
+
+
+async def _permitted(
+    tx: Transaction, actor: Actor, kind: Kind, place_id: str, action: Action, *, lock: bool = False
+) -> Place:
+    place = await (places.get_org if kind == "org" else places.get_site)(
+        tx, place_id, actor.user_id, lock=lock
+    )
+    seen = None
+    if place is not None and place.sees:
+        # Whoever is somebody at one site of an org knows the org, as its least.
+        seen = Resource(place.role or Role.SUPPORT)
+    permit(actor, action, seen, kind)
+    assert place is not None  # nothing is permitted about what does not exist
+    return place
+
+
+async def _fresh(tx: Transaction, actor: Actor, kind: Kind, place_id: str) -> Place:
+    action = Action.ORG_READ if kind == "org" else Action.SITE_READ
+    return await _permitted(tx, actor, kind, place_id, action)
+
+
+async def _rename(tx: Transaction, actor: Actor, place: Place, name: str) -> Place:
+    kind: Kind = "org" if place.site_id is None else "site"
+    old = place.org if place.site_id is None else place.site
+    await places.rename(tx, place, name)
+    _audit(tx, f"{kind}.renamed", actor, place.site_id, org=place.org_id, name=name, old=old)
+    return await _fresh(tx, actor, kind, place.site_id or place.org_id)
+
+
+def _audit(tx: Transaction, kind: str, actor: Actor, site: str | None, **detail: object) -> None:
+    user = str(actor.user_id)
+    tx.audit(AuditEvent(kind, user, owner=user if site is None else None, site=site, detail=detail))
+
+
+def _org(place: Place) -> OrgAnswer:
+    role = None if place.role is None else place.role.word
+    return OrgAnswer(id=place.org_id, name=place.org, role=role, created_at=moment(place.created_at))
+
+
+def _site(place: Place) -> SiteAnswer:
+    assert place.site_id is not None  # an org is told by _org
+    assert place.site is not None  # both or none
+    return SiteAnswer(
+        id=place.site_id,
+        name=place.site,
+        org=place.org,
+        org_id=place.org_id,
+        role=None if place.role is None else place.role.word,
+        created_at=moment(place.created_at),
+    )

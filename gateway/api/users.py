@@ -1,0 +1,149 @@
+"""People, for those who keep the installation: who there is, what they are, shutting them out."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator, BaseModel, Field
+
+from gateway.api.credentials import CredentialOf, acts, require
+from gateway.api.models import Body, moment
+from gateway.api.places import PAGE_MAX
+from gateway.errors import Problem, not_found
+from gateway.parts import Parts
+from gateway.passwords import PASSWORD_MAX
+from gateway.policy.access import Action, Staff
+from gateway.policy.names import clean_name
+from gateway.store import people, sessions, users
+from gateway.store.database import AuditEvent, Transaction
+from gateway.store.users import User
+
+# NIST SP 800-63B-4: fifteen where the password stands alone. No rules about its letters.
+PASSWORD_MIN = 15
+
+Username = Annotated[str, AfterValidator(clean_name)]
+Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_MAX)]
+
+router = APIRouter(prefix="/v1/users", tags=["users"])
+
+
+class UserBody(Body):
+    username: Username
+    password: Password
+    role: Annotated[Staff, Field(strict=False)] = Staff.USER
+
+
+class UserChange(Body):
+    """What is left out stays."""
+
+    role: Annotated[Staff | None, Field(strict=False)] = None
+    disabled: bool | None = None
+    password: Password | None = None
+
+
+class UserFacts(BaseModel):
+    id: UUID
+    username: str
+    role: Staff
+    disabled: bool
+    created_at: str
+
+
+class UserList(BaseModel):
+    """`next_cursor` null: that was all."""
+
+    items: list[UserFacts]
+    next_cursor: str | None
+
+
+@router.get("", openapi_extra=acts(Action.USER_MANAGE))
+async def list_users(
+    credential: CredentialOf,
+    parts: Parts,
+    cursor: Annotated[str, Query(max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+) -> UserList:
+    """Everybody by name; `cursor` is the `next_cursor` of the page before."""
+    async with parts.database.transaction() as tx:
+        await require(tx, parts, credential, Action.USER_MANAGE)
+        found = await users.list_all(tx, cursor, limit + 1)
+    items = [_facts(user) for user in found[:limit]]
+    return UserList(items=items, next_cursor=items[-1].username if len(found) > limit else None)
+
+
+@router.post("", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.USER_MANAGE))
+async def create_user(body: UserBody, credential: CredentialOf, parts: Parts) -> UserFacts:
+    """Somebody who logs in with a password, with an org of their own."""
+    async with parts.database.transaction() as tx:
+        await require(tx, parts, credential, Action.USER_MANAGE)
+    # Outside any transaction: it takes tens of milliseconds and would hold a connection.
+    password_hash = await parts.passwords.hash(body.password)
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.USER_MANAGE)
+        user_id = await people.add_user(tx, body.username, password_hash, body.role)
+        if user_id is None:
+            raise Problem(HTTPStatus.CONFLICT, "username_taken", "Somebody has this name.", field="username")
+        _audit(tx, "user.created", actor.user_id, user_id, username=body.username, role=body.role.value)
+        return _facts(await _get(tx, user_id))
+
+
+@router.get("/{user_id}", openapi_extra=acts(Action.USER_MANAGE))
+async def read_user(user_id: UUID, credential: CredentialOf, parts: Parts) -> UserFacts:
+    async with parts.database.transaction() as tx:
+        await require(tx, parts, credential, Action.USER_MANAGE)
+        return _facts(await _get(tx, user_id))
+
+
+@router.patch("/{user_id}", openapi_extra=acts(Action.USER_MANAGE))
+async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf, parts: Parts) -> UserFacts:
+    """Another standing or password, or shut out: logins, tokens and sessions end within two seconds."""
+    async with parts.database.transaction() as tx:
+        await require(tx, parts, credential, Action.USER_MANAGE)
+    password_hash = None if body.password is None else await parts.passwords.hash(body.password)
+    async with parts.database.transaction() as tx:
+        actor = await require(tx, parts, credential, Action.USER_MANAGE)
+        admins = await users.lock_admins(tx)
+        user = await _get(tx, user_id, lock=True)
+        falls = body.disabled is True or (body.role is not None and body.role is not Staff.ADMIN)
+        if user.staff is Staff.ADMIN and not user.disabled and falls and admins <= 1:
+            raise Problem(HTTPStatus.CONFLICT, "last_admin", "Make somebody else an administrator first.")
+        changed: dict[str, object] = {}
+        if body.role is not None and body.role is not user.staff:
+            await users.set_staff(tx, user_id, body.role)
+            changed["role"] = body.role.value
+        if body.disabled is not None and body.disabled is not user.disabled:
+            await users.set_disabled(tx, user_id, disabled=body.disabled)
+            changed["disabled"] = body.disabled
+        if password_hash is not None:
+            await users.set_password(tx, user_id, password_hash)
+            changed["password"] = "changed"
+        if body.disabled or password_hash is not None:
+            await people.end_logins(tx, user_id)
+            await sessions.end_of_user(tx, user_id)
+        if changed:
+            _audit(tx, "user.changed", actor.user_id, user_id, **changed)
+        return _facts(await _get(tx, user_id))
+
+
+async def _get(tx: Transaction, user_id: UUID, *, lock: bool = False) -> User:
+    user = await users.get(tx, user_id, lock=lock)
+    if user is None:
+        raise not_found("user")
+    return user
+
+
+def _audit(tx: Transaction, kind: str, actor: UUID, user_id: UUID, **detail: object) -> None:
+    tx.audit(AuditEvent(kind, str(actor), owner=str(user_id), detail=detail))
+
+
+def _facts(user: User) -> UserFacts:
+    return UserFacts(
+        id=user.id,
+        username=user.username,
+        role=user.staff,
+        disabled=user.disabled,
+        created_at=moment(user.created_at),
+    )
