@@ -20,8 +20,8 @@ from gateway.passwords import Passwords
 from gateway.preparation import keep_tidy, prepare
 from gateway.randomness import digest
 from gateway.settings import Settings, read_secret
+from gateway.shortlived.in_postgres import PostgresShortLived
 from gateway.store.database import Database
-from gateway.store.limits import PostgresLimiter
 from gateway.tokens.mint import Tokens
 from runtime import logs
 from runtime.addresses import Address
@@ -58,7 +58,7 @@ class Gateway:
             database=database,
             keyring=keyring,
             tokens=Tokens(keyring, settings.public_url),
-            limiter=PostgresLimiter(database),
+            shortlived=PostgresShortLived(database),
             passwords=passwords or Passwords(),
             feed=FeedWatch(database, clock, metrics.feed_head),
             metrics=metrics,
@@ -103,6 +103,7 @@ class Gateway:
         await self.parts.database.check_url(self.parts.settings.database_field)
         await self.parts.database.open()
         self.prepared = self._tasks.start(prepare(self.parts, self._admin_password), "prepare")
+        self._tasks.start(self.parts.shortlived.run(), "shortlived")
         self._tasks.start(self.parts.feed.run(), "feed")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
@@ -116,6 +117,7 @@ class Gateway:
         await asyncio.gather(self._public.close(), self._internal.close())
         await self._ops.close()
         await self._tasks.close(TASKS_END_S)
+        await self.parts.shortlived.close()
         await self.parts.database.close()
 
 

@@ -12,8 +12,8 @@ from gateway.keys.keyring import Keyring
 from gateway.metrics import GatewayMetrics
 from gateway.passwords import Passwords
 from gateway.settings import Settings
+from gateway.shortlived.interface import ShortLived
 from gateway.store.database import Database
-from gateway.store.limits import Limiter
 from gateway.tokens.mint import Tokens
 from runtime.clock import Clock
 
@@ -27,7 +27,7 @@ class GatewayParts:
     database: Database
     keyring: Keyring
     tokens: Tokens
-    limiter: Limiter
+    shortlived: ShortLived
     passwords: Passwords
     feed: FeedWatch
     metrics: GatewayMetrics

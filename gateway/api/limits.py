@@ -9,15 +9,16 @@ from fastapi import Request
 from gateway.api.edge import retry_after
 from gateway.errors import Problem
 from gateway.parts import GatewayParts
-from gateway.store.limits import Limit
+from gateway.policy.limits import Limit
 from runtime.client_address import group_of
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
-LOGIN_PER_ADDRESS = Limit("login_address", burst=15, refill_s=10.0)
-LOGIN_PER_ACCOUNT = Limit("login_address_account", burst=10, refill_s=30.0)  # of one account from one address
+LOGIN_PER_ADDRESS = Limit("login_address", burst=15, refill_s=10.0, durable=True)
+# Of one account from one address.
+LOGIN_PER_ACCOUNT = Limit("login_address_account", burst=10, refill_s=30.0, durable=True)
 # Guessing from many addresses. No stranger may lock an account, so one address cannot empty this: the limiter
 # asks in the order of the names, and whoever the ones above stop takes nothing from here.
-LOGIN_PER_ACCOUNT_ALL = Limit("login_all_of_account", burst=500, refill_s=5.0)
+LOGIN_PER_ACCOUNT_ALL = Limit("login_all_of_account", burst=500, refill_s=5.0, durable=True)
 # The secrets behind these have 256 bits: the limits only bound the work.
 WELCOME_PER_ADDRESS = Limit("welcome_address", burst=60, refill_s=1.0)
 ENROL_PER_ADDRESS = Limit("enrol_address", burst=60, refill_s=1.0)  # a bench full of devices behind one NAT
@@ -42,13 +43,13 @@ async def take_login(parts: GatewayParts, request: Request, username: str) -> No
 async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str | None]) -> None:
     """Take one try from each bucket (None: the client's address); 429 with Retry-After when one is empty."""
     whose = group_of(address_of(request))
-    wait_s = await parts.limiter.take(
+    taken = await parts.shortlived.take(
         [(limit, name if name is not None else whose) for limit, name in wanted]
     )
-    if wait_s is not None:
+    if taken.refused is not None:
         raise Problem(
             HTTPStatus.TOO_MANY_REQUESTS,
             "too_many_requests",
             "Too many tries. Wait a little.",
-            retry_after_s=retry_after(wait_s),
+            retry_after_s=retry_after(taken.refused.wait_s),
         )

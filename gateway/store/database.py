@@ -91,6 +91,8 @@ class Transaction:
         """Unix seconds at the transaction's begin, by the gateway's clock: one time for one decision."""
         self._audits: list[AuditEvent] = []
         self._revocations: list[Revocation] = []
+        self.wakes: set[str] = set()
+        """Channels that are woken when this commits."""
 
     @property
     def at(self) -> datetime:
@@ -122,6 +124,11 @@ class Transaction:
     def revoke(self, entry: Revocation) -> None:
         """Put `entry` into the feed with this transaction."""
         self._revocations.append(entry)
+        self.wake(REVOCATION_CHANNEL)
+
+    def wake(self, channel: str) -> None:
+        """Wake the followers of `channel` (see shortlived) once this is committed, and only then."""
+        self.wakes.add(channel)
 
     async def flush(self) -> None:
         """Called once, last, by Database.transaction."""
@@ -129,6 +136,8 @@ class Transaction:
             await self._write_revocations()
         if self._audits:
             await self._write_audits()
+        for channel in sorted(self.wakes):
+            await self.execute("SELECT pg_notify($1, '')", channel)
 
     async def _write_revocations(self) -> None:
         entries = self._revocations
@@ -138,7 +147,6 @@ class Transaction:
             "INSERT INTO revocations (n, kind, ref, keep, exp, at) VALUES ($1, $2, $3, $4, $5, $6)",
             [(first + i, e.kind, e.ref, e.keep, e.exp, self.at) for i, e in enumerate(entries)],
         )
-        await self.execute("SELECT pg_notify($1, $2)", REVOCATION_CHANNEL, str(head))
 
     async def _write_audits(self) -> None:
         head = await self.fetchrow("SELECT seq, hash FROM audit_head FOR UPDATE")

@@ -16,6 +16,7 @@ async def run(tx: Transaction) -> int:
     trace, session = utc(tx.now - TRACE_KEPT_S), utc(tx.now - SESSION_KEPT_S)
     gone = await tx.execute("DELETE FROM renewal_nonces WHERE expires_at < $1", tx.at)
     gone += await tx.execute("DELETE FROM rate_limits WHERE tat < $1", tx.at)
+    gone += await tx.execute("DELETE FROM short_lived WHERE expires_at < $1", tx.at)
     gone += await tx.execute("DELETE FROM logins WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM registration_tokens WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM links WHERE expires_at < $1", trace)
