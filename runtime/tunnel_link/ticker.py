@@ -17,7 +17,7 @@ _log = logging.getLogger("towline.tunnel_link")
 
 
 class Ticked(Protocol):
-    timer_at: float  # when tick() is wanted; an entry of another time is stale
+    timer_at: float  # when tick() is wanted
 
     def flush(self) -> None: ...
 
@@ -30,13 +30,16 @@ class Ticked(Protocol):
 class Ticker:
     """One for each event loop; must be made while that loop runs. Costs nothing while nobody is armed."""
 
-    __slots__ = ("_dirty", "_due", "_loop", "_numbers", "_wake_at", "_wake_up", "now")
+    __slots__ = ("_armed", "_dirty", "_due", "_loop", "_numbers", "_wake_at", "_wake_up", "now")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.now = time.monotonic  # uvloop's loop.time counts milliseconds and stands still within a turn
         self._dirty: list[Ticked] = []
-        self._due: list[tuple[float, int, Ticked]] = []  # a heap; the number breaks ties
+        # A heap; the number breaks ties. An entry that was armed anew is emptied: it must not keep a tunnel
+        # that is gone until the end of a handshake that it once waited for.
+        self._due: list[tuple[float, int, list[Ticked]]] = []
+        self._armed: dict[Ticked, list[Ticked]] = {}  # whose entry holds it
         self._numbers = itertools.count()
         self._wake_up: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
@@ -67,9 +70,13 @@ class Ticker:
     def arm(self, driver: Ticked, at: float) -> None:
         """`driver.tick` is called at `at` or up to TICK_S later, instead of at any time armed before."""
         driver.timer_at = at
+        former = self._armed.pop(driver, None)
+        if former is not None:
+            former.clear()
         if at == float("inf"):
             return
-        heapq.heappush(self._due, (at, next(self._numbers), driver))
+        held = self._armed[driver] = [driver]
+        heapq.heappush(self._due, (at, next(self._numbers), held))
         if self._wake_up is None or at < self._wake_at - TICK_S:
             self._schedule(at)
 
@@ -84,8 +91,9 @@ class Ticker:
         self._wake_up = None
         now = self.now()
         while self._due and self._due[0][0] <= now:
-            at, _, driver = heapq.heappop(self._due)
-            if driver.timer_at == at:
+            _, _, held = heapq.heappop(self._due)
+            for driver in held[:]:
+                del self._armed[driver]
                 try:
                     driver.tick(now)
                 except Exception:

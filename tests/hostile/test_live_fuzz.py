@@ -35,12 +35,14 @@ from tests.hostile.raw_tunnel import (
 )
 from tests.hostile.raw_tunnel import open_frame as device_opens
 from tests.hostile.scene import Bounds, Scene
+from tests.tunnel_agent.authority import claims, grant_id, token
 
 CLOSE_CODES = {0, 1, 7, 8, 12}
 MESSAGES = 30  # of a tunnel, as long as it lives
 # What many tunnels leave behind, one after the other, in an allocator that keeps a little of each.
 FUZZ_MB = 16.0
 WARM_UP = 20
+AGENT_MB = 6.0  # of any number of conversations; 3,000 took 2.7
 # A stream is one socket, and a tunnel may have 256 of them; two tunnels while one ends and the next begins.
 AGENT_FDS = 600
 LOG_BYTES = 30 * 300  # of a conversation: twenty refusals, and what begins and ends it
@@ -161,12 +163,11 @@ def server_message(draw: random.Random, ids: list[int], grant: bytes) -> bytes:
     return b"".join(frames)
 
 
-async def one_conversation(peer: RawPeer, draw: random.Random) -> int:
+async def one_conversation(peer: RawPeer, draw: random.Random, body: dict[str, object]) -> int:
     """Until the agent leaves, or the draw ends it; how many messages the agent answered for."""
     await peer.greet(frame(HELLO))
-    grant = await peer.grant()
-    ids = [1]
-    await peer.send(open_frame(1, grant))
+    grant, ids = grant_id(body), [1]
+    await peer.send(frame(GRANT, grant + token(body)), open_frame(1, grant))
     sent = 0
     while sent < MESSAGES and await peer.send(server_message(draw, ids, grant)):
         sent += 1
@@ -183,21 +184,22 @@ async def one_conversation(peer: RawPeer, draw: random.Random) -> int:
 
 async def fuzz_agent(folder: Path, conversations: int) -> None:
     """One agent lives through all of them."""
-    draw, target = seeded(), Target()
+    draw, target, body = seeded(), Target(), claims(time.time())
     async with attacked(folder, hasty=True, web=target) as (agent, server):
         for _ in range(WARM_UP):  # they pay for what all others use
-            await one_conversation(await server.peer(), draw)
+            await one_conversation(await server.peer(), draw, body)
         bounds, sent, started = Bounds(agent), 0, time.monotonic()
         for _ in range(conversations):
-            sent += await one_conversation(await server.peer(), draw)
+            sent += await one_conversation(await server.peer(), draw, body)
             assert agent.fds <= AGENT_FDS, agent.fds
         print(f"{conversations} conversations, {sent} messages, {time.monotonic() - started:.1f} s,")
         print(f"{bounds.growth_mb:.1f} MB more, {agent.fds} files, {agent.log.stat().st_size} bytes of log")
         assert sent >= conversations  # more than one each: it did not just hang up
+        assert target.connections >= conversations
         await target.until(lambda: not target.live)
         assert agent.process.poll() is None
         bounds.stop()
-        assert bounds.growth_mb <= FUZZ_MB
+        assert bounds.growth_mb <= AGENT_MB
         assert agent.log.stat().st_size <= conversations * LOG_BYTES
         bad = [line for line in agent.lines() if "traceback" in line or line["level"] == "critical"]
         assert not bad, bad[:2]
