@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from runtime.client_address import TrustedProxies, canonical
@@ -48,6 +49,7 @@ class AcceptingSocket:
         self._refused = refused
         self._tasks = TaskOwner(name)
         self._pending: set[asyncio.Task[None]] = set()
+        self._silent: set[asyncio.Task[None]] = set()  # of them
         self._retries: set[asyncio.TimerHandle] = set()
         self.sockets: list[socket.socket] = []
         """Those that listen; empty before ``start`` and after ``close``."""
@@ -89,6 +91,24 @@ class AcceptingSocket:
         """Until every connection that came before `stop` is served or refused."""
         while self._pending:
             await asyncio.wait(self._pending)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """For ``serve``, around waiting for a connection's first byte: `end_silent` cancels it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._silent.add(task)
+        try:
+            yield
+        finally:
+            self._silent.discard(task)
+
+    def end_silent(self) -> None:
+        """End connections that have not said anything, or not what begins them: a scanner's, or a visitor's
+        whose client has nothing to ask yet. None of them loses an answer.
+        """
+        for task in self._silent:
+            task.cancel()
 
     def close(self) -> None:
         """Listen no more; connections that are not handed over yet end."""
@@ -149,8 +169,9 @@ class AcceptingSocket:
     async def _client(self, connection: socket.socket, peer: str) -> str | None:
         """Whom the header names; None after a refusal."""
         try:
-            async with asyncio.timeout(HEADER_S):
-                header = await take_header(connection)
+            with self.silence():
+                async with asyncio.timeout(HEADER_S):
+                    header = await take_header(connection)
         except ProxyProtocolError as error:
             self._note("bad_header", peer, str(error))
         except (TimeoutError, OSError) as error:
@@ -192,7 +213,7 @@ async def take_header(connection: socket.socket) -> ProxyHeader:
         try:
             seen = connection.recv(HEADER_MAX - len(taken), socket.MSG_PEEK)
         except BlockingIOError:
-            await _readable(connection)
+            await wait_readable(connection)
             continue
         if not seen:
             raise ProxyProtocolError("the connection ended before its header")
@@ -203,7 +224,8 @@ async def take_header(connection: socket.socket) -> ProxyHeader:
             return header
 
 
-async def _readable(connection: socket.socket) -> None:
+async def wait_readable(connection: socket.socket) -> None:
+    """Until a non-blocking socket that no transport has yet holds bytes, or its end."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(connection, ready.set)

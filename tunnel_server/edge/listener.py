@@ -8,7 +8,7 @@ import socket
 import ssl
 from typing import Any
 
-from runtime.accepting import AcceptingSocket
+from runtime.accepting import AcceptingSocket, wait_readable
 from runtime.addresses import Address, parse_address
 from runtime.last_call import LAST_CALL_S, admit_no_more
 from runtime.logs import get_logger
@@ -43,13 +43,14 @@ class VisitorListener:
         self._edge = edge
         self._address = parse_address(edge.settings.listen)
         self._server: asyncio.Server | AcceptingSocket | None = None
+        self._accepting: AcceptingSocket | None = None  # the same, also while it drains
         self.context: ssl.SSLContext | None = None
 
     async def bind(self) -> None:
         """Take the address; who connects is refused still. OSError when it is taken."""
         self.context = visitor_context(self._edge.settings)
         if self._edge.settings.proxy_protocol or self.context is not None:
-            self._server = await self._accepting()
+            self._server = self._accepting = await self._before_tls()
         else:
             self._server = await self._directly()
         for listening in self._server.sockets:
@@ -75,7 +76,7 @@ class VisitorListener:
             lambda: VisitorConnection(self._edge), host, port, backlog=BACKLOG, start_serving=False
         )
 
-    async def _accepting(self) -> AcceptingSocket:
+    async def _before_tls(self) -> AcceptingSocket:
         """The visitor's address is known before the first byte of TLS, so that nobody takes all handshakes;
         behind proxies it stands there.
         """
@@ -98,18 +99,32 @@ class VisitorListener:
             await self._shake_hands(connection, address)
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
+        tls = self.context is not None
+        handed = False
         try:
-            # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is paused
-            # and resumed (its resume asks the socket, which is empty), and uploads hang.
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: VisitorConnection(self._edge, address),
-                connection,
-                ssl=self.context,
-                ssl_handshake_timeout=None if self.context is None else TLS_HANDSHAKE_S,
-            )
+            async with asyncio.timeout(TLS_HANDSHAKE_S):
+                if tls:
+                    await self._wait_hello(connection)
+                # The loop's own TLS: aiofastnet 1.2, quicker at it, loses what it had read when reading is
+                # paused and resumed (its resume asks the socket, which is empty), and uploads hang.
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: VisitorConnection(self._edge, address),
+                    connection,
+                    ssl=self.context,
+                    ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None,
+                )
+                handed = True
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             _log.debug("a TLS handshake failed", extra={"error": str(error), "address": address})
-            connection.close()
+        finally:
+            if not handed:
+                connection.close()
+
+    async def _wait_hello(self, connection: socket.socket) -> None:
+        """The handshake has begun: from here on a drain waits for its end."""
+        assert self._accepting is not None
+        with self._accepting.silence():
+            await wait_readable(connection)
 
     @property
     def address(self) -> Address:
@@ -160,12 +175,8 @@ class VisitorListener:
         except OSError as error:
             _log.warning("who connects now may be cut", extra={"error": str(error)})
         try:
-            if isinstance(server, AcceptingSocket):  # a PROXY header or a TLS handshake may be on its way
-                server.stop()
-                async with asyncio.timeout(DRAIN_IDLE_S):
-                    await server.wait_handed_over()
-        except TimeoutError:
-            _log.debug("who had not even finished a handshake is cut")
+            if isinstance(server, AcceptingSocket):
+                await _let_in(server)
         finally:
             server.close()
 
@@ -175,6 +186,19 @@ class VisitorListener:
             self._server.close()
         for connection in list(self._edge.connections):
             connection.abort()
+
+
+async def _let_in(server: AcceptingSocket) -> None:
+    """Hand over who came before the drain. A handshake that began may take its time: its visitor, on a slow
+    line, would lose a connection that no other node knows of. Who said nothing yet has the time of one that
+    brings no request.
+    """
+    server.stop()
+    ending = asyncio.get_running_loop().call_later(DRAIN_IDLE_S, server.end_silent)
+    try:
+        await server.wait_handed_over()
+    finally:
+        ending.cancel()
 
 
 def find_dead_peers(listening: socket.socket) -> None:

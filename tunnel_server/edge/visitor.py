@@ -113,7 +113,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
             edge.metrics.visitors_refused.inc()
             self.abort()
             return
-        self.deadline = min(edge.monotonic() + edge.limits.head_s, edge.idle_until)
+        # Also in a drain: it began before, and its first request is on its way, however slow its line.
+        self.deadline = edge.monotonic() + edge.limits.head_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         edge = self.edge
