@@ -42,11 +42,15 @@ class Device:
     instance: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
-    def key_id(self) -> str:
-        der = self.key.public_key().public_bytes(
+    def public_der(self) -> bytes:
+        """SubjectPublicKeyInfo."""
+        return self.key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        return hashlib.sha256(der).hexdigest()[:32]
+
+    @property
+    def key_id(self) -> str:
+        return hashlib.sha256(self.public_der).hexdigest()[:32]
 
     def sign(self, message: bytes) -> bytes:
         r, s = utils.decode_dss_signature(self.key.sign(message, ec.ECDSA(hashes.SHA256())))

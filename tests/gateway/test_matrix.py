@@ -1,0 +1,305 @@
+"""Every route × every kind of person, generated from the application's own table of routes.
+
+A route that says no access, or that the stage below cannot call, fails here: none can be forgotten. What must
+come out is what the one policy says, asked with the role that the person really has.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from gateway.api.app import ROUTERS
+from gateway.api.credentials import ANYBODY, DEVICE
+from gateway.policy.access import RULES, Action, Actor, Resource, Role, Staff, Verdict, judge
+from gateway.randomness import digest, new_secret
+from gateway.store import devices, invitations, places, users
+from gateway.store.database import utc
+from tests.gateway.world import Device as MadeDevice
+from tests.gateway.world import World, open_session
+
+PASSWORD = "a password of fifteen"
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Somebody to whom every route is shown; `role`: in the whole org of the stage."""
+
+    name: str
+    role: Role | None = None
+    staff: Staff = Staff.USER
+
+
+NOBODY = Persona("nobody")
+OWNER = Persona("owner", Role.OWNER)
+PERSONAS = (
+    NOBODY,
+    Persona("stranger"),
+    Persona("staff-support", staff=Staff.SUPPORT),
+    Persona("staff-admin", staff=Staff.ADMIN),
+    Persona("support", Role.SUPPORT),
+    Persona("member", Role.MEMBER),
+    Persona("admin-of-site", Role.ADMIN),
+    OWNER,
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that would succeed for whoever may make it."""
+
+    path: str
+    body: dict[str, Any] | None = None
+
+
+def routes() -> list[tuple[str, APIRoute]]:
+    """(method, route) of everything public that is no page."""
+    found = []
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            if route.include_in_schema:
+                found += [(method, route) for method in sorted(route.methods or ())]
+    return found
+
+
+def access_of(route: APIRoute) -> str | None:
+    return None if route.openapi_extra is None else route.openapi_extra.get("x-towline-access")
+
+
+@pytest.mark.parametrize(("method", "route"), routes(), ids=lambda part: getattr(part, "path", part))
+def test_every_route_says_who_may_call_it(method: str, route: APIRoute) -> None:
+    assert access_of(route) in {ANYBODY, DEVICE, *Action}, f"{method} {route.path}: openapi_extra=acts(…)"
+
+
+class Stage:
+    """One org with a site, people of every kind, and fresh things to do something to."""
+
+    def __init__(self, world: World, owner: httpx.AsyncClient) -> None:
+        self.world, self.owner = world, owner
+        self.clients: dict[str, httpx.AsyncClient] = {}
+        self.actors: dict[str, Actor] = {}
+        self.org = self.site = ""
+        self.device: MadeDevice
+
+    async def populate(self) -> Stage:
+        home = (await self.owner.get("/v1/sites")).json()["items"][0]
+        self.org, self.site = home["org_id"], home["id"]
+        self.device = await self.world.enrol(self.owner)
+        await self.world.node().connect(self.device)
+        for persona in PERSONAS:
+            await self._enter(persona)
+        return self
+
+    async def _enter(self, persona: Persona) -> None:
+        if persona is NOBODY:
+            self.clients[persona.name] = self.world.browser()
+            return
+        client = self.owner if persona is OWNER else await self.world.person(persona.name)
+        user_id = UUID((await client.get("/v1/me")).json()["id"])
+        async with self.world.gateway.parts.database.transaction() as tx:
+            await users.set_staff(tx, user_id, persona.staff)
+            if persona.role is not None:
+                await places.put_membership(tx, self.org, None, user_id, persona.role)
+        self.clients[persona.name] = client
+        self.actors[persona.name] = Actor(user_id, persona.name, uuid4(), persona.staff)
+
+    async def fresh_device(self, status: str) -> str:
+        device_id = "d_" + "".join(secrets.choice("abcdefghijklmnop") for _ in range(16))
+        async with self.world.gateway.parts.database.transaction() as tx:
+            await devices.add(
+                tx,
+                device_id=device_id,
+                site_id=self.site,
+                name="Fresh",
+                hardware_id=device_id,
+                status=status,
+                public_key=self.device.public_der,
+                key_id=b"k" * 16,
+                software="1",
+            )
+        return device_id
+
+    async def fresh_user(self, role: Role | None = None) -> UUID:
+        user_id = await self.world.add_user(f"user-{secrets.token_hex(6)}")
+        if role is not None:
+            async with self.world.gateway.parts.database.transaction() as tx:
+                await places.put_membership(tx, self.org, None, user_id, role)
+                await places.put_membership(tx, self.org, self.site, user_id, role)
+        return user_id
+
+    async def fresh_invitation(self, path: str) -> tuple[UUID, str]:
+        token, owner = new_secret(), self.actors["owner"].user_id
+        async with self.world.gateway.parts.database.transaction() as tx:
+            get = places.get_org if path.startswith("/v1/orgs/") else places.get_site
+            place = await get(tx, self.org if path.startswith("/v1/orgs/") else self.site, owner)
+            assert place is not None
+            return await invitations.add(
+                tx, place, Role.SUPPORT, owner, digest(token), utc(tx.now + 60)
+            ), token
+
+    async def fresh_session(self) -> tuple[str, str]:
+        link = await open_session(self.owner, self.device)
+        return link.session, link.token
+
+    def place(self, path: str) -> str:
+        return self.org if path.startswith("/v1/orgs/") else self.site
+
+
+Prepare = Callable[[Stage, str], Awaitable[Call]]
+
+
+def _with_body(body: dict[str, Any]) -> Prepare:
+    async def prepare(stage: Stage, path: str) -> Call:
+        known = {"org_id": stage.org, "site_id": stage.site, "device_id": stage.device.id}
+        return Call(path.format(**known, place_id=stage.place(path)), body)
+
+    return prepare
+
+
+async def _of_fresh_device(stage: Stage, path: str) -> Call:
+    return Call(path.format(device_id=await stage.fresh_device("pending")))
+
+
+async def _token(stage: Stage, path: str) -> Call:
+    return Call(path, {"site_id": stage.site})
+
+
+async def _member(stage: Stage, path: str) -> Call:
+    return Call(
+        path.format(place_id=stage.place(path), user_id=await stage.fresh_user(Role.MEMBER)),
+        {"role": "support"},
+    )
+
+
+async def _invitation(stage: Stage, path: str) -> Call:
+    invitation_id, _ = await stage.fresh_invitation(path)
+    return Call(path.format(place_id=stage.place(path), invitation_id=invitation_id))
+
+
+async def _invitation_token(stage: Stage, path: str) -> Call:
+    # To a new org each time, so that whoever accepts it is nobody there yet.
+    made = (await stage.owner.post("/v1/orgs", json={"name": "Other"})).json()["id"]
+    answer = await stage.owner.post(f"/v1/orgs/{made}/invitations", json={"role": "support"})
+    return Call(path, {"token": answer.json()["token"]})
+
+
+async def _new_site(stage: Stage, path: str) -> Call:
+    made = await stage.owner.post(f"/v1/orgs/{stage.org}/sites", json={"name": "Fresh"})
+    return Call(path.format(site_id=made.json()["id"]))
+
+
+async def _session(stage: Stage, path: str) -> Call:
+    return Call(path.format(session_id=(await stage.fresh_session())[0]))
+
+
+async def _link(stage: Stage, path: str) -> Call:
+    return Call(path, {"token": (await stage.fresh_session())[1]})
+
+
+async def _user(stage: Stage, path: str) -> Call:
+    return Call(path.format(user_id=await stage.fresh_user()), {"disabled": True})
+
+
+async def _new_user(stage: Stage, path: str) -> Call:
+    return Call(path, {"username": f"new-{secrets.token_hex(6)}", "password": PASSWORD})
+
+
+# How to call what needs more than ids of the stage. A route that is missing here is called without a body.
+PREPARED: dict[str, Prepare] = {
+    "POST /v1/registration-tokens": _token,
+    "POST /v1/devices/{device_id}/approve": _of_fresh_device,
+    "POST /v1/devices/{device_id}/reject": _of_fresh_device,
+    "POST /v1/devices/{device_id}/revoke": _of_fresh_device,
+    "POST /v1/devices/{device_id}/sessions": _with_body({}),
+    "DELETE /v1/sessions/{session_id}": _session,
+    "POST /v1/links/inspect": _link,
+    "POST /v1/links/code": _link,
+    "POST /v1/orgs": _with_body({"name": "New"}),
+    "PATCH /v1/orgs/{org_id}": _with_body({"name": "Renamed"}),
+    "POST /v1/orgs/{org_id}/sites": _with_body({"name": "Works"}),
+    "PATCH /v1/sites/{site_id}": _with_body({"name": "Renamed"}),
+    "DELETE /v1/sites/{site_id}": _new_site,
+    "PATCH /v1/orgs/{place_id}/members/{user_id}": _member,
+    "PATCH /v1/sites/{place_id}/members/{user_id}": _member,
+    "DELETE /v1/orgs/{place_id}/members/{user_id}": _member,
+    "DELETE /v1/sites/{place_id}/members/{user_id}": _member,
+    "POST /v1/orgs/{place_id}/invitations": _with_body({"role": "member"}),
+    "POST /v1/sites/{place_id}/invitations": _with_body({"role": "member"}),
+    "DELETE /v1/orgs/{place_id}/invitations/{invitation_id}": _invitation,
+    "DELETE /v1/sites/{place_id}/invitations/{invitation_id}": _invitation,
+    "POST /v1/invitations/inspect": _invitation_token,
+    "POST /v1/invitations/accept": _invitation_token,
+    "POST /v1/users": _new_user,
+    "GET /v1/users/{user_id}": _user,
+    "PATCH /v1/users/{user_id}": _user,
+}
+# Logging out would end the persona; its own tests show who may.
+NOT_HERE = {"POST /v1/logout"}
+
+
+def expected(stage: Stage, persona: Persona, action: Action, path: str) -> set[int]:
+    """Statuses that the policy's verdict may be told as; a positive one may still meet a conflict."""
+    if persona is NOBODY:
+        return {401}
+    rule = RULES[action]
+    resource: Resource | None = Resource(persona.role, mine=rule.mine and persona is OWNER)
+    if not (rule.roles or rule.mine) or (rule.mine and not rule.roles and persona is not OWNER):
+        resource = None
+    verdict = judge(stage.actors[persona.name], action, resource)
+    if verdict is Verdict.ALLOWED:
+        return {200, 201, 202, 204, 409}
+    return {403} if verdict is Verdict.FORBIDDEN else {404}
+
+
+@pytest.fixture
+async def stage(world: World) -> Stage:
+    return await Stage(world, await world.person("owner")).populate()
+
+
+async def test_every_route_and_every_person(stage: Stage) -> None:
+    wrong, tried = [], 0
+    for method, route in routes():
+        access, key = access_of(route), f"{method} {route.path}"
+        if access in {ANYBODY, DEVICE, None} or key in NOT_HERE:
+            continue
+        prepare = PREPARED.get(key, _with_body({}) if method == "GET" else None)
+        assert prepare is not None or "{" not in re.sub(r"\{(org|site|device|place)_id\}", "", route.path), (
+            f"{key}: say in PREPARED how it is called"
+        )
+        for persona in PERSONAS:
+            call = await (prepare or _with_body({}))(stage, route.path)
+            client = stage.clients[persona.name]
+            answer = await client.request(method, call.path, json=None if method == "GET" else call.body)
+            wanted = expected(stage, persona, Action(str(access)), route.path)
+            tried += 1
+            if answer.status_code not in wanted:
+                wrong.append(
+                    f"{key} by {persona.name}: {answer.status_code} {answer.text[:90]}, not {wanted}"
+                )
+    assert not wrong, "\n".join(wrong)
+    assert tried >= 8 * 30
+
+
+async def test_what_is_somebody_elses_looks_like_what_is_not_there(stage: Stage) -> None:
+    """Byte for byte, so that ids cannot be tried out."""
+    stranger = stage.clients["stranger"]
+    for path, unknown in (
+        (f"/v1/devices/{stage.device.id}", "/v1/devices/d_aaaaaaaaaaaaaaaa"),
+        (f"/v1/sites/{stage.site}", "/v1/sites/s_aaaaaaaaaaaaaaaa"),
+        (f"/v1/orgs/{stage.org}", "/v1/orgs/o_aaaaaaaaaaaaaaaa"),
+    ):
+        theirs, nobodys = await stranger.get(path), await stranger.get(unknown)
+        assert (
+            (theirs.status_code, theirs.content)
+            == (nobodys.status_code, nobodys.content)
+            == (404, theirs.content)
+        )
