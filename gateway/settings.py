@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
-from runtime.addresses import is_address, parse_address
+from gateway.login.settings import ProviderSettings, are_providers
+from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
 
@@ -43,18 +43,6 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
         if not parts.hostname or not (parts.scheme == "wss" or loopback):
             return "must be a list of wss:// URLs (ws:// on loopback alone)"
     return not_empty(value)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether `host` can only be this machine (RFC 6761 for names under localhost)."""
-    if host is None:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -132,6 +120,17 @@ class Settings:
     )
     login_duration_s: int = setting(
         "Life of a browser login.", default=12 * 3600, check=between(300, 30 * DAY_S)
+    )
+    login_idle_s: int = setting(
+        "A browser login that is not used for this long ends; an open page of the console uses it.",
+        default=2 * 3600,
+        check=between(60, 30 * DAY_S),
+    )
+    login_providers: dict[str, ProviderSettings] = setting(
+        "Providers by whom people log in (OpenID Connect), by an id that stands in the redirect URI:"
+        " PUBLIC_URL/login/from/ID.",
+        default_factory=dict,
+        check=are_providers,
     )
     admin_username: str = setting("Name of the local administrator.", default="admin", check=not_empty)
     admin_password_file: Path | None = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 MAX_PORT = 65535  # TCP ports are 16 bits (RFC 9293 section 3.1)
@@ -40,3 +41,15 @@ def is_address(text: str) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether `host` can only be this machine (RFC 6761 for names under localhost)."""
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

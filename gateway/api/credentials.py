@@ -14,8 +14,9 @@ from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import RULES, Action, Actor, Resource, Verdict, judge
 from gateway.randomness import digest
 from gateway.settings import Settings
-from gateway.store import people
+from gateway.store import api_tokens, people
 from gateway.store.database import Transaction
+from gateway.tokens.opaque import API_TOKEN_PREFIX
 
 # Who calls a route that no person does: anybody, or a device with a secret of its own in the request.
 ANYBODY: Final = "anybody"
@@ -82,16 +83,35 @@ def refuse_cross_origin(request: Request, settings: Settings, *, strict: bool) -
 
 
 async def actor_of(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
-    """The person behind the credential, while the login lasts."""
+    """The person behind the credential, while the login or the API token lasts."""
     if credential.kind == "cookie":
-        return await people.actor_by_cookie(tx, digest(credential.value))
+        return await people.actor_by_cookie(tx, digest(credential.value), parts.settings.login_idle_s)
+    if credential.kind == "bearer" and credential.value.startswith(API_TOKEN_PREFIX):
+        return await api_tokens.actor(tx, digest(credential.value))
     if credential.kind == "bearer":
         try:
-            login_id = parts.tokens.read_access(credential.value, tx.now)
+            claims = parts.tokens.read_access(credential.value, tx.now)
         except BadTokenError:
             return None
-        return await people.actor_by_login(tx, login_id)
+        actor = await people.actor_by_login(tx, claims.login_id)
+        return actor if actor is not None and actor.user_id == claims.user_id else None
     return None
+
+
+async def still_stands(tx: Transaction, actor: Actor) -> bool:
+    """Whether what the actor came with still lasts: for answers that go on after their head (event streams).
+
+    An access token's own end does not count: it is the login that was let in.
+    """
+    if actor.api_token_id is not None:
+        return await api_tokens.is_live(tx, actor.api_token_id)
+    assert actor.login_id is not None  # it is the one or the other
+    return await people.actor_by_login(tx, actor.login_id) is not None
+
+
+async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
+    """The person who sits at this browser: by the cookie alone. Pages are for people, not for tokens."""
+    return await actor_of(tx, parts, credential) if credential.kind == "cookie" else None
 
 
 async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor:

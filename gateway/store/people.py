@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Staff
 from gateway.store import places
-from gateway.store.database import Row, Transaction
+from gateway.store.database import Row, Transaction, utc
 
 
 async def find_user(tx: Transaction, username: str) -> Row | None:
@@ -54,19 +54,30 @@ async def put_user(
 
 
 async def add_login(
-    tx: Transaction, user_id: UUID, token_sha256: bytes, kind: str, expires_at: datetime
+    tx: Transaction,
+    user_id: UUID,
+    token_sha256: bytes,
+    kind: str,
+    expires_at: datetime,
+    *,
+    provider: str | None = None,
+    address: str = "",
+    user_agent: str = "",
 ) -> UUID:
-    """A new login; its id."""
+    """A new login of kind password | welcome | provider; its id. `user_agent` is shortened."""
     login_id = uuid4()
     await tx.execute(
-        "INSERT INTO logins (id, token_sha256, user_id, kind, created_at, expires_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO logins (id, token_sha256, user_id, kind, created_at, seen_at, expires_at, provider,"
+        " address, user_agent) VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9)",
         login_id,
         token_sha256,
         user_id,
         kind,
         tx.at,
         expires_at,
+        provider,
+        address,
+        user_agent,
     )
     return login_id
 
@@ -79,19 +90,41 @@ async def end_login(tx: Transaction, login_id: UUID) -> bool:
     )
 
 
+# The idle life counts in minutes; a write each request would cost more than it tells.
+SEEN_EVERY_S = 60.0
+
 _ACTOR = (
-    "SELECT u.id AS user_id, u.username, u.role, l.id AS login_id"
+    "SELECT u.id AS user_id, u.username, u.role, l.id AS login_id, l.seen_at"
     " FROM logins l JOIN users u ON u.id = l.user_id"
     " WHERE l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AND "
 )
 
 
-async def actor_by_cookie(tx: Transaction, token_sha256: bytes) -> Actor | None:
-    return _actor(await tx.fetchrow(_ACTOR + "l.token_sha256 = $1", token_sha256, tx.at))
+async def actor_by_cookie(tx: Transaction, token_sha256: bytes, idle_s: float) -> Actor | None:
+    """The person of a browser's login that was used in the last `idle_s` seconds."""
+    row = await tx.fetchrow(
+        _ACTOR + "l.token_sha256 = $1 AND l.seen_at > $3", token_sha256, tx.at, utc(tx.now - idle_s)
+    )
+    await _seen(tx, row)
+    return _actor(row)
 
 
 async def actor_by_login(tx: Transaction, login_id: UUID) -> Actor | None:
-    return _actor(await tx.fetchrow(_ACTOR + "l.id = $1", login_id, tx.at))
+    row = await tx.fetchrow(_ACTOR + "l.id = $1", login_id, tx.at)
+    await _seen(tx, row)
+    return _actor(row)
+
+
+async def _seen(tx: Transaction, row: Row | None) -> None:
+    """Note the use, once a minute. Never waits: whoever has the row locked is ending it or notes the same."""
+    if row is None or row["seen_at"] > utc(tx.now - SEEN_EVERY_S):
+        return
+    await tx.execute(
+        "UPDATE logins SET seen_at = $2 WHERE id = (SELECT id FROM logins WHERE id = $1"
+        " FOR UPDATE SKIP LOCKED)",
+        row["login_id"],
+        tx.at,
+    )
 
 
 def _actor(row: Row | None) -> Actor | None:
