@@ -14,6 +14,7 @@ import asyncio
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,19 @@ def front_file(front: int, backends: tuple[int, int], folder: Path) -> str:
 class Cluster:
     """Start it once; what a test takes away it brings back."""
 
-    def __init__(self, folder: Path, *, agents: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        agents: int = 2,
+        gateway: Mapping[str, Any] | None = None,
+        tunnels: Mapping[str, Any] | None = None,
+        node_program: str = "tunnel_server",
+    ) -> None:
+        """`gateway` and `tunnels` are added to their settings."""
         self.folder = folder
+        self._settings = {"gateway": dict(gateway or {}), "tunnels": dict(tunnels or {})}
+        self._node_program = node_program
         self.device = Device()
         self.device_ids: list[str] = []
         self._agents = agents
@@ -104,7 +116,7 @@ class Cluster:
         asyncio.run(self._postgres.start())
         self._start_gateway()
         for name in NODES:
-            self.processes.run(f"node-{name}", service_argv("tunnel_server", self._node(name)))
+            self.processes.run(f"node-{name}", service_argv(self._node_program, self._node(name)))
         for name in NODES:
             self.wait_ready(name)
         backends = (self.nodes["a"].visitors, self.nodes["b"].visitors)
@@ -141,6 +153,7 @@ class Cluster:
             tunnel_scheme="http",
             tunnel_domain="localhost",
             tunnel_port=self.front,
+            **self._settings["gateway"],
         )
         config = write_table(self.folder / "gateway.toml", table)
         self.processes.run("gateway", service_argv("gateway", config))
@@ -159,7 +172,11 @@ class Cluster:
                 "domain": "localhost",
                 "trusted_proxies": [LOOPBACK],
             },
-            tunnels={"listen": f"{LOOPBACK}:{ports.devices}", "server_names": ["localhost"]},
+            tunnels={
+                "listen": f"{LOOPBACK}:{ports.devices}",
+                "server_names": ["localhost"],
+                **self._settings["tunnels"],
+            },
             drain_s=DRAIN_S,
         )
         return write_table(self.folder / f"node-{name}.toml", table)
