@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from runtime.process import Shutdown
@@ -24,6 +25,8 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 LOCAL_HOST: Final = "127.0.0.1"  # never another address: whoever reaches the port has the session
 MAX_LOCAL: Final = 64  # local connections at once; a device takes 256 streams of all its visitors
+# Nobody cuts an entrance that has no connection: it asks, as often as a cut may take.
+WATCH_S: Final = 2.0
 EXPIRY_SLACK_S: Final = 5.0  # the tunnel server says first that the time is over, and why
 CLOSE_S: Final = 5.0  # for our tasks, at the end
 
@@ -91,6 +94,7 @@ class Entrance:
             )  # asyncio's text names the address again
             raise TowlineError(f"cannot listen on {LOCAL_HOST}:{port}: {why}") from None
         self._server = server
+        self._tasks.start(self._watch(), "watch")
         session = self._session
         host, bound = server.sockets[0].getsockname()
         print(
@@ -162,13 +166,30 @@ class Entrance:
 
     async def _reason(self, closed: DoorClosed) -> TowlineError:
         """A cut that said nothing of itself may be the session's end: the gateway knows."""
-        if closed.code != DoorClose.FAILED:
+        if closed.code != DoorClose.FAILED or await self._is_live():
             return closed
+        return self._gone()
+
+    async def _watch(self) -> None:
+        """Until the session ends while no connection is open; those that are hear it from their node."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not self._here and not await self._is_live():
+                self._end(self._gone())
+                return
+
+    async def _is_live(self) -> bool:
+        """Whether the gateway lists the session; True while nobody can tell."""
         try:
             live = await asyncio.to_thread(self._gateway.items, "/v1/sessions")
         except TowlineError:
-            return closed
-        return closed if any(one["id"] == self._session.id for one in live) else ended_session("")
+            return True
+        return any(one["id"] == self._session.id for one in live)
+
+    def _gone(self) -> SessionOver:
+        """What a session that the gateway lists no more is told to have died of."""
+        over = datetime.now(UTC) >= datetime.fromisoformat(self._session.expires_at)
+        return ended_session("expired" if over else "ended")
 
     def _end(self, failure: TowlineError | None) -> None:
         self.failure = self.failure or failure

@@ -47,6 +47,7 @@ _REFUSALS: Final = {
 _ENDS: Final = {
     "expired": "the session has expired",
     "revoked": "the session was revoked",
+    "ended": "the session was ended at the gateway: it was revoked, or its device was",
     "device_revoked": "the device was revoked",
     "control_lost": "the session was ended: the gateway has been away for too long",
 }

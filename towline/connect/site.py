@@ -64,6 +64,10 @@ class Site:
         loopback = name == "localhost" or name.endswith(".localhost")
         if parts.scheme == "http" and not loopback:
             raise TowlineError(f"the sessions of {name} are not encrypted: nothing is sent there")
+        if parts.scheme == "http" and ca is not None:
+            raise TowlineError(
+                f"--ca is of no use here: {name} is this machine itself, over plain HTTP; leave it out"
+            )
         tls = None if parts.scheme == "http" else trusting(ca)
         # RFC 6761 section 6.3: such a name is this machine, whatever the system's resolver says.
         address = "127.0.0.1" if loopback else name
