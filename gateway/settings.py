@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
 from gateway.login.settings import ProviderSettings, are_providers
+from gateway.policy.clients import NativeClient, are_clients
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
@@ -19,6 +20,8 @@ from runtime.settings import SettingsError, between, not_empty, setting
 SESSION_CEILING_S = 12 * 3600
 # A link is a bearer until its use; a minute is enough to click it (DESIGN 3.3).
 LINK_CEILING_S = 60
+# A login key stays published for as long after its last signature.
+ACCESS_CEILING_S = 3600
 DAY_S = 86_400
 
 _DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -112,7 +115,30 @@ class Settings:
         check=between(1, 10_000),
     )
     link_ttl_s: int = setting("Life of a link.", default=60, check=between(5, LINK_CEILING_S))
-    access_token_ttl_s: int = setting("Life of an access token.", default=900, check=between(60, 3600))
+    access_token_ttl_s: int = setting(
+        "Life of an access token.", default=900, check=between(60, ACCESS_CEILING_S)
+    )
+    refresh_idle_s: int = setting(
+        "A program or app that does not refresh for this long must log in again.",
+        default=30 * DAY_S,
+        check=between(3600, 400 * DAY_S),
+    )
+    refresh_absolute_s: int = setting(
+        "Life of a program's or app's login, however often it refreshes.",
+        default=180 * DAY_S,
+        check=between(3600, 1000 * DAY_S),
+    )
+    refresh_grace_s: int = setting(
+        "For this long after a refresh the token that it used up may be used again, by an app that did not"
+        " get the answer; 0: never. docs/decisions/0018 says why this costs little.",
+        default=10,
+        check=between(0, 60),
+    )
+    native_clients: dict[str, NativeClient] = setting(
+        "Apps that log people in through the system's browser (OAuth 2.1, RFC 8252), by client id.",
+        default_factory=dict,
+        check=are_clients,
+    )
     grant_key_wait_s: int = setting(
         "From the publication of a new grant key until it signs: every device must have it by then.",
         default=GRANT_KEY_WAIT_S,

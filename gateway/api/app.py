@@ -13,11 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from gateway.api import (
+    api_tokens,
+    authorize,
     devices,
     enrolments,
     links,
     login,
     members,
+    oauth,
     pages,
     places,
     sessions,
@@ -33,6 +36,9 @@ PUBLIC_BODY_MAX = 64 * 1024
 
 ROUTERS = (
     login.router,
+    api_tokens.router,
+    oauth.router,
+    authorize.router,
     enrolments.router,
     devices.router,
     sessions.router,

@@ -10,7 +10,7 @@ import jinja2
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.api.credentials import CredentialOf, actor_of
+from gateway.api.credentials import CredentialOf, at_browser
 from gateway.api.devices import PAGE_MAX
 from gateway.api.models import device_answer, session_answer
 from gateway.errors import Problem, not_found
@@ -41,7 +41,7 @@ router = APIRouter(include_in_schema=False)
 async def home(request: Request, credential: CredentialOf, parts: Parts) -> Response:
     """The person's devices."""
     async with parts.database.transaction() as tx:
-        actor = await actor_of(tx, parts, credential)
+        actor = await at_browser(tx, parts, credential)
         if actor is None:
             return _to_login(request)
         found = await devices.list_seen(tx, actor.user_id, "", PAGE_MAX)
@@ -52,7 +52,7 @@ async def home(request: Request, credential: CredentialOf, parts: Parts) -> Resp
 async def device_page(device_id: str, request: Request, credential: CredentialOf, parts: Parts) -> Response:
     """One device, with its Open buttons and open sessions."""
     async with parts.database.transaction() as tx:
-        actor = await actor_of(tx, parts, credential)
+        actor = await at_browser(tx, parts, credential)
         if actor is None:
             return _to_login(request)
         device = await devices.get(tx, device_id, actor.user_id)

@@ -60,6 +60,7 @@ async def create_session(
             device_id=device.id,
             user_id=actor.user_id,
             login_id=actor.login_id,
+            api_token_id=actor.api_token_id,
             service=body.service,
             service_kind=kind,
             grant_id=session_id,  # one id for both: a session has one grant (decision 0002)

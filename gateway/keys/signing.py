@@ -43,6 +43,11 @@ class KeySet:
 
     keys: tuple[SigningKey, ...]
     signs_from: Mapping[str, float] = field(default_factory=dict)
+    _public: dict[str, rsa.RSAPublicKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once: every request asks for them.
+        object.__setattr__(self, "_public", {key.kid: key.private.public_key() for key in self.keys})
 
     def active(self, now: float) -> SigningKey:
         """The key that signs at `now`; while all of them wait, the one that waits the shortest."""
@@ -52,9 +57,9 @@ class KeySet:
     def jwks(self) -> list[dict[str, Any]]:
         return [key.jwk() for key in self.keys]
 
-    def public_keys(self) -> dict[str, rsa.RSAPublicKey]:
+    def public_keys(self) -> Mapping[str, rsa.RSAPublicKey]:
         """kid → key, for the verifier."""
-        return {key.kid: key.private.public_key() for key in self.keys}
+        return self._public
 
     def sign(self, typ: str, claims: dict[str, Any], now: float) -> str:
         """A compact RS256 JWT, made at `now` (Unix seconds), whose header holds exactly alg, typ and kid."""

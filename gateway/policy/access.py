@@ -57,6 +57,7 @@ class Action(StrEnum):
 
     ACCOUNT = "account"
     API_TOKEN_MANAGE = "api_token.manage"
+    APP_ALLOW = "app.allow"
     USER_MANAGE = "user.manage"
     KEY_ROTATE = "key.rotate"
     ORG_READ = "org.read"
@@ -106,6 +107,8 @@ class Actor:
     staff: Staff = Staff.USER
     scopes: frozenset[Scope] | None = None
     """None: everything that the person may (a login); otherwise what the API token is limited to."""
+    api_token_id: UUID | None = None
+    """None: by a login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ _USERS = frozenset({Role.MEMBER, Role.ADMIN, Role.OWNER})
 RULES: dict[Action, Rule] = {
     Action.ACCOUNT: Rule(None, anyone=True),
     Action.API_TOKEN_MANAGE: Rule(None, anyone=True),
+    Action.APP_ALLOW: Rule(None, anyone=True),
     Action.USER_MANAGE: Rule(None, staff=frozenset({Staff.ADMIN})),
     Action.KEY_ROTATE: Rule(None, staff=frozenset({Staff.ADMIN})),
     Action.ORG_READ: Rule(Scope.SITES_READ, roles=_EVERY_ROLE),

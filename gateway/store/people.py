@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Staff
-from gateway.store import places
+from gateway.store import api_tokens, places, sessions
 from gateway.store.database import Row, Transaction, utc
 
 
@@ -191,3 +191,12 @@ async def end_logins(tx: Transaction, user_id: UUID) -> int:
         user_id,
         tx.at,
     )
+
+
+async def end_all_of_user(tx: Transaction, user_id: UUID) -> dict[str, int]:
+    """End all by which the person is in: logins with their tokens, API tokens, sessions. How many of each."""
+    return {
+        "logins": await end_logins(tx, user_id),
+        "api_tokens": await api_tokens.end_of_user(tx, user_id),
+        "sessions": await sessions.end_of_user(tx, user_id),
+    }

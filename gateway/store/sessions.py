@@ -61,6 +61,7 @@ async def add(
     device_id: str,
     user_id: UUID,
     login_id: UUID | None,
+    api_token_id: UUID | None,
     service: str,
     service_kind: str,
     grant_id: UUID,
@@ -68,7 +69,7 @@ async def add(
 ) -> None:
     await tx.execute(
         "INSERT INTO sessions (id, label, device_id, user_id, service, service_kind, grant_id, created_at,"
-        " expires_at, login_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        " expires_at, login_id, api_token_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         session_id,
         label,
         device_id,
@@ -79,6 +80,7 @@ async def add(
         tx.at,
         expires_at,
         login_id,
+        api_token_id,
     )
 
 
@@ -155,6 +157,11 @@ async def end_of_device(tx: Transaction, device_id: str) -> int:
 async def end_of_login(tx: Transaction, login_id: UUID) -> int:
     """End every live session that this login opened; how many."""
     return await _end_where(tx, "login_id = $2", login_id)
+
+
+async def end_of_api_token(tx: Transaction, token_id: UUID) -> int:
+    """End every live session that this API token opened; how many."""
+    return await _end_where(tx, "api_token_id = $2", token_id)
 
 
 async def end_of_user(tx: Transaction, user_id: UUID) -> int:

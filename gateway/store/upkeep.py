@@ -17,6 +17,8 @@ async def run(tx: Transaction) -> int:
     gone = await tx.execute("DELETE FROM renewal_nonces WHERE expires_at < $1", tx.at)
     gone += await tx.execute("DELETE FROM rate_limits WHERE tat < $1", tx.at)
     gone += await tx.execute("DELETE FROM short_lived WHERE expires_at < $1", tx.at)
+    gone += await tx.execute("DELETE FROM authorization_codes WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM api_tokens WHERE expires_at < $1", session)
     gone += await tx.execute("DELETE FROM logins WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM registration_tokens WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM links WHERE expires_at < $1", trace)

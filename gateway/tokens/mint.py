@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from gateway.errors import BadTokenError
 from gateway.keys.keyring import Keyring
@@ -17,6 +17,14 @@ ACCESS_AUDIENCE = "towline-gateway"
 LINK_AUDIENCE = "towline-tunnel"
 # What the protocol lets a GRANT frame carry (section 7).
 GRANT_MAX_BYTES = 1536
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """What an access token says, after verification. Whether the login still lasts is the store's to say."""
+
+    user_id: UUID
+    login_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +43,22 @@ class Tokens:
     def __init__(self, keyring: Keyring, issuer: str) -> None:
         self._keyring = keyring
         self._issuer = issuer
-        self._login_keys = keyring.login.public_keys()
 
     def access(self, user_id: UUID, login_id: UUID, now: float, ttl_s: int) -> str:
         """Bearer for the API. `lid` ties it to the login: ending that ends this."""
-        claims = {"sub": str(user_id), "lid": str(login_id), "aud": ACCESS_AUDIENCE}
+        claims = {
+            "sub": str(user_id),
+            "lid": str(login_id),
+            "jti": str(uuid4()),  # RFC 9068; nobody looks it up
+            "aud": ACCESS_AUDIENCE,
+        }
         return self._keyring.login.sign(ACCESS_TYP, claims | self._times(now, int(now) + ttl_s), now)
 
-    def read_access(self, token: str, now: float) -> UUID:
-        """The login id. BadTokenError otherwise."""
-        return _uuid(self._verify(token, ACCESS_TYP, ACCESS_AUDIENCE, now), "lid")
+    def read_access(self, token: str, now: float) -> AccessClaims:
+        """BadTokenError for anything but one of our access tokens."""
+        claims = self._verify(token, ACCESS_TYP, ACCESS_AUDIENCE, now)
+        _uuid(claims, "jti")
+        return AccessClaims(_uuid(claims, "sub"), _uuid(claims, "lid"))
 
     def link(
         self, jti: UUID, sid: UUID, label: str, bind: Literal["browser", "click"], now: float, expires_at: int
@@ -91,7 +105,12 @@ class Tokens:
 
     def _verify(self, token: str, typ: str, audience: str, now: float) -> dict[str, Any]:
         return strict.verify(
-            token, self._login_keys, typ=typ, audience=audience, issuer=self._issuer, now=now
+            token,
+            self._keyring.login.public_keys(),
+            typ=typ,
+            audience=audience,
+            issuer=self._issuer,
+            now=now,
         )
 
 
