@@ -5,9 +5,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from http import HTTPStatus
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
+from gateway import program_logins
+from gateway.api.browser_login import begin_login
 from gateway.api.credentials import (
     ANYBODY,
     CredentialOf,
@@ -23,6 +26,7 @@ from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action
+from gateway.policy.clients import OWN_CLIENT
 from gateway.randomness import digest, new_secret
 from gateway.store import people, sessions
 from gateway.store.database import AuditEvent, utc
@@ -32,9 +36,12 @@ Audit = Callable[[AuditEvent], None]
 router = APIRouter(tags=["login"])
 
 
-@router.post("/v1/login", openapi_extra=acts(ANYBODY))
+@router.post("/v1/login", openapi_extra=acts(ANYBODY), response_model_exclude_none=True)
 async def log_in(body: LoginBody, request: Request, response: Response, parts: Parts) -> AccessAnswer:
-    """Password login: sets the browser's login cookie and gives programs an access token."""
+    """Password login: sets the browser's login cookie and gives an access token.
+
+    With `refresh` it is a program's login: a refresh token for `POST /v1/oauth/token` in place of the cookie.
+    """
     refuse_cross_origin(request, parts.settings, strict=False)
     try:
         await take_login(parts, request, body.username)
@@ -50,6 +57,8 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
         if user is not None:
             await _audit_failure(parts, str(user["id"]), address_of(request))
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
+    if body.refresh:
+        return await _begin_program(parts, user["id"], address_of(request))
     secret = new_secret()
     async with parts.database.transaction() as tx:
         login_id = await people.add_login(
@@ -105,6 +114,18 @@ async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
     return UserAnswer(id=actor.user_id, username=actor.name, role=actor.staff)
+
+
+async def _begin_program(parts: Parts, user_id: UUID, address: str) -> AccessAnswer:
+    async with parts.database.transaction() as tx:
+        _, given = await program_logins.begin(tx, parts, user_id, "password", OWN_CLIENT, address)
+    parts.metrics.logins.labels("ok").inc()
+    return AccessAnswer(
+        access_token=given.access_token,
+        expires_in=given.expires_in,
+        refresh_token=given.refresh_token,
+        client_id=OWN_CLIENT,
+    )
 
 
 def _audit_login(audit: Audit, user_id: str, kind: str, address: str) -> None:

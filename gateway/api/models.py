@@ -38,6 +38,7 @@ class Body(BaseModel):
 class LoginBody(Body):
     username: Annotated[str, AfterValidator(clean_name)]
     password: Annotated[str, Field(min_length=1, max_length=PASSWORD_MAX)]
+    refresh: Annotated[bool, Field(description="For programs: a refresh token, no cookie.")] = False
 
 
 class WelcomeBody(Body):
@@ -80,6 +81,8 @@ class AccessAnswer(BaseModel):
     access_token: str
     expires_in: int
     token_type: Literal["Bearer"] = "Bearer"
+    refresh_token: Annotated[str | None, Field(description="There when it was asked for.")] = None
+    client_id: Annotated[str | None, Field(description="Whose refresh token it is.")] = None
 
 
 class UserAnswer(BaseModel):

@@ -17,7 +17,7 @@ from gateway.parts import Parts
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
 from gateway.policy.names import clean_name
-from gateway.store import people, sessions, users
+from gateway.store import people, users
 from gateway.store.database import AuditEvent, Transaction
 from gateway.store.users import User
 
@@ -121,8 +121,7 @@ async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf,
             await users.set_password(tx, user_id, password_hash)
             changed["password"] = "changed"
         if body.disabled or password_hash is not None:
-            await people.end_logins(tx, user_id)
-            await sessions.end_of_user(tx, user_id)
+            await people.end_all_of_user(tx, user_id)
         if changed:
             _audit(tx, "user.changed", actor.user_id, user_id, **changed)
         return _facts(await _get(tx, user_id))
