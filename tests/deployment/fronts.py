@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import nginx
+from testbed.certificates import Issued
 from testbed.programs import program
-from tests.deployment.authority import Issued
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 NGINX_STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")

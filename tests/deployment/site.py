@@ -21,6 +21,7 @@ from typing import Any
 
 from gateway.randomness import new_label
 from testbed import ops
+from testbed.certificates import Authority
 from testbed.people import Link, session_wish
 from testbed.ports import LOOPBACK, free_ports
 from testbed.postgres_server import PostgresServer
@@ -37,7 +38,6 @@ from testbed.settings_tables import (
 )
 from testbed.waiting import eventually
 from tests.deployment import fronts
-from tests.deployment.authority import Authority
 from tests.deployment.client import Client
 from tests.deployment.device import Device
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from testbed.certificates import spki_hash
 from testbed.waiting import eventually
 from tests.browser.browser import WAIT_MS, chromium, chromium_path
-from tests.browser.certificates import spki_hash
 from tests.networks.topology import DEVICE_SIDE, VISITORS
 from tests.networks.traffic import running
 from tests.networks.world import DOMAIN, World

@@ -25,6 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from testbed import ops
+from testbed.certificates import Authority
 from testbed.nginx import gateways_behind, nginx_argv
 from testbed.people import Link, session_wish
 from testbed.postgres_server import PostgresServer
@@ -33,7 +34,6 @@ from testbed.programs import program
 from testbed.services import enrol, issue_node_certificate, service_argv
 from testbed.settings_tables import GatewayPorts, agent_table, gateway_table, node_table, write_table
 from testbed.waiting import eventually
-from tests.deployment.authority import Authority
 from tests.deployment.client import Client
 from tests.networks.topology import GATEWAY, TUNNELS, VISITORS, Namespace, Topology, run
 

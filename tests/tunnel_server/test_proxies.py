@@ -303,7 +303,7 @@ async def test_both_listeners_show_renewed_certificates_and_live_connections_go_
         for listener in ("visitors", "devices"):
             assert f'reloads_total{{listener="{listener}",outcome="loaded"}} 1' in text
             assert f'reloads_total{{listener="{listener}",outcome="refused"}} 1' in text
-            assert f'expires_in_seconds{{listener="{listener}"}} 3' in text  # an hour, almost
+            assert f'expires_in_seconds{{listener="{listener}"}} 86' in text  # a day, almost
 
 
 def test_bytes_of_the_second_version() -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from runtime.settings import SettingsError, from_table
+from testbed.certificates import self_signed
 from tests.tunnel_server.conftest import Stage, Visitor, running, settings
 from tests.tunnel_server.doubles import LABEL, Upstream, answering, make_session
 from tunnel_server.settings import TunnelSettings, VisitorSettings
@@ -24,28 +21,8 @@ DOMAIN = "tunnel.test"
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
     """A self-signed wildcard certificate and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, DOMAIN)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"*.{DOMAIN}")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return chain, private
+    made = self_signed(folder / "wildcard", f"*.{DOMAIN}")
+    return made.chain, made.key
 
 
 @pytest.fixture
