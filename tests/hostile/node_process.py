@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ async def main(folder: Path, overrides: dict[str, Any]) -> None:
     node = Node(config, gateway)
     shutdown = Shutdown().install()
     await node.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)
     control = await asyncio.start_server(Control(node, gateway).serve, "127.0.0.1", 0)
     ports = {
         "tunnels": node.tunnels.address.port,
