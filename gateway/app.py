@@ -10,17 +10,21 @@ from gateway.api.app import public_app
 from gateway.api.wellknown import failed_checks
 from gateway.errors import KeyFileError
 from gateway.feed_watch import FeedWatch
+from gateway.guard import Guard
 from gateway.internal.app import internal_app
 from gateway.internal.peer import NodeProtocol, server_context
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
 from gateway.listener import Listener
-from gateway.metrics import gateway_metrics
+from gateway.login.providers import Providers
+from gateway.metrics import GatewayMetrics, gateway_metrics
 from gateway.parts import GatewayParts
 from gateway.passwords import Passwords
 from gateway.preparation import keep_tidy, prepare
 from gateway.randomness import digest
 from gateway.settings import Settings, read_secret
 from gateway.shortlived.in_postgres import PostgresShortLived
+from gateway.shortlived.in_redis import RedisShortLived
+from gateway.shortlived.interface import ShortLived
 from gateway.store.database import Database
 from gateway.tokens.mint import Tokens
 from runtime import logs
@@ -49,18 +53,23 @@ class Gateway:
         keyring = _keyring(settings, clock)
         admin = settings.admin_password_file
         self._admin_password = None if admin is None else read_secret(admin, "admin_password_file")
-        database = Database(settings.database(), pool_max=settings.database_pool_max, wall=clock.wall)
         welcome = settings.welcome_secret_file
         metrics = gateway_metrics(self.registry)
+        database = Database(
+            settings.database(), pool_max=settings.database_pool_max, wall=clock.wall, metrics=metrics
+        )
+        shortlived, guards = _short_lived(settings, clock, database, metrics)
         self.parts = GatewayParts(
             settings=settings,
             clock=clock,
             database=database,
             keyring=keyring,
             tokens=Tokens(keyring, settings.public_url),
-            shortlived=PostgresShortLived(database),
+            shortlived=shortlived,
+            guards=guards,
             passwords=passwords or Passwords(),
-            feed=FeedWatch(database, clock, metrics.feed_head),
+            providers=Providers(settings, shortlived, clock, metrics),
+            feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
         )
@@ -118,7 +127,19 @@ class Gateway:
         await self._ops.close()
         await self._tasks.close(TASKS_END_S)
         await self.parts.shortlived.close()
+        await self.parts.providers.close()
         await self.parts.database.close()
+
+
+def _short_lived(
+    settings: Settings, clock: Clock, database: Database, metrics: GatewayMetrics
+) -> tuple[ShortLived, tuple[Guard, ...]]:
+    in_postgres, address = PostgresShortLived(database), settings.redis()
+    if address is None:
+        return in_postgres, (database.guard,)
+    in_redis = RedisShortLived(address, settings.redis_prefix, clock, in_postgres, metrics)
+    database.announce = in_redis.wake_soon
+    return in_redis, (database.guard, in_redis.guard)
 
 
 def _keyring(settings: Settings, clock: Clock) -> Keyring:

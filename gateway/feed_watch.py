@@ -1,7 +1,7 @@
 """Watches the revocation feed in Postgres and wakes those that follow it.
 
-The numbers in the table are the truth. LISTEN/NOTIFY only makes the next look come at once; without it
-(connection lost, a pooler between) the look each second finds the same.
+The numbers in the table are the truth. The short-lived store's wake-ups only make the next look come at once;
+without them (connection lost, Redis away) the look each second finds the same.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
-
 from gateway.errors import StoreUnavailableError
 from gateway.policy.feed import must_reset
+from gateway.shortlived.interface import ShortLived
 from gateway.store import feed
-from gateway.store.database import REVOCATION_CHANNEL, Database, Row, translated
+from gateway.store.database import REVOCATION_CHANNEL, Database
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Gauge
@@ -30,8 +29,9 @@ log = get_logger("gateway.feed")
 class FeedWatch:
     """One per process. `run` is the task; `follow` is one reader."""
 
-    def __init__(self, database: Database, clock: Clock, head_gauge: Gauge) -> None:
+    def __init__(self, database: Database, shortlived: ShortLived, clock: Clock, head_gauge: Gauge) -> None:
         self._database = database
+        self._shortlived = shortlived
         self._clock = clock
         self._head_gauge = head_gauge
         self._wake = asyncio.Event()
@@ -56,16 +56,20 @@ class FeedWatch:
 
     async def run(self) -> None:
         """Look each second, and at once when notified. Ends only by cancellation."""
-        listener: asyncpg.Connection[Row] | None = None
-        try:
-            while True:
-                listener = await self._listening(listener)
-                self._wake.clear()
-                await self._look()
-                await self._wait_wake()
-        finally:
-            if listener is not None:
-                listener.terminate()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hear(), name="feed.hear")
+            tasks.create_task(self._look_on(), name="feed.look")
+
+    async def _hear(self) -> None:
+        with self._shortlived.follow(REVOCATION_CHANNEL) as following:
+            async for _ in following:
+                self._wake.set()
+
+    async def _look_on(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._look()
+            await self._wait_wake()
 
     def look_now(self) -> None:
         """Do not wait for the next second."""
@@ -115,7 +119,7 @@ class FeedWatch:
 
     async def _look(self) -> None:
         try:
-            async with self._database.transaction() as tx:
+            async with self._database.transaction(probe=True) as tx:
                 head = await feed.head(tx)
         except StoreUnavailableError as error:
             self._note_away(str(error))
@@ -137,25 +141,7 @@ class FeedWatch:
         except TimeoutError:
             return  # the regular look
 
-    async def _listening(self, listener: asyncpg.Connection[Row] | None) -> asyncpg.Connection[Row] | None:
-        if listener is not None and not listener.is_closed():
-            return listener
-        fresh: asyncpg.Connection[Row] | None = None
-        try:
-            fresh = await self._database.connect()
-            async with translated():
-                await fresh.add_listener(REVOCATION_CHANNEL, self._notified)
-        except StoreUnavailableError as error:
-            self._note_away(str(error))
-            if fresh is not None:
-                fresh.terminate()
-            return None
-        return fresh
-
     def _note_away(self, reason: str) -> None:
         if not self._away:
             self._away = True
             log.warning("revocation feed cannot be read", extra={"reason": reason})
-
-    def _notified(self, *_: object) -> None:
-        self._wake.set()

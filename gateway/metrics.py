@@ -19,6 +19,9 @@ class GatewayMetrics:
     store_unavailable: Counter
     logins: Family[Counter]
     links: Family[Counter]
+    breaker_open: Family[Gauge]
+    breaker_opened: Family[Counter]
+    breaker_refused: Family[Counter]
     feed_readers: Gauge
     feed_head: Gauge
 
@@ -35,12 +38,25 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "towline_gateway_store_unavailable_total", "Requests refused because Postgres did not answer."
         ),
         logins=registry.counters(
-            "towline_gateway_logins_total", "Login attempts: ok, wrong, limited.", ("result",)
+            "towline_gateway_logins_total", "Login attempts: ok, wrong, limited, refused.", ("result",)
         ),
         links=registry.counters(
             "towline_gateway_links_redeemed_total",
             "Links presented by nodes: ok or the refusal.",
             ("result",),
+        ),
+        breaker_open=registry.gauges(
+            "towline_gateway_breaker_open",
+            "1 while a dependency (postgres, redis …) does not answer and is not asked.",
+            ("dependency",),
+        ),
+        breaker_opened=registry.counters(
+            "towline_gateway_breaker_opened_total", "Times that a dependency was given up.", ("dependency",)
+        ),
+        breaker_refused=registry.counters(
+            "towline_gateway_breaker_refused_total",
+            "Calls refused because the breaker was open, or opened, or all connections were taken.",
+            ("dependency",),
         ),
         feed_readers=registry.gauge("towline_gateway_feed_readers", "Nodes that follow the revocation feed."),
         feed_head=registry.gauge(

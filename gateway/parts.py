@@ -8,7 +8,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from gateway.feed_watch import FeedWatch
+from gateway.guard import Guard
 from gateway.keys.keyring import Keyring
+from gateway.login.providers import Providers
 from gateway.metrics import GatewayMetrics
 from gateway.passwords import Passwords
 from gateway.settings import Settings
@@ -28,7 +30,10 @@ class GatewayParts:
     keyring: Keyring
     tokens: Tokens
     shortlived: ShortLived
+    guards: tuple[Guard, ...]
+    """The stores that this gateway cannot do without."""
     passwords: Passwords
+    providers: Providers
     feed: FeedWatch
     metrics: GatewayMetrics
     welcome_sha256: bytes | None

@@ -17,6 +17,8 @@ from runtime.logs import get_logger
 RETRY_S = 0.5
 # Rows that no longer matter do no harm for a few minutes.
 UPKEEP_EVERY_S = 300.0
+# Nobody waits for it; after an outage of days there is much to delete.
+UPKEEP_STATEMENT_S = 60.0
 
 log = get_logger("gateway.preparation")
 
@@ -43,7 +45,7 @@ async def keep_tidy(parts: GatewayParts) -> None:
     while True:
         await asyncio.sleep(UPKEEP_EVERY_S)
         try:
-            async with parts.database.transaction() as tx:
+            async with parts.database.transaction(statement_s=UPKEEP_STATEMENT_S) as tx:
                 gone = await upkeep.run(tx)
         except StoreUnavailableError:
             log.info("upkeep waits for Postgres")

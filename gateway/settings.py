@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
 from gateway.login.settings import ProviderSettings, are_providers
 from gateway.policy.clients import NativeClient, are_clients
+from gateway.shortlived.redis_url import RedisAddress, parse_redis_url
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
@@ -24,6 +25,7 @@ LINK_CEILING_S = 60
 ACCESS_CEILING_S = 3600
 DAY_S = 86_400
 
+_PREFIX = re.compile(r"[a-z0-9_-]{1,32}")
 _DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
@@ -37,6 +39,10 @@ def _is_origin(value: str) -> str | None:
 
 def _is_domain(value: str) -> str | None:
     return None if _DOMAIN.fullmatch(value) else "must be a domain name in small letters"
+
+
+def _is_prefix(value: str) -> str | None:
+    return None if _PREFIX.fullmatch(value) else "must be 1 to 32 small letters, digits, - or _"
 
 
 def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
@@ -89,6 +95,21 @@ class Settings:
         "Most database connections of this process, beside the one that listens for wake-ups.",
         default=10,
         check=between(1, 200),
+    )
+    redis_url: str | None = setting(
+        "Redis for one-time values, rate limits and wake-ups: redis://[user:password@]host[:port][/database],"
+        " rediss:// with TLS, or unix:///path. Better in a file of its own: redis_url_file. Neither: Postgres"
+        " keeps them.",
+        default=None,
+    )
+    redis_url_file: Path | None = setting("File that holds the Redis URL and nothing else.", default=None)
+    redis_ca: Path | None = setting(
+        "CA certificates (PEM) for rediss://; left out: the system's.", default=None
+    )
+    redis_prefix: str = setting(
+        "What every key and channel in Redis begins with; gateways of one site share it, other sites differ.",
+        default="towline",
+        check=_is_prefix,
     )
     tunnel_scheme: Literal["http", "https"] = setting(
         "Scheme of session URLs. http on loopback alone.", default="https"
@@ -189,6 +210,8 @@ class Settings:
             raise ValueError("tunnel_scheme: must be https unless tunnel_domain is localhost")
         if (self.database_url is None) == (self.database_url_file is None):
             raise ValueError("database_url: set either this or database_url_file")
+        if self.redis_url is not None and self.redis_url_file is not None:
+            raise ValueError("redis_url: set either this or redis_url_file")
 
     @property
     def secure(self) -> bool:
@@ -209,6 +232,21 @@ class Settings:
         if not url.startswith(("postgresql://", "postgres://")):
             raise SettingsError(f"{name}: must hold a postgresql:// URL")
         return url
+
+    def redis(self) -> RedisAddress | None:
+        """Where Redis is; None: Postgres keeps the short-lived."""
+        url, name = self.redis_url, "redis_url"
+        if self.redis_url_file is not None:
+            name = "redis_url_file"
+            url = read_secret(self.redis_url_file, name)
+        if url is None:
+            return None
+        if self.redis_ca is not None and not self.redis_ca.is_file():
+            raise SettingsError(f"redis_ca: {self.redis_ca}: no such file")
+        try:
+            return parse_redis_url(url, self.redis_ca)
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from None
 
     def session_url(self, label: str) -> str:
         """Where a session's landing page is, without the fragment."""

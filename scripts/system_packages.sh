@@ -10,6 +10,8 @@ need chromium chromium
 need nginx nginx-light
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
 need caddy caddy
+need redis-server redis-server
+[ -x /usr/lib/postgresql/15/bin/postgres ] || missing="$missing postgresql-15"
 need haproxy haproxy
 need curl curl
 need openssl openssl

@@ -37,7 +37,8 @@ async def readyz(parts: Parts) -> JSONResponse:
 
 
 def failed_checks(parts: GatewayParts) -> list[str]:
-    """Names of what does not work: postgres, schema."""
+    """Names of what does not work: schema, postgres, redis."""
+    failed = {guard.name for guard in parts.guards if not guard.is_closed}
     if not parts.feed.is_fresh():
-        return ["postgres"] if parts.database.prepared else ["schema"]
-    return []
+        failed.add("postgres" if parts.database.prepared else "schema")
+    return sorted(failed)

@@ -17,6 +17,7 @@ class Wakes:
     def __init__(self) -> None:
         self._followers: dict[str, set[Follower]] = {}
         self._live: set[str] = set()
+        self._all_live = False
         self.wanted = asyncio.Event()
         """Set when a channel gained its first follower: the connection must subscribe to it."""
 
@@ -38,7 +39,7 @@ class Wakes:
         """ValueError for a name that a store could not take as it is."""
         if not _CHANNEL.fullmatch(channel):
             raise ValueError(f"not a channel's name: {channel!r}")
-        follower = Follower(self, channel, live=channel in self._live)
+        follower = Follower(self, channel, live=self._all_live or channel in self._live)
         if channel not in self._followers:
             self.wanted.set()
         self._followers.setdefault(channel, set()).add(follower)
@@ -56,12 +57,18 @@ class Wakes:
         self._live.add(channel)
         self._tell({channel}, Heard.LIVE)
 
+    def subscribed_all(self) -> None:
+        """From now on the connection hears every channel."""
+        self._all_live = True
+        self._tell(self.channels, Heard.LIVE)
+
     def woken(self, channel: str) -> None:
         self._tell({channel}, Heard.WAKE)
 
     def lost(self) -> None:
         """The connection is gone, or could not be made: everybody looks for themselves."""
         self._live.clear()
+        self._all_live = False
         self._tell(self.channels, Heard.LOST)
 
     def close(self) -> None:

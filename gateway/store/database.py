@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,13 +14,20 @@ from typing import Any
 import asyncpg
 
 from gateway.errors import StoreUnavailableError
+from gateway.guard import Fault, Guard
+from gateway.metrics import GatewayMetrics, gateway_metrics
+from runtime.metrics import Registry
 from runtime.settings import SettingsError
 
 # A visitor waits at most this long for a free connection before the 503; longer queues only hide overload.
-ACQUIRE_TIMEOUT_S = 5.0
-# No statement of the gateway takes long; a database that hangs (not dead) must not hang requests with it.
-COMMAND_TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 5.0
+ACQUIRE_TIMEOUT_S = 3.0
+# No statement of a request takes long. Postgres itself ends one that does (a lock that somebody holds): then
+# it is alive. Where it says nothing for a second longer it hangs, and nobody waits for it any more.
+STATEMENT_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 1.0
+CONNECT_TIMEOUT_S = 3.0
+# A trial while nobody is let through: a healthy server answers in milliseconds.
+PROBE_TIMEOUT_S = 1.0
 # Idle connections are closed so that a failed-over database is not met with a full pool of dead sockets.
 IDLE_LIFETIME_S = 60.0
 # Told to Postgres as well: a gateway that was stopped mid-transaction must not hold row locks for ever.
@@ -42,8 +49,17 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby answers during failover
     asyncpg.InvalidCatalogNameError,  # the database itself is being restored
 )
+# Of these, what a server says that is well: it chose among transactions, or ended a slow one.
+_BUSY = (asyncpg.TransactionRollbackError, asyncpg.QueryCanceledError)
 
 Row = asyncpg.Record
+
+
+def fault(error: BaseException) -> Fault:
+    """What an exception says about Postgres."""
+    if isinstance(error, TimeoutError):
+        return Fault.HUNG
+    return Fault.FAILED if isinstance(error, _AWAY) and not isinstance(error, _BUSY) else Fault.NONE
 
 
 def utc(unix_s: float) -> datetime:
@@ -85,8 +101,14 @@ class Transaction:
     because both take a lock that lasts until commit: late, short and in one order, they cannot deadlock.
     """
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], now: float) -> None:
+    def __init__(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy[Row],
+        now: float,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> None:
         self._connection = connection
+        self._timeout_s = timeout_s
         self.now = now
         """Unix seconds at the transaction's begin, by the gateway's clock: one time for one decision."""
         self._audits: list[AuditEvent] = []
@@ -100,22 +122,22 @@ class Transaction:
         return utc(self.now)
 
     async def fetch(self, query: str, *args: object) -> list[Row]:
-        return await self._connection.fetch(query, *args)
+        return await self._connection.fetch(query, *args, timeout=self._timeout_s)
 
     async def fetchrow(self, query: str, *args: object) -> Row | None:
-        return await self._connection.fetchrow(query, *args)
+        return await self._connection.fetchrow(query, *args, timeout=self._timeout_s)
 
     async def fetchval(self, query: str, *args: object) -> Any:
-        return await self._connection.fetchval(query, *args)
+        return await self._connection.fetchval(query, *args, timeout=self._timeout_s)
 
     async def execute(self, query: str, *args: object) -> int:
         """Rows that the statement touched."""
-        status = await self._connection.execute(query, *args)
+        status = await self._connection.execute(query, *args, timeout=self._timeout_s)
         count = status.rsplit(" ", 1)[-1]
         return int(count) if count.isdigit() else 0
 
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
-        await self._connection.executemany(query, rows)
+        await self._connection.executemany(query, rows, timeout=self._timeout_s)
 
     def audit(self, event: AuditEvent) -> None:
         """Write `event` with this transaction: both happen or neither."""
@@ -136,6 +158,9 @@ class Transaction:
             await self._write_revocations()
         if self._audits:
             await self._write_audits()
+
+    async def notify(self) -> None:
+        """Wake by Postgres itself: it tells with the commit."""
         for channel in sorted(self.wakes):
             await self.execute("SELECT pg_notify($1, '')", channel)
 
@@ -190,16 +215,30 @@ def chain_hash(previous: bytes, record: str) -> bytes:
 class Database:
     """A lazily connecting pool: it exists also while Postgres does not, and recovers by itself."""
 
-    def __init__(self, url: str, *, pool_max: int, wall: Any) -> None:
+    def __init__(self, url: str, *, pool_max: int, wall: Any, metrics: GatewayMetrics | None = None) -> None:
+        """`metrics` None: those of a command that nobody scrapes."""
         self._url = url
         self._pool_max = pool_max
         self._wall = wall
         self._pool: asyncpg.Pool[Row] | None = None
+        self._distrusted = False  # set when the breaker opens: connections of before may lead nowhere
+        self.guard = Guard(
+            "postgres",
+            metrics or gateway_metrics(Registry()),
+            fault=fault,
+            refuse=StoreUnavailableError,
+            probed=True,
+            slots=pool_max,
+            slot_wait_s=ACQUIRE_TIMEOUT_S,
+        )
+        self.guard.on_open.append(self._distrust)
+        self.announce: Callable[[set[str]], None] | None = None
+        """Tells the channels that a commit wakes, where that is not Postgres's own task."""
         self.prepared = False
         """Set once the schema is known to be right; until then every transaction is refused."""
 
     def __repr__(self) -> str:
-        return f"<Database prepared={self.prepared} pool={self._pool is not None}>"
+        return f"<Database prepared={self.prepared} pool={self._pool is not None} {self.guard}>"
 
     async def check_url(self, field: str) -> None:
         """SettingsError naming ``field`` when the URL cannot be read; it holds a password, so none of it is
@@ -235,7 +274,7 @@ class Database:
                 "application_name": "towline-gateway",
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
                 # What we gave up waiting for must not go on holding locks.
-                "statement_timeout": str(int(COMMAND_TIMEOUT_S * 1000)),
+                "statement_timeout": _milliseconds(STATEMENT_TIMEOUT_S),
             },
         )
         await self._pool
@@ -261,29 +300,68 @@ class Database:
         return connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commit when the block ends well, roll back when it raises.
+    async def transaction(
+        self, *, probe: bool = False, statement_s: float | None = None
+    ) -> AsyncIterator[Transaction]:
+        """Commit when the block ends well, roll back when it raises. StoreUnavailableError when Postgres is
+        away: at once when that is known.
 
-        StoreUnavailableError when Postgres is away.
+        `probe` is for the one that looks every second: it also asks while nobody else may. `statement_s`: the
+        longest that one statement may take, where it is no request's.
         """
         if self._pool is None or not self.prepared:
             raise StoreUnavailableError("not prepared")
+        timeout_s = COMMAND_TIMEOUT_S if statement_s is None else statement_s + 1.0
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-            try:
-                async with _transaction(connection):
-                    transaction = Transaction(connection, self._wall())
-                    yield transaction
-                    await transaction.flush()
-            finally:
-                await self._pool.release(connection)
+            async with (
+                self.guard.call(probe=probe, patience_s=self._patience_s(probe)),
+                self._connection(self._pool) as connection,
+                _transaction(connection),
+            ):
+                transaction = Transaction(connection, self._wall(), timeout_s)
+                if statement_s is not None:
+                    await transaction.execute(_SET_TIMEOUT, _milliseconds(statement_s))
+                yield transaction
+                await transaction.flush()
+                if self.announce is None:
+                    await transaction.notify()
         except _AWAY as error:
             raise StoreUnavailableError(type(error).__name__) from error
+        if self.announce is not None and transaction.wakes:
+            self.announce(transaction.wakes)
+
+    def _patience_s(self, probe: bool) -> float | None:
+        return PROBE_TIMEOUT_S if probe and not self.guard.is_closed else None
+
+    @asynccontextmanager
+    async def _connection(
+        self, pool: asyncpg.Pool[Row]
+    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+        if self._distrusted:
+            self._distrusted = False
+            await pool.expire_connections()
+        # The guard's slots are as many as the pool's connections: this waits for a new connection alone.
+        connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        try:
+            yield connection
+        finally:
+            await pool.release(connection, timeout=CONNECT_TIMEOUT_S)
+
+    def _distrust(self) -> None:
+        self._distrusted = True
+
+
+_SET_TIMEOUT = "SELECT set_config('statement_timeout', $1, true)"
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
 
 
 @asynccontextmanager
 async def _transaction(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> AsyncIterator[None]:
-    """Like asyncpg's own, but a cancelled one drops its connection instead of rolling back over it.
+    """Like asyncpg's own, but a cancelled one, or one that timed out, drops its connection instead of rolling
+    back over it.
 
     A rollback first waits for the running statement, and Postgres may miss the wish to cancel that one
     (it ignores a wish that overtakes its statement). With the connection gone it rolls back by itself.
@@ -293,7 +371,7 @@ async def _transaction(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Asy
     try:
         yield
         await work.commit()
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, TimeoutError):
         connection.terminate()
         raise
     except BaseException:
