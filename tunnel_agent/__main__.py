@@ -1,5 +1,5 @@
 """Starts the agent: `python -m tunnel_agent --config FILE`, or `python -m tunnel_agent enrol URL
---token-file FILE`.
+--token-file FILE`, or `python -m tunnel_agent claim --token-file FILE …`.
 """
 
 import sys

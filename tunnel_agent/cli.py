@@ -1,4 +1,4 @@
-"""The agent's command line: run it, or enrol it."""
+"""The agent's command line: run it, enrol it, or claim it for another owner."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 
 from runtime import process
 from runtime.settings import SettingsError, load
+from tunnel_agent.claim import claim
 from tunnel_agent.enrolment import Enrolment, EnrolmentRequest
 from tunnel_agent.errors import AgentError, EnrolmentPending
+from tunnel_agent.gateway_client import GatewayClient
 from tunnel_agent.identity import IdentityStore
 from tunnel_agent.settings import AgentSettings
 from tunnel_agent.urls import gateway_url_problem
@@ -28,9 +30,11 @@ DEFAULT_WAIT_S = 3600.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `--config FILE`, or `enrol URL …`; returns the exit code."""
+    """Run `--config FILE`, `enrol URL …` or `claim …`; returns the exit code."""
     if argv and argv[0] == "enrol":
         return _enrol(argv[1:])
+    if argv and argv[0] == "claim":
+        return _claim(argv[1:])
     from tunnel_agent.app import run_agent  # enrolment needs neither the event loop nor the tunnel
 
     return process.run("towline agent", run_agent, argv)
@@ -60,6 +64,47 @@ def _enrol(argv: Sequence[str]) -> int:
     return process.EXIT_OK
 
 
+def _claim(argv: Sequence[str]) -> int:
+    arguments = _claim_parser().parse_args(argv)
+    try:
+        token = _token(arguments.token_file)
+        assert token is not None  # argparse requires the option
+        identity = IdentityStore(_state_dir(arguments)).load()
+        name, site = claim(identity, GatewayClient(identity.gateway_url, identity.gateway_ca), token)
+    except SettingsError as error:
+        return _failed(error, EXIT_BAD_INPUT, "claim")
+    except AgentError as error:
+        return _failed(error, EXIT_FAILED, "claim")
+    except OSError as error:
+        return _failed(SettingsError(f"{error.filename}: {error.strerror}"), EXIT_FAILED, "claim")
+    print(f"{identity.device_id} ({name}) belongs to the site {site} now")
+    return process.EXIT_OK
+
+
+def _claim_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="towline agent claim",
+        description="Take this device over to another owner's site, once its owner released it."
+        " The agent may run meanwhile.",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        required=True,
+        help="file with a registration token of the new site that approves in advance, - for standard input",
+    )
+    _add_where(parser)
+    return parser
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--config", type=Path, metavar="FILE", help="the agent's settings: their state_dir is used"
+    )
+    where.add_argument("--state-dir", type=Path, metavar="DIR", help="directory of the identity")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="towline agent enrol", description="Make this machine a device of a gateway."
@@ -70,11 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file with the registration token, - for standard input (never an argument)",
     )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--config", type=Path, metavar="FILE", help="the agent's settings: their state_dir is used"
-    )
-    where.add_argument("--state-dir", type=Path, metavar="DIR", help="directory for the identity")
+    _add_where(parser)
     parser.add_argument(
         "--name", default=socket.gethostname(), help="name the owner sees (default: this host's)"
     )
@@ -137,6 +178,6 @@ def _ca(path: Path | None) -> str | None:
     return text
 
 
-def _failed(error: Exception, code: int) -> int:
-    print(f"towline agent enrol: {error}", file=sys.stderr)
+def _failed(error: Exception, code: int, command: str = "enrol") -> int:
+    print(f"towline agent {command}: {error}", file=sys.stderr)
     return code

@@ -31,7 +31,7 @@ def renew(identity: Identity, store: IdentityStore, client: GatewayClient) -> Id
     """Ask once and store the answer; blocks; raises an AgentError and leaves everything as it was."""
     path = f"/v1/devices/{identity.device_id}/certificate"
     nonce_text = client.post(path + "/challenge", {}).get("nonce")
-    nonce = _nonce(nonce_text)
+    nonce = read_nonce(nonce_text)
     signature = identity.key.sign(_PURPOSE + nonce + identity.device_id.encode("ascii"))
     answer = client.post(
         path,
@@ -94,7 +94,7 @@ async def keep_renewed(
         _log.info("certificate renewed", extra={"until": until.isoformat()})
 
 
-def _nonce(text: object) -> bytes:
+def read_nonce(text: object) -> bytes:
     try:
         raw = text.encode("ascii") if isinstance(text, str) else b""
         nonce = base64.urlsafe_b64decode(raw + b"=" * (-len(raw) % 4))

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from gateway.api import (
     api_tokens,
     authorize,
+    claims,
     devices,
     enrolments,
     everywhere,
@@ -47,6 +48,7 @@ ROUTERS = (
     authorize.router,
     enrolments.router,
     devices.router,
+    claims.router,
     sessions.router,
     links.router,
     places.router,

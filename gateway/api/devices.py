@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
-from gateway.api.models import DeviceAnswer, DeviceList, device_answer
+from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
 from gateway.approval import approve
-from gateway.errors import Problem, not_found
+from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource
-from gateway.store import devices, sessions
+from gateway.policy.names import TAGS_MAX
+from gateway.store import devices, places, sessions
 from gateway.store.database import AuditEvent, Revocation, Transaction
-from gateway.store.devices import Device
+from gateway.store.devices import Device, Wanted
 
 # One page of a list; nobody reads more at once, and an answer stays under 100 KB.
 PAGE_MAX = 200
+SEARCH_MAX = 64  # as long as a name
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
+
+
+class DeviceQuery(BaseModel):
+    """Which devices, and which page of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[str, Field(pattern="^[a-z0-9_]{0,64}$")] = ""
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
+    site_id: SiteId | None = None
+    status: Literal["pending", "approved", "revoked"] | None = None
+    online: bool | None = None
+    q: Annotated[str, Field(max_length=SEARCH_MAX)] = ""
+    tag: Annotated[list[Tag], Field(max_length=TAGS_MAX)] = []
 
 
 @router.get("", openapi_extra=acts(Action.DEVICE_LIST))
 async def list_devices(
     credential: CredentialOf,
     parts: Parts,
-    cursor: Annotated[str, Query(pattern="^[a-z0-9_]{0,64}$")] = "",
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+    wanted: Annotated[DeviceQuery, Query()],
 ) -> DeviceList:
-    """The devices that the person sees, by id; `cursor` is the `next_cursor` of the page before."""
+    """The devices that the person sees, by id; `cursor` is the `next_cursor` of the page before.
+
+    `q` is part of a name, an id or a hardware id; of several `tag` all must be there.
+    """
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.DEVICE_LIST)
-        found = await devices.list_seen(tx, actor.user_id, cursor, limit + 1)
-    items = [device_answer(device) for device in found[:limit]]
-    return DeviceList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+        chosen = Wanted(wanted.site_id, wanted.status, wanted.online, wanted.q, wanted.tag)
+        found = await devices.list_seen(tx, actor.user_id, wanted.cursor, wanted.limit + 1, chosen)
+    items = [device_answer(device) for device in found[: wanted.limit]]
+    return DeviceList(items=items, next_cursor=items[-1].id if len(found) > wanted.limit else None)
 
 
 @router.get("/{device_id}", openapi_extra=acts(Action.DEVICE_READ))
@@ -43,6 +63,38 @@ async def read_device(device_id: str, credential: CredentialOf, parts: Parts) ->
     async with parts.database.transaction() as tx:
         _, device = await find(tx, parts, credential, device_id, Action.DEVICE_READ)
     return device_answer(device)
+
+
+@router.patch("/{device_id}", openapi_extra=acts(Action.DEVICE_CHANGE))
+async def change_device(
+    device_id: str, body: DeviceChange, credential: CredentialOf, parts: Parts
+) -> DeviceAnswer:
+    """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions."""
+    async with parts.database.transaction() as tx:
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_CHANGE, lock=True)
+        name = device.name if body.name is None else body.name
+        tags = device.tags if body.tags is None else tuple(sorted(set(body.tags)))
+        site_id = device.site_id if body.site_id is None else body.site_id
+        if site_id != device.site_id:
+            await _may_move(tx, actor, device, site_id)
+        if (name, tags, site_id) == (device.name, device.tags, device.site_id):
+            return device_answer(device)
+        await devices.change(tx, device_id, name=name, tags=tags, site_id=site_id)
+        tx.audit(_event("device.changed", actor, device, new_name=name, tags=list(tags), new_site=site_id))
+        if site_id != device.site_id:
+            await sessions.end_on_device_without_role(tx, device_id)
+            user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
+            tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
+        return await _fresh(tx, actor, device_id)
+
+
+async def _may_move(tx: Transaction, actor: Actor, device: Device, site_id: str) -> None:
+    permit(actor, Action.DEVICE_RELEASE, Resource(device.role), "device")
+    role = await places.role_at(tx, actor.user_id, site_id)
+    try:
+        permit(actor, Action.TOKEN_CREATE, None if role is None else Resource(role), "site")
+    except Problem as problem:
+        raise wrong_field("site_id", problem.detail) from problem
 
 
 @router.post("/{device_id}/approve", openapi_extra=acts(Action.DEVICE_APPROVE))

@@ -99,7 +99,7 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
     async with parts.database.transaction() as tx:
         token = await people.burn_registration_token(tx, digest(body.token))
         if token is None:
-            raise await _token_problem(tx, digest(body.token))
+            raise await token_problem(tx, digest(body.token))
         status = "approved" if token["approve"] else "pending"
         name = token["name"] or body.name
         try:
@@ -178,8 +178,8 @@ async def renew_certificate(
     """A new certificate for the device's own key, against the signed nonce."""
     await take(parts, request, (RENEW_PER_ADDRESS, None))
     public_key = csr.spki(_read_csr(body.csr))
-    message = RENEWAL_PURPOSE + _decode(body.nonce, "nonce") + device_id.encode()
-    signature = _decode(body.signature, "signature")
+    message = RENEWAL_PURPOSE + decode_base64url(body.nonce, "nonce") + device_id.encode()
+    signature = decode_base64url(body.signature, "signature")
     async with parts.database.transaction() as tx:
         device = await _renewable(tx, device_id)
         if not csr.signature_holds(device.public_key, signature, message):
@@ -204,7 +204,7 @@ def _certificate_answer(parts: GatewayParts, certificate: str) -> CertificateAns
     )
 
 
-async def _token_problem(tx: Transaction, token_sha256: bytes) -> Problem:
+async def token_problem(tx: Transaction, token_sha256: bytes) -> Problem:
     """Why the registration token does not serve. Whoever holds its 256 bits may know."""
     state = await people.registration_token_state(tx, token_sha256)
     status = HTTPStatus.FORBIDDEN if state == "unknown" else HTTPStatus.GONE
@@ -229,7 +229,7 @@ def _read_csr(pem: str) -> ec.EllipticCurvePublicKey:
         raise wrong_field("csr", str(error)) from error
 
 
-def _decode(text: str, field: str) -> bytes:
+def decode_base64url(text: str, field: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:

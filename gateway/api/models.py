@@ -10,7 +10,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.keys.csr import CSR_MAX_BYTES
 from gateway.passwords import PASSWORD_MAX
-from gateway.policy.names import HARDWARE_ID_MAX, SERVICE_PATTERN, SITE_ID_PATTERN, clean_name
+from gateway.policy.names import (
+    HARDWARE_ID_MAX,
+    SERVICE_PATTERN,
+    SITE_ID_PATTERN,
+    TAG_PATTERN,
+    TAGS_MAX,
+    clean_name,
+)
 from gateway.store.devices import Device
 from gateway.store.sessions import Session
 from gateway.tokens.strict import TOKEN_MAX_BYTES
@@ -26,6 +33,7 @@ Software = Annotated[
 Secret = Annotated[str, Field(min_length=1, max_length=SECRET_MAX)]
 Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX_BYTES)]
 SiteId = Annotated[str, Field(pattern=f"^{SITE_ID_PATTERN.pattern}$")]
+Tag = Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")]
 Service = Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
 
 
@@ -142,12 +150,16 @@ class SiteNamed(BaseModel):
 class DeviceAnswer(BaseModel):
     """`since`: when it came online or went offline; null (since, last_seen): never connected.
 
-    `role`: what the person who asks is at its site.
+    `role`: what the person who asks is at its site. `released_until`: the owner lets go of it until then.
     """
 
     id: str
     name: str
+    hardware_id: str
+    tags: list[str]
     status: str
+    created_at: str
+    released_until: str | None
     online: bool
     since: str | None
     last_seen: str | None
@@ -158,6 +170,14 @@ class DeviceAnswer(BaseModel):
     site: SiteNamed
     owner: str
     role: str | None
+
+
+class DeviceChange(Body):
+    """What is left out stays. `site_id`: where it goes; one must own it here and run the site there."""
+
+    name: DeviceName | None = None
+    tags: Annotated[list[Tag], Field(max_length=TAGS_MAX)] | None = None
+    site_id: SiteId | None = None
 
 
 class DeviceList(BaseModel):
@@ -221,7 +241,11 @@ def device_answer(device: Device) -> DeviceAnswer:
     return DeviceAnswer(
         id=device.id,
         name=device.name,
+        hardware_id=device.hardware_id,
+        tags=list(device.tags),
         status=device.status,
+        created_at=moment(device.created_at),
+        released_until=_optional(device.released_until),
         online=device.online,
         since=_optional(device.since),
         last_seen=_optional(device.last_seen),

@@ -14,6 +14,8 @@ SITE_ID_PATTERN = re.compile(r"s_[a-z2-7]{16}")
 NODE_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: it becomes a CN and a SAN
 
 
+TAG_PATTERN = re.compile(r"[a-z0-9][a-z0-9._:-]{0,31}")
+TAGS_MAX = 16  # more is a database of one's own
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 

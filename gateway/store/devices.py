@@ -31,7 +31,14 @@ class Device:
     owner: str
     """Name of the person who owns the site longest."""
     name: str
+    hardware_id: str
+    tags: tuple[str, ...]
     status: str
+    created_at: float
+    released_until: float | None
+    """Its owner lets go of it until then; None: not released, or claimed since."""
+    version: int
+    """Counts changes of what people set."""
     online: bool
     since: float | None
     last_seen: float | None
@@ -96,17 +103,72 @@ async def get(
     return None if row is None else _device(row)
 
 
-async def list_seen(tx: Transaction, asking: UUID, after: str, limit: int) -> list[Device]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which devices of a list; None or empty: any."""
+
+    site_id: str | None = None
+    status: str | None = None
+    online: bool | None = None
+    text: str = ""
+    """Part of the name, id or hardware id, in any case."""
+    tags: Sequence[str] = ()
+    """All of them."""
+
+
+async def list_seen(
+    tx: Transaction, asking: UUID, after: str, limit: int, wanted: Wanted | None = None
+) -> list[Device]:
     """The devices where the person has a role, but rejected ones, by id, beginning behind `after`."""
+    wanted = wanted or Wanted()
     rows = await tx.fetch(
         _SELECT
-        + "WHERE mine.role IS NOT NULL AND d.id > $3 AND d.status <> 'rejected' ORDER BY d.id LIMIT $4",
+        + "WHERE mine.role IS NOT NULL AND d.id > $3 AND d.status <> 'rejected'"
+        + " AND ($5::text IS NULL OR d.site_id = $5) AND ($6::text IS NULL OR d.status = $6)"
+        + " AND ($7::boolean IS NULL OR (d.status = 'approved' AND live.tunnels > 0) = $7)"
+        + " AND ($8 = '' OR strpos(lower(d.name), $8) > 0 OR strpos(d.id, $8) > 0"
+        + " OR strpos(lower(d.hardware_id), $8) > 0)"
+        + " AND d.tags @> $9::text[] ORDER BY d.id LIMIT $4",
         _silent_before(tx),
         asking,
         after,
         limit,
+        wanted.site_id,
+        wanted.status,
+        wanted.online,
+        wanted.text.lower(),
+        list(wanted.tags),
     )
     return [_device(row) for row in rows]
+
+
+async def change(tx: Transaction, device_id: str, *, name: str, tags: Sequence[str], site_id: str) -> None:
+    """Write what people set; the version grows."""
+    await tx.execute(
+        "UPDATE devices SET name = $2, tags = $3, site_id = $4, version = version + 1 WHERE id = $1",
+        device_id,
+        name,
+        list(tags),
+        site_id,
+    )
+
+
+async def set_released(tx: Transaction, device_id: str, until: datetime | None) -> None:
+    """Let go of the device until then; None: keep it."""
+    await tx.execute(
+        "UPDATE devices SET released_until = $2, version = version + 1 WHERE id = $1", device_id, until
+    )
+
+
+async def move_claimed(tx: Transaction, device_id: str, site_id: str, name: str) -> None:
+    """The device belongs there now. What its former people wrote about it stays behind."""
+    await tx.execute(
+        "UPDATE devices SET site_id = $2, name = $3, tags = '{}', released_until = NULL,"
+        " version = version + 1 WHERE id = $1",
+        device_id,
+        site_id,
+        name,
+    )
 
 
 def _device(row: Row) -> Device:
@@ -122,7 +184,12 @@ def _device(row: Row) -> Device:
         site=row["site_name"],
         owner=row["owner_name"] or "nobody",
         name=row["name"],
+        hardware_id=row["hardware_id"],
+        tags=tuple(row["tags"]),
         status=row["status"],
+        created_at=unix(row["created_at"]),
+        released_until=None if row["released_until"] is None else unix(row["released_until"]),
+        version=row["version"],
         online=online,
         since=None if since is None else unix(since),
         last_seen=None if seen is None else unix(seen),

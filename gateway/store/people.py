@@ -157,10 +157,15 @@ async def add_registration_token(
 
 
 async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
-    """user_id, site_id, name, approve of a token that was unused and in time; it is used now."""
+    """user_id, site_id, name, approve of a token that was unused and in time; it is used now.
+
+    Like the invitation, it falls with the role of whoever made it.
+    """
     return await tx.fetchrow(
         "UPDATE registration_tokens t SET used_at = $2 FROM users u WHERE t.token_sha256 = $1"
         " AND t.used_at IS NULL AND t.expires_at > $2 AND u.id = t.user_id AND u.disabled_at IS NULL"
+        " AND EXISTS (SELECT 1 FROM site_roles r WHERE r.site_id = t.site_id AND r.user_id = t.user_id"
+        " AND r.role >= 'admin')"
         " RETURNING t.user_id, t.site_id, t.name, t.approve",
         token_sha256,
         tx.at,
@@ -168,11 +173,15 @@ async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row |
 
 
 async def registration_token_state(tx: Transaction, token_sha256: bytes) -> str:
-    """Why a token does not burn: unknown | used | expired."""
-    row = await tx.fetchrow("SELECT used_at FROM registration_tokens WHERE token_sha256 = $1", token_sha256)
+    """Why a token does not burn: unknown | used | expired | void (its author may not make one any more)."""
+    row = await tx.fetchrow(
+        "SELECT used_at, expires_at FROM registration_tokens WHERE token_sha256 = $1", token_sha256
+    )
     if row is None:
         return "unknown"
-    return "used" if row["used_at"] is not None else "expired"
+    if row["used_at"] is not None:
+        return "used"
+    return "expired" if row["expires_at"] <= tx.at else "void"
 
 
 async def end_password_logins(tx: Transaction, user_id: UUID) -> int:

@@ -169,14 +169,21 @@ async def end_of_user(tx: Transaction, user_id: UUID) -> int:
     return await _end_where(tx, "user_id = $2", user_id)
 
 
+# Nobody who is no member where the device is now.
+_ROLE_GONE = (
+    "NOT EXISTS (SELECT 1 FROM devices d JOIN site_roles r ON r.site_id = d.site_id"
+    " WHERE d.id = sessions.device_id AND r.user_id = sessions.user_id AND r.role >= 'member')"
+)
+
+
 async def end_without_role(tx: Transaction, user_id: UUID) -> int:
     """End the person's live sessions on devices where they are no member any more; how many."""
-    return await _end_where(
-        tx,
-        "user_id = $2 AND NOT EXISTS (SELECT 1 FROM devices d JOIN site_roles r ON r.site_id = d.site_id"
-        " WHERE d.id = sessions.device_id AND r.user_id = sessions.user_id AND r.role >= 'member')",
-        user_id,
-    )
+    return await _end_where(tx, f"user_id = $2 AND {_ROLE_GONE}", user_id)
+
+
+async def end_on_device_without_role(tx: Transaction, device_id: str) -> int:
+    """End the live sessions on a device (it moved) of those who are no member there; how many."""
+    return await _end_where(tx, f"device_id = $2 AND {_ROLE_GONE}", device_id)
 
 
 async def _end_where(tx: Transaction, condition: str, value: object) -> int:

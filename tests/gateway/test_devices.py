@@ -32,7 +32,11 @@ async def test_a_device_waits_until_its_owner_approves(world: World) -> None:
         {
             "id": device.id,
             "name": "Pump <b>",
+            "hardware_id": shown["items"][0]["hardware_id"],
+            "tags": [],
             "status": "pending",
+            "created_at": shown["items"][0]["created_at"],
+            "released_until": None,
             "online": False,
             "since": None,
             "last_seen": None,

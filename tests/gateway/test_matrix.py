@@ -220,6 +220,7 @@ PREPARED: dict[str, Prepare] = {
     "POST /v1/devices/{device_id}/reject": _of_fresh_device,
     "POST /v1/devices/{device_id}/revoke": _of_fresh_device,
     "POST /v1/devices/{device_id}/sessions": _with_body({}),
+    "PATCH /v1/devices/{device_id}": _with_body({"name": "Renamed"}),
     "DELETE /v1/sessions/{session_id}": _session,
     "POST /v1/links/inspect": _link,
     "POST /v1/links/code": _link,

@@ -78,9 +78,12 @@ UPDATE devices d SET site_id = h.site_id FROM homes h WHERE h.user_id = d.owner_
 ALTER TABLE devices ALTER COLUMN site_id SET NOT NULL;
 DROP INDEX devices_owner;
 ALTER TABLE devices DROP COLUMN owner_id;
+-- Its owner lets go of it: until then a device that proves itself may be claimed into another site.
+ALTER TABLE devices ADD COLUMN released_until timestamptz;
 ALTER TABLE devices ADD COLUMN tags text[] NOT NULL DEFAULT '{}';
 ALTER TABLE devices ADD COLUMN version bigint NOT NULL DEFAULT 1;
 CREATE INDEX devices_site ON devices (site_id, id);
+CREATE INDEX devices_tags ON devices USING gin (tags);
 
 ALTER TABLE registration_tokens ADD COLUMN site_id text REFERENCES sites ON DELETE CASCADE;
 UPDATE registration_tokens t SET site_id = h.site_id FROM homes h WHERE h.user_id = t.user_id;
