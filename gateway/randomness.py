@@ -39,5 +39,10 @@ def new_site_id() -> str:
     return "s_" + _random(16)
 
 
+def new_name_end() -> str:
+    """Makes a user's name one that nobody has: 35 bits."""
+    return _random(7)
+
+
 def _random(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))

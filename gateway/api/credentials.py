@@ -45,7 +45,7 @@ def credential_of(request: Request, parts: Parts) -> Credential:
     if header is not None:
         match = _BEARER.fullmatch(header.strip())
         return Credential("bearer", match[1]) if match else Credential("none")
-    cookies = _cookies(request, cookie_name(parts.settings))
+    cookies = cookies_of(request, cookie_name(parts.settings))
     if len(cookies) != 1:
         # Two of our own name: somebody planted one. Neither is believed.
         return Credential("none")
@@ -163,7 +163,14 @@ def clear_login_cookie(response: Response, settings: Settings) -> None:
     )
 
 
-def _cookies(request: Request, name: str) -> list[str]:
+def login_cookie_of(request: Request, settings: Settings) -> str | None:
+    """The login cookie as it came, not verified; None without one, or with several."""
+    found = cookies_of(request, cookie_name(settings))
+    return found[0] if len(found) == 1 else None
+
+
+def cookies_of(request: Request, name: str) -> list[str]:
+    """Every value that the browser sent under this name."""
     values = []
     for header in request.headers.getlist("cookie"):
         for pair in header.split(";"):

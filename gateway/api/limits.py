@@ -25,6 +25,10 @@ ENROL_PER_ADDRESS = Limit("enrol_address", burst=60, refill_s=1.0)  # a bench fu
 RENEW_PER_ADDRESS = Limit("renew_address", burst=120, refill_s=0.5)
 # A device renews once in weeks; whoever asks for more nonces is not the device.
 RENEW_PER_DEVICE = Limit("renew_device", burst=10, refill_s=60.0)
+# Logins by a provider. Its button writes a row, its answer may cost calls to the provider. A company's people
+# come at nine from one address, and the provider makes each of them look at a page in between.
+PROVIDER_BEGIN_PER_ADDRESS = Limit("provider_begin_address", burst=20, refill_s=3.0)
+PROVIDER_ANSWER_PER_ADDRESS = Limit("provider_answer_address", burst=20, refill_s=3.0, durable=True)
 TOKENS_PER_USER = Limit("token_user", burst=100, refill_s=10.0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from http import HTTPStatus
 from uuid import UUID
 
@@ -27,11 +26,9 @@ from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action
 from gateway.policy.clients import OWN_CLIENT
-from gateway.randomness import digest, new_secret
+from gateway.randomness import digest
 from gateway.store import people, sessions
-from gateway.store.database import AuditEvent, utc
-
-Audit = Callable[[AuditEvent], None]
+from gateway.store.database import AuditEvent
 
 router = APIRouter(tags=["login"])
 
@@ -59,16 +56,12 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
     if body.refresh:
         return await _begin_program(parts, user["id"], address_of(request))
-    secret = new_secret()
     async with parts.database.transaction() as tx:
-        login_id = await people.add_login(
-            tx, user["id"], digest(secret), "password", utc(tx.now + parts.settings.login_duration_s)
-        )
-        _audit_login(tx.audit, str(user["id"]), "password", address_of(request))
+        login = await begin_login(tx, parts, request, user["id"], "password")
         ttl = parts.settings.access_token_ttl_s
-        access = parts.tokens.access(user["id"], login_id, tx.now, ttl)
+        access = parts.tokens.access(user["id"], login.id, tx.now, ttl)
     parts.metrics.logins.labels("ok").inc()
-    set_login_cookie(response, parts.settings, secret)
+    set_login_cookie(response, parts.settings, login.secret)
     return AccessAnswer(access_token=access, expires_in=ttl)
 
 
@@ -82,16 +75,13 @@ async def log_in_welcome(body: WelcomeBody, request: Request, response: Response
     if not hmac.compare_digest(parts.welcome_sha256, digest(body.secret)):
         parts.metrics.logins.labels("wrong").inc()
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "This welcome address is not valid.")
-    secret = new_secret()
     async with parts.database.transaction() as tx:
         user = await people.find_user(tx, parts.settings.admin_username)
         if user is None:
             raise not_found("login")
-        expires = utc(tx.now + parts.settings.login_duration_s)
-        await people.add_login(tx, user["id"], digest(secret), "welcome", expires)
-        _audit_login(tx.audit, str(user["id"]), "welcome", address_of(request))
+        login = await begin_login(tx, parts, request, user["id"], "welcome")
     parts.metrics.logins.labels("ok").inc()
-    set_login_cookie(response, parts.settings, secret)
+    set_login_cookie(response, parts.settings, login.secret)
 
 
 @router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ACCOUNT))
@@ -126,10 +116,6 @@ async def _begin_program(parts: Parts, user_id: UUID, address: str) -> AccessAns
         refresh_token=given.refresh_token,
         client_id=OWN_CLIENT,
     )
-
-
-def _audit_login(audit: Audit, user_id: str, kind: str, address: str) -> None:
-    audit(AuditEvent("login.begun", user_id, owner=user_id, detail={"kind": kind, "address": address}))
 
 
 async def _audit_failure(parts: Parts, user_id: str, address: str) -> None:

@@ -16,6 +16,7 @@ from gateway.api.models import device_answer, session_answer
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action, Actor, Resource, may
+from gateway.policy.return_path import HOME, return_path
 from gateway.store import devices, sessions
 
 STATIC = Path(__file__).parent / "static"
@@ -68,8 +69,12 @@ async def device_page(device_id: str, request: Request, credential: CredentialOf
 
 
 @router.get("/login")
-async def login_page() -> Response:
-    return page("login.html", actor=None)
+async def login_page(request: Request, parts: Parts) -> Response:
+    """The form for passwords, and a button for each provider."""
+    wanted = return_path(request.query_params.get("next"))
+    query = "" if wanted == HOME else f"?next={quote(wanted, safe='')}"
+    providers = [{"name": one.name, "url": f"/login/with/{one.id}{query}"} for one in parts.providers.all()]
+    return page("login.html", actor=None, providers=providers)
 
 
 @router.get("/welcome")

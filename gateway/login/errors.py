@@ -12,4 +12,25 @@ class ProviderError(LoginError):
 
 
 class ProviderAwayError(LoginError):
-    """The provider does not answer, or not in time, or not with what was asked."""
+    """The provider cannot serve: it does not answer, or with an error of its own."""
+
+
+class ProviderSilentError(ProviderAwayError):
+    """The provider cannot be reached, or does not answer in time."""
+
+
+class DeniedError(LoginError):
+    """The person, or the provider for them, said no."""
+
+
+class StateError(LoginError):
+    """The browser's answer belongs to no login that this browser began here and that is still open."""
+
+
+class NotAdmittedError(LoginError):
+    """The person is who they say, and still gets no login. `code` is for programs, `detail` for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail

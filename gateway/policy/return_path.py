@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# A device's page is under 40 characters; longer ones would only fill the short-lived store.
-RETURN_PATH_MAX = 512
+# An app's request to log somebody in, with its redirect URI and state; the short-lived store takes 4 KiB.
+RETURN_PATH_MAX = 2048
 HOME = "/"
 
 # Printable ASCII without blanks and without the backslash, which browsers read as a slash.

@@ -31,9 +31,9 @@ export function notice(text, bad = true) {
   place.hidden = false;
 }
 
-// Only paths of this origin: never "//host", never "/\host".
+// Only paths of this origin: never "//host", no backslash, no control characters (gateway/policy/return_path.py).
 export function ownPath(text) {
-  return /^\/(?![/\\])[\x21-\x7e]*$/.test(text || "") ? text : "/";
+  return /^\/(?!\/)[\x21-\x5b\x5d-\x7e]*$/.test(text || "") ? text : "/";
 }
 
 export function localTimes(root = document) {
