@@ -140,7 +140,7 @@ class StreamReset(Event):
 
 
 class Writable(Event):
-    """After send() said False or send_room() said 0: there is room again."""
+    """After send() said False or send_room() said 0: there is room. After finish(tell=True): all left."""
 
     __slots__ = ("stream",)
 

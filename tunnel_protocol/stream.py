@@ -37,6 +37,7 @@ class Stream:
         "_return_at",
         "_send_limit",
         "_sent",
+        "_tell_end",
         "_wants_writable",
         "consumed_bytes",
         "enlisted",
@@ -81,6 +82,7 @@ class Stream:
         self._direct = state is StreamState.OPENING  # may send, and nothing is queued
         self._fin_wanted = False
         self._wants_writable = False
+        self._tell_end = False
         self.stalled_since: float | None = None  # since when data has been queued; None while none is
         # Receiving.
         self.flowing = False  # DATA goes straight to the owner
@@ -209,10 +211,15 @@ class Stream:
         )
         return credit - self.queued
 
-    def finish(self) -> None:
-        """FIN after everything sent so far; the other direction goes on."""
+    def finish(self, *, tell: bool = False) -> None:
+        """FIN after everything sent so far; the other direction goes on.
+
+        `tell`: where bytes wait before it, and the peer has finished, Writable says that they have left and
+        the stream is over.
+        """
         if self._fin_wanted or self.state is StreamState.OVER:
             return
+        self._tell_end = tell
         if self._early is not None:
             raise Misuse("finish: before accept")
         self._fin_wanted = True
@@ -225,6 +232,8 @@ class Stream:
         self.state = STREAM[self.state, Call.FIN_LEFT]
         if self.state is StreamState.OVER:
             self._connection.stream_over(self, fin_in_batch=in_batch)
+            if self._tell_end and not in_batch:
+                self._connection.emit(Writable(self))
 
     def reset(self, code: ResetCode) -> None:
         """Cuts both directions; what is queued does not leave. The owner is let go: it hears no more."""

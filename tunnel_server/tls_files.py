@@ -25,8 +25,5 @@ def load_ca(context: ssl.SSLContext, ca: Path, name: str) -> None:
     try:
         context.load_verify_locations(ca)
     except OSError as error:
-        raise SettingsError(f"{name}: {ca} holds no certificate in PEM ({_reason(error)})") from error
-
-
-def _reason(error: OSError) -> str:
-    return getattr(error, "reason", None) or error.strerror or str(error)
+        why = getattr(error, "reason", None) or error.strerror or str(error)
+        raise SettingsError(f"{name}: {ca} holds no certificate in PEM ({why})") from error

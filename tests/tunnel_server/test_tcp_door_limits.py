@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from runtime.tcp_door import FRAMES_BURST, PATH
-from runtime.websocket_frames import POLICY, FrameError, FrameReader, Opcode, Payload, frame
+from runtime.websocket_frames import (
+    NORMAL,
+    POLICY,
+    Close,
+    FrameError,
+    FrameEvent,
+    FrameReader,
+    Opcode,
+    Payload,
+    close_frame,
+    frame,
+)
 from tests.tunnel_server.conftest import LABEL, WAIT_S, Stage, Visitor, running, settings
-from tests.tunnel_server.test_tcp_door import MASK, close_code, entered, raw_door, tcp_device
+from tests.tunnel_server.doubles import Upstream
+from tests.tunnel_server.test_tcp_door import HANDSHAKE, MASK, close_code, entered, raw_door, tcp_device
+from tests.tunnel_server.test_tls import DOMAIN, write_certificate
 from tunnel_server.settings import VisitorLimits
 
 CRUMB = frame(Opcode.BINARY, b"x", MASK)
@@ -169,3 +185,56 @@ async def test_half_a_frame_costs_what_it_carries(stage: Stage) -> None:
     assert await outcome(neighbour) == "101"
     visitor.send(whole[500:])
     await stage.until(lambda: len(upstream.received) == 1_000)
+
+
+async def test_over_tls_too_a_slow_reader_gets_the_last_bytes(tmp_path: Path) -> None:
+    """TLS keeps bytes that no transport counts: nothing may be cut because its buffer looks empty."""
+    size = 48 << 10  # more than the kernel takes, less than a transport calls full
+
+    async def give(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(bytes(size))
+
+    chain, key = write_certificate(tmp_path)
+    limits = VisitorLimits(resolves_per_s=1000.0, linger_s=0.05)
+    native = {"domain": DOMAIN, "certificate": chain, "key": key}
+    async with running(settings(limits=limits, visitors=native)) as stage:
+        _, bearer = await tcp_device(stage, give)
+        visitor = await stage.visitor(b"")
+        visitor.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        trusting = ssl.create_default_context(cafile=chain)
+        await visitor.writer.start_tls(trusting, server_hostname=f"{LABEL}.{DOMAIN}")
+        site = f"{LABEL}.{DOMAIN}"
+        headers = HANDSHAKE | {"Origin": f"https://{site}", "Authorization": f"Bearer {bearer.decode()}"}
+        lines = [f"GET {PATH} HTTP/1.1", f"Host: {site}", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
+        visitor.send("\r\n".join(lines).encode())
+        assert (await visitor.head()).startswith(b"HTTP/1.1 101 ")
+        (connection,) = stage.node.edge.connections
+        server_end = connection.transport.get_extra_info("socket")
+        server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        visitor.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport, says uvloop
+        visitor.send(frame(Opcode.BINARY, b"", MASK))
+        await stage.until(lambda: not stage.devices[0].splices)
+        late = stage.node.edge.monotonic() + 1.0
+        await stage.until(lambda: stage.node.edge.monotonic() > late)
+        visitor.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        frames, got = FrameReader(masked=False), list[FrameEvent]()
+        async with asyncio.timeout(WAIT_S):
+            while not any(isinstance(event, Close) for event in got):
+                data = await visitor.reader.read(65_536)
+                assert data, "cut before the farewell"
+                got += frames.feed(data)
+        assert sum(len(event.data) for event in got if isinstance(event, Payload)) == size
+        visitor.send(close_frame(NORMAL, "", MASK))  # our answer ends it
+        await stage.until(lambda: not stage.node.edge.connections)
+
+
+async def test_the_last_bytes_behind_a_farewell_end_with_the_session(stage: Stage) -> None:
+    """A client that does not answer it may still have bytes to take."""
+    _, visitor = await entered(stage)
+    visitor.send(frame(Opcode.BINARY, b"", MASK))
+    await stage.until(lambda: not stage.devices[0].splices)
+    (connection,) = stage.node.edge.connections
+    await stage.until(lambda: connection.finished_there)
+    stage.gateway.publish("session", next(iter(stage.node.sessions)).facts.sid)
+    await stage.until(lambda: not stage.node.edge.connections)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from runtime import websocket_frames as frames
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 # Pings, pongs, empty frames: `towline connect` asks once in 20 s. Each costs us work, its sender 6 bytes.
 HOLLOW_PER_S = 2.0
 HOLLOW_BURST = 32.0
-LAST_BYTES_S = 0.05  # between two looks whether they have left
 
 _RESETS = {
     ResetCode.UPSTREAM_RESET: (DoorClose.RESET, "the service broke the connection"),
@@ -47,7 +45,15 @@ _FAILED = (DoorClose.FAILED, "the device failed")
 class TcpSplice(RawSplice):
     """``_ended_here``: the visitor's direction is over; ``_ended_there``: the device's is."""
 
-    __slots__ = ("_earned_at", "_ended_here", "_ended_there", "_frames", "_hollow", "_hollow_seen")
+    __slots__ = (
+        "_earned_at",
+        "_ended_here",
+        "_ended_there",
+        "_frames",
+        "_hollow",
+        "_hollow_seen",
+        "_said_farewell",
+    )
 
     def __init__(
         self,
@@ -77,6 +83,7 @@ class TcpSplice(RawSplice):
         self._hollow_seen = 0
         self._ended_here = False
         self._ended_there = False
+        self._said_farewell = False
 
     # The device's side
 
@@ -89,7 +96,11 @@ class TcpSplice(RawSplice):
         self._ended_there = True
         if self._visitor is not None:
             self._visitor.transport.write(frame(Opcode.BINARY, b""))
-            self._close_if_over()
+            self._farewell_if_over()
+
+    def writable(self) -> None:
+        super().writable()
+        self._farewell_if_over()  # it may be the visitor's last bytes that left
 
     def reset(self, code: ResetCode) -> None:
         self._count_out()
@@ -135,13 +146,17 @@ class TcpSplice(RawSplice):
             super().send(event.data)
         elif isinstance(event, EmptyMessage):
             self._ended_here = True
-            super().finish()
-            self._close_if_over()
+            if not self._over:
+                self._stream.finish(tell=True)
+            self._farewell_if_over()
         elif isinstance(event, Ping):
             if not visitor.write_paused:  # who takes no answers needs none
                 visitor.transport.write(frame(Opcode.PONG, event.data))
         elif isinstance(event, Close):
-            # In order only behind both ends, where we close first; else the client broke it off.
+            # Behind our farewell its answer; else the client broke it off.
+            if self._said_farewell:
+                self._leave(visitor)
+                return
             self._cut(frames.NORMAL if event.code == frames.NO_STATUS else event.code, "")
 
     def finish(self) -> None:
@@ -160,16 +175,32 @@ class TcpSplice(RawSplice):
 
     # Ends
 
-    def _close_if_over(self) -> None:
+    def _farewell_if_over(self) -> None:
+        """Behind both ends: the Close that says so, in order behind the device's last bytes.
+
+        The client may take those slowly, and its answer tells that it took them: until then the session's end
+        still cuts. Our own transport cannot tell; under TLS it keeps bytes that it does not count.
+        """
         visitor = self._visitor
-        if visitor is None or not (self._ended_here and self._ended_there):
+        if visitor is None or self._said_farewell:
             return
-        # The visitor's last bytes may wait for the device's credit, and no event tells when they left. Those
-        # of the device wait for a visitor that reads slowly: behind the farewell it would have no time left.
-        if self._stream.over and not visitor.transport.get_write_buffer_size():
-            self._cut(frames.NORMAL, "")
-        else:
-            asyncio.get_running_loop().call_later(LAST_BYTES_S, self._close_if_over)
+        if self._ended_here and self._ended_there and self._stream.over:
+            self._said_farewell = True
+            self._close(ResetCode.CANCELLED)  # of the counts alone: it is over
+            visitor.transport.write(close_frame(frames.NORMAL, ""))
+            self.blocked = False  # its answer is to be read
+            visitor.update_reading()
+            if visitor.transport.can_write_eof():
+                visitor.finish_raw()
+            else:  # TLS has no half-closed state: the client's answer ends it
+                visitor.finished_there = True
+                visitor.deadline = self._device.monotonic() + visitor.edge.limits.stall_s
+
+    def _leave(self, visitor: VisitorConnection) -> None:
+        self._visitor = None
+        self._session.exchanges.discard(self)
+        visitor.raw = None
+        visitor.linger()
 
     def _cut(self, code: int, reason: str) -> None:
         self._close(ResetCode.CANCELLED)
@@ -177,13 +208,11 @@ class TcpSplice(RawSplice):
 
     def _say_close(self, code: int, reason: str) -> None:
         """The last frame, and time to read it: a close with unread bytes would reset it away."""
-        visitor, self._visitor = self._visitor, None
-        self._session.exchanges.discard(self)
+        visitor = self._visitor
         if visitor is None:
-            return
-        visitor.raw = None
-        if visitor.write_paused and code != frames.NORMAL:
-            visitor.abort()  # it reads nothing; what waits for it must not pass
-            return
-        visitor.transport.write(close_frame(code, reason))
-        visitor.linger()
+            self._session.exchanges.discard(self)
+        elif visitor.write_paused or self._said_farewell:
+            self._lose_visitor()  # it reads nothing; what waits for it must not pass
+        else:
+            visitor.transport.write(close_frame(code, reason))
+            self._leave(visitor)
