@@ -196,7 +196,8 @@ class AgentProcess(Watched):
         """`hasty`: it dials again at once, whatever a server did to it."""
         super().__init__(folder / "agent.log")
         store = IdentityStore(folder / "state")
-        store.save(replace(Authority(time.time()).identity(()), device_id=device))
+        self.authority = Authority(time.time())
+        store.save(replace(self.authority.identity(()), device_id=device))
         lines = ['state_dir = "state"', f"server_urls = {urls}", "connections = 1"]
         lines.append("drain_timeout_s = 0.1")
         for name, address in services.items():
