@@ -173,12 +173,12 @@ class TunnelDriver(ABC):
     def _look(self, link: Link) -> None:
         """On links not known to be fast: kernels may take far more than they send; nothing passes that."""
         self._unseen = 0
-        backlog = link.kernel_unsent
-        if not backlog:
-            if self._pace.full_batch_left():
-                self._follow_pace()
-        elif backlog > self._pace.batch and not link.paused:
-            self._hold(backlog)
+        kernel, pace = link.in_kernel, self._pace
+        if pace.is_full(kernel.held, kernel.unsent, kernel.rtt_s, kernel.min_rtt_s):
+            if not link.paused:
+                self._hold(kernel.held)
+        elif not kernel.unsent and pace.full_batch_left(kernel.min_rtt_s):
+            self._follow_pace()
 
     def _hold(self, backlog: int) -> None:
         self._held = self.connection.blocked = True
@@ -190,12 +190,12 @@ class TunnelDriver(ABC):
         link = self.link
         if link is None:
             return
-        backlog = link.kernel_unsent
-        if backlog > self._pace.batch and not link.paused:
-            self._pace.resumed(self.ticker.now(), backlog)
-            self._hold(backlog)
+        kernel, pace = link.in_kernel, self._pace
+        full = pace.stays_full(kernel.held, kernel.unsent, kernel.rtt_s, kernel.min_rtt_s)
+        if full and not link.paused:
+            self.ticker.later(HOLD_S, self._release)
         else:
-            self._go_on(backlog)
+            self._go_on(kernel.held)
             if link.paused:
                 self.link_paused(link)
 

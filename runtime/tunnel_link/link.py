@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from runtime.accepting import AcceptingSocket, Why
 from runtime.client_address import TrustedProxies
+from runtime.tunnel_link.sockets import InKernel
 from tunnel_protocol import SUBPROTOCOL
 
 # Room in front of every message for the WebSocket header, which picows writes there: one write carries both.
@@ -57,8 +58,7 @@ class Link(Protocol):
         """Bytes in the transport's buffer, the kernel's not counted."""
 
     @property
-    def kernel_unsent(self) -> int:
-        """Bytes in the kernel that have never been sent; 0 where it does not tell."""
+    def in_kernel(self) -> InKernel: ...
 
     def send(self, message: bytearray) -> None:
         """Sends one binary message, and uses it up; its first len(PAD) bytes are not part of it."""

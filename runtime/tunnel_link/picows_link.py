@@ -49,7 +49,7 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import kernel_unsent, peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import InKernel, in_kernel, peer_address, set_kernel_unsent, set_no_delay
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -183,8 +183,8 @@ class PicowsLink(WSListener):
         )
 
     @property
-    def kernel_unsent(self) -> int:
-        return kernel_unsent(self._transport.underlying_transport) if self._transport is not None else 0
+    def in_kernel(self) -> InKernel:
+        return in_kernel(self._transport.underlying_transport) if self._transport is not None else InKernel()
 
     def send(self, message: bytearray) -> None:
         if self._transport is not None:

@@ -37,7 +37,7 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import kernel_unsent, peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import InKernel, in_kernel, peer_address, set_kernel_unsent, set_no_delay
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -180,8 +180,8 @@ class WebsocketsLink(asyncio.Protocol, ABC):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
-    def kernel_unsent(self) -> int:
-        return kernel_unsent(self._transport) if self._transport is not None else 0
+    def in_kernel(self) -> InKernel:
+        return in_kernel(self._transport) if self._transport is not None else InKernel()
 
     def send(self, message: bytearray) -> None:
         if self._protocol.state is State.OPEN and not self._lost:

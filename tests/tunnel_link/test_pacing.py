@@ -37,6 +37,66 @@ def test_a_link_that_never_pauses_gets_full_batches() -> None:
     assert pace.batch == MAX_BATCH
 
 
+SLOW = 32_000.0  # bytes a second: 256 kbit/s
+
+
+def slow_pace() -> LinkPace:
+    """One that has learnt of a line of SLOW."""
+    pace = LinkPace()
+    pace.paused(0.0, 16_000)
+    pace.resumed(0.5, 0)
+    assert pace.rate == SLOW
+    return pace
+
+
+@pytest.mark.parametrize("line_s", [0.0, 0.04, 0.25])
+def test_what_is_under_way_on_a_slow_line_is_bounded_by_its_rate(line_s: float) -> None:
+    """Also where TCP would send all of it at once: the queue is the line's, and nothing passes it there."""
+    pace, needed = slow_pace(), int(SLOW * line_s)
+    queued_s = line_s + 0.15
+    assert pace.is_full(needed + 7_000, 0, queued_s, line_s)
+    assert not pace.is_full(needed + 6_000, 0, queued_s, line_s)
+    assert pace.stays_full(needed + 2_500, 0, queued_s, line_s)
+    assert not pace.stays_full(needed + 1_200, 0, queued_s, line_s), "the line would run dry"
+
+
+def test_the_first_burst_on_a_slow_line_is_bounded_before_its_round_trips_say_so() -> None:
+    pace = slow_pace()
+    assert not pace.is_full(15_000, 0, 0.01, 0.01)
+    assert pace.is_full(17_000, 0, 0.01, 0.01)
+    assert not pace.full_batch_left(0.01), "TCP took it, the line did not"
+
+
+def test_a_link_whose_rate_nobody_knows_yet_is_bounded_by_what_the_kernel_cannot_send() -> None:
+    pace = LinkPace()
+    assert not pace.is_full(1 << 20, FIRST_BATCH, 0.25, 0.25)
+    assert pace.is_full(1 << 20, FIRST_BATCH + 1, 0.25, 0.25)
+    assert pace.is_full(FIRST_BATCH + 1, 0, 0.4, 0.25), "round trips that grow already"
+
+
+def test_lumps_do_not_pass_for_a_fast_line() -> None:
+    """Nothing for a while, then all at once, as after a loss; a moment in which nothing came is no rate."""
+    pace = slow_pace()
+    for start in range(1, 30):
+        pace.paused(start, 10_000)
+        pace.resumed(start + 0.02, 10_000)
+        pace.paused(start + 0.1, 10_000)
+        pace.resumed(start + 0.34, 1_680)
+    assert pace.rate is not None
+    assert 0.9 * SLOW < pace.rate < 1.1 * SLOW
+    pace.paused(40.0, 50_000)
+    pace.resumed(40.001, 0)
+    assert pace.rate < 3 * SLOW
+
+
+def test_a_line_that_becomes_fast_is_known_as_such_within_a_second() -> None:
+    pace = slow_pace()
+    for look in range(50):  # of 20 ms each
+        pace.paused(1.0 + look * 0.02, 8_192)
+        pace.resumed(1.005 + look * 0.02, 0)
+    assert pace.batch == MAX_BATCH
+
+
 class SlowRelay:
     """A TCP relay that carries RATE bytes a second upwards and holds little itself."""
 
