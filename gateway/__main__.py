@@ -1,5 +1,6 @@
 """`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files;
-`python -m gateway audit-verify --config FILE` checks the audit log."""
+`python -m gateway audit-verify --config FILE` checks the audit log; `python -m gateway rotate-keys …` begins
+with a new key for tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from gateway.audit_verify import COMMAND, audit_verify
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_node_certificate
+from gateway.rotate_keys import ROTATE, rotate_keys
 from gateway.settings import Settings
 from runtime.clock import SYSTEM_CLOCK
 from runtime.process import EXIT_BAD_SETTINGS, EXIT_OK, run
@@ -27,6 +29,8 @@ def start(arguments: Sequence[str]) -> int:
         return _issue(arguments[1:])
     if arguments[:1] == [COMMAND]:
         return audit_verify(arguments[1:])
+    if arguments[:1] == [ROTATE]:
+        return rotate_keys(arguments[1:])
     return run("gateway", main, arguments)
 
 

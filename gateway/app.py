@@ -14,6 +14,7 @@ from gateway.guard import Guard
 from gateway.internal.app import internal_app
 from gateway.internal.peer import NodeProtocol, server_context
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
+from gateway.keys.rotation import KeyWatch
 from gateway.listener import Listener
 from gateway.login.providers import Providers
 from gateway.metrics import GatewayMetrics, gateway_metrics
@@ -73,6 +74,7 @@ class Gateway:
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
         )
+        self.keys = KeyWatch(keyring, settings.key_schedules(), clock)
         self._ops = OpsServer(settings.ops_listen, self.registry, lambda: failed_checks(self.parts))
         self._public = Listener(public_app(self.parts), settings.public_listen, self._tasks, name="public")
 
@@ -116,6 +118,7 @@ class Gateway:
         self._tasks.start(self.parts.feed.run(), "feed")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
+        self._tasks.start(self.keys.run(), "keys")
         await self._ops.start()
         await self._internal.start()
         await self._public.start()
@@ -144,7 +147,12 @@ def _short_lived(
 
 def _keyring(settings: Settings, clock: Clock) -> Keyring:
     try:
-        return load_keyring(settings.keys_dir, clock.wall(), grant_wait_s=settings.grant_key_wait_s)
+        return load_keyring(
+            settings.keys_dir,
+            clock.wall(),
+            grant_wait_s=settings.grant_key_wait_s,
+            login_wait_s=settings.login_key_wait_s,
+        )
     except KeyFileError as error:
         raise SettingsError(f"keys_dir: {error}") from error
 

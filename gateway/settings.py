@@ -9,8 +9,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
+from gateway.keys.keyring import LOGIN_KEY_WAIT_S
 from gateway.login.settings import ProviderSettings, are_providers
 from gateway.policy.clients import NativeClient, are_clients
+from gateway.policy.rotation import Purpose, Schedule
 from gateway.shortlived.redis_url import RedisAddress, parse_redis_url
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.client_address import are_networks
@@ -23,6 +25,7 @@ SESSION_CEILING_S = 12 * 3600
 LINK_CEILING_S = 60
 # A login key stays published for as long after its last signature.
 ACCESS_CEILING_S = 3600
+KEY_SLACK_S = 120  # beyond every verifier's leeway
 DAY_S = 86_400
 
 _PREFIX = re.compile(r"[a-z0-9_-]{1,32}")
@@ -165,6 +168,21 @@ class Settings:
         default=GRANT_KEY_WAIT_S,
         check=between(0, 30 * DAY_S),
     )
+    login_key_wait_s: int = setting(
+        "From the publication of a new login key until it signs: everybody who keeps the JWKS must have it.",
+        default=LOGIN_KEY_WAIT_S,
+        check=between(0, 30 * DAY_S),
+    )
+    login_key_days: int = setting(
+        "A new login key is made after so many days; 0: only by `towline gateway rotate-keys`.",
+        default=90,
+        check=between(0, 3650),
+    )
+    grant_key_days: int = setting(
+        "The same for grant keys. Every tunnel is renewed when the list changes, so not too often.",
+        default=90,
+        check=between(0, 3650),
+    )
     login_duration_s: int = setting(
         "Life of a browser login.", default=12 * 3600, check=between(300, 30 * DAY_S)
     )
@@ -247,6 +265,17 @@ class Settings:
             return parse_redis_url(url, self.redis_ca)
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from None
+
+    def key_schedules(self) -> dict[Purpose, Schedule]:
+        """How the keys of tokens rotate. What they signed lives by the ceilings: settings may have shrunk."""
+        return {
+            "login": Schedule(
+                self.login_key_wait_s, ACCESS_CEILING_S + KEY_SLACK_S, self.login_key_days * DAY_S
+            ),
+            "grant": Schedule(
+                self.grant_key_wait_s, SESSION_CEILING_S + KEY_SLACK_S, self.grant_key_days * DAY_S
+            ),
+        }
 
     def session_url(self, label: str) -> str:
         """Where a session's landing page is, without the fragment."""

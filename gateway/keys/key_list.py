@@ -7,7 +7,6 @@ off, so a new key is published at once and signs only after a wait.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.errors import KeyFileError
-from gateway.keys.files import read_private, write_private
+from gateway.keys.files import write_private
+from gateway.keys.published import put_dates, read_dates
 from gateway.keys.signing import KeySet, ec_thumbprint, kids, sign_es256
-from runtime.logs import get_logger
 
 KEY_LIST_TYP = "keys+jwt"
 # Nodes hand a new list to their devices within minutes, but a device may have been off, or a node cut off.
@@ -25,10 +24,6 @@ GRANT_KEY_WAIT_S = 86_400
 # A node's HELLO is at most 2,040 bytes (protocol, section 5), and its other fields take some 70. That leaves
 # room for two keys of 2048 bits: the one that signs, and the next or the last one.
 KEY_LIST_MAX_BYTES = 1_900
-
-_PUBLISHED = "grant_published.json"
-
-_log = get_logger("gateway.keys")
 
 
 def publish(
@@ -39,24 +34,18 @@ def publish(
     The stored list stays while it names exactly our keys; otherwise a new one takes the next number. `keep`
     False writes nothing: who only looks must not start a key's wait.
     """
-    path, dates = directory / "key_list.jws", directory / _PUBLISHED
+    path = directory / "key_list.jws"
     stored = _stored(path, root)
     text, claims = stored or ("", {"n": 0, "iat": int(now), "keys": []})
-    known = dict.fromkeys(kids(claims["keys"]), float(claims["iat"])) | _dates(dates)
+    known = dict.fromkeys(kids(claims["keys"]), float(claims["iat"])) | read_dates(directory, "grant")
     listed = set(kids(claims["keys"]))
     if json.dumps(claims["keys"]) != json.dumps(grant.jwks()):
         text = _signed(directory, root, grant, int(claims["n"]) + 1, now)
         if keep:
             write_private(path, text.encode("ascii"))
     # A key that was taken out and comes back waits anew: devices may have forgotten it.
-    published = {key.kid: known[key.kid] if key.kid in listed else now for key in grant.keys}
-    if keep and published != _dates(dates):
-        write_private(dates, json.dumps(published).encode("ascii"))
-    keys = replace(grant, signs_from={kid: at + wait_s for kid, at in published.items()})
-    waiting = [key.kid for key in keys.keys if keys.signs_from[key.kid] > now]
-    if keep and len(keys.keys) > len(waiting) > 0:
-        _log.info("a new grant key is published and signs later", extra={"kids": waiting, "wait_s": wait_s})
-    return text, keys
+    known = {kid: at for kid, at in known.items() if kid in listed}
+    return text, put_dates(directory, "grant", grant, known, now, wait_s, keep=keep)
 
 
 def _stored(path: Path, root: ec.EllipticCurvePrivateKey) -> tuple[str, dict[str, Any]] | None:
@@ -68,15 +57,6 @@ def _stored(path: Path, root: ec.EllipticCurvePrivateKey) -> tuple[str, dict[str
     except jwt.InvalidTokenError as error:
         raise KeyFileError(f"{path}: is not signed by device_root.pem") from error
     return text, claims
-
-
-def _dates(path: Path) -> dict[str, float]:
-    if not path.exists():
-        return {}
-    try:
-        return {str(kid): float(at) for kid, at in json.loads(read_private(path)).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise KeyFileError(f"{path}: is not a JSON object of times") from error
 
 
 def _signed(directory: Path, root: ec.EllipticCurvePrivateKey, grant: KeySet, number: int, now: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,32 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.errors import KeyFileError
 from gateway.keys.authority import Authority, load_authority, server_certificate_is_fresh
 from gateway.keys.files import locked, write_private
 from gateway.keys.key_list import GRANT_KEY_WAIT_S, publish
+from gateway.keys.published import put_dates, read_dates
 from gateway.keys.signing import KeySet, load_key_set, load_or_make_ec
+
+# Who keeps our JWKS keeps it five minutes, and gateways that share the folder see a new key in seconds.
+LOGIN_KEY_WAIT_S = 900
 
 
 @dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """The keys that rotate, as the folder has them at one moment."""
+
+    login: KeySet
+    grant: KeySet
+    key_list: str
+
+
+@dataclass(slots=True)
 class Keyring:
-    """`login` signs access and link tokens, `grant` what devices verify, the root what devices trust."""
+    """`login` signs access and link tokens, `grant` what devices verify, the root what devices trust.
+
+    Ask it each time: the keys of tokens change while the process runs (`use`).
+    """
 
     directory: Path
     login: KeySet
@@ -30,6 +47,10 @@ class Keyring:
     key_list: str
     """The root-signed grant key list (compact JWS), the same text that devices get."""
 
+    def use(self, keys: TokenKeys) -> None:
+        """Sign and verify with these from now on."""
+        self.login, self.grant, self.key_list = keys.login, keys.grant, keys.key_list
+
     def device_root_pem(self) -> str:
         """The pinned root's public half, SPKI PEM."""
         return (
@@ -39,28 +60,48 @@ class Keyring:
         )
 
 
+def load_token_keys(
+    directory: Path, now: float, waits: Mapping[str, float], *, serves: bool = True
+) -> TokenKeys:
+    """The keys that rotate; the caller holds the folder's lock. `waits`: seconds, for login and grant."""
+    root = load_or_make_ec(directory / "device_root.pem")
+    key_list, grant = publish(
+        directory, root, load_key_set(directory, "grant"), now, waits["grant"], keep=serves
+    )
+    login = load_key_set(directory, "login")
+    known = read_dates(directory, "login")
+    if len({key.kid for key in login.keys}) != len(login.keys):
+        raise KeyFileError(f"{directory}: two login key files hold the same key")
+    return TokenKeys(
+        put_dates(directory, "login", login, known, now, waits["login"], keep=serves), grant, key_list
+    )
+
+
 def load_keyring(
-    directory: Path, now: float, *, grant_wait_s: float = GRANT_KEY_WAIT_S, serves: bool = True
+    directory: Path,
+    now: float,
+    *,
+    grant_wait_s: float = GRANT_KEY_WAIT_S,
+    login_wait_s: float = LOGIN_KEY_WAIT_S,
+    serves: bool = True,
 ) -> Keyring:
     """KeyFileError names the file that does not fit. `now` in Unix seconds dates what is made.
 
-    `grant_wait_s`: from a grant key's first publication until it signs. `serves` False: this process hands
-    nothing to nodes, so it publishes no key either.
+    The waits are from a key's first publication until it signs. `serves` False: this process hands nothing
+    to nodes, so it publishes no key either.
     """
     with locked(directory):
-        root = load_or_make_ec(directory / "device_root.pem")
-        key_list, grant = publish(
-            directory, root, load_key_set(directory, "grant"), now, grant_wait_s, keep=serves
-        )
+        waits = {"grant": grant_wait_s, "login": login_wait_s}
+        keys = load_token_keys(directory, now, waits, serves=serves)
         return Keyring(
             directory=directory,
-            login=load_key_set(directory, "login"),
-            grant=grant,
-            device_root=root,
+            login=keys.login,
+            grant=keys.grant,
+            device_root=load_or_make_ec(directory / "device_root.pem"),
             device_ca=load_authority(directory, "device_ca", "Towline device CA", now),
             internal_ca=load_authority(directory, "internal_ca", "Towline internal CA", now),
             server_ca=load_authority(directory, "server_ca", "Towline server CA", now),
-            key_list=key_list,
+            key_list=keys.key_list,
         )
 
 

@@ -38,11 +38,12 @@ class SigningKey:
 class KeySet:
     """Keys of one purpose, oldest first: all of them verify, the newest that may signs (planned rotation).
 
-    `signs_from`: kid → Unix seconds from which a key may sign; one that is not named may at once.
+    `published`: kid → Unix seconds of its publication; it signs `wait_s` later. One not named may at once.
     """
 
     keys: tuple[SigningKey, ...]
-    signs_from: Mapping[str, float] = field(default_factory=dict)
+    published: Mapping[str, float] = field(default_factory=dict)
+    wait_s: float = 0.0
     _public: dict[str, rsa.RSAPublicKey] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,8 +52,13 @@ class KeySet:
 
     def active(self, now: float) -> SigningKey:
         """The key that signs at `now`; while all of them wait, the one that waits the shortest."""
-        ripe = [key for key in self.keys if self.signs_from.get(key.kid, 0.0) <= now]
-        return ripe[-1] if ripe else min(self.keys, key=lambda key: self.signs_from[key.kid])
+        ripe = [key for key in self.keys if self.signs_from(key.kid) <= now]
+        return ripe[-1] if ripe else min(self.keys, key=lambda key: self.signs_from(key.kid))
+
+    def signs_from(self, kid: str) -> float:
+        """Unix seconds."""
+        at = self.published.get(kid)
+        return 0.0 if at is None else at + self.wait_s
 
     def jwks(self) -> list[dict[str, Any]]:
         return [key.jwk() for key in self.keys]
@@ -67,15 +73,24 @@ class KeySet:
         return jwt.encode(claims, key.private, algorithm="RS256", headers={"typ": typ, "kid": key.kid})
 
 
+def key_files(directory: Path, purpose: str) -> list[Path]:
+    """Every `{purpose}-*.pem` of the directory by name (it begins with the time), oldest first."""
+    return sorted(directory.glob(f"{purpose}-*.pem"))
+
+
 def load_key_set(directory: Path, purpose: str) -> KeySet:
-    """Every `{purpose}-*.pem` of the directory by name (it begins with the time); the first is made here."""
-    paths = sorted(directory.glob(f"{purpose}-*.pem"))
-    if not paths:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = directory / f"{purpose}-{stamp}.pem"
-        write_private(path, private_pem(rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)))
-        paths = [path]
+    """The keys of all files of the purpose; the first is made here."""
+    paths = key_files(directory, purpose) or [make_key(directory, purpose, datetime.now(UTC))]
     return KeySet(tuple(_load(path) for path in paths))
+
+
+def make_key(directory: Path, purpose: str, at: datetime) -> Path:
+    """A new key in a file whose name sorts behind all others of its purpose, also when a clock went back."""
+    name = f"{purpose}-{at.strftime('%Y%m%dT%H%M%SZ')}"
+    newest = max((path.stem for path in key_files(directory, purpose)), default="")
+    path = directory / f"{name if name > newest else newest + '_'}.pem"  # "_" is greater than "."
+    write_private(path, private_pem(rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)))
+    return path
 
 
 def private_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
