@@ -201,7 +201,7 @@ class Exchange:
     def _send(self, device: DeviceTunnels, session: Session) -> None:
         """Over a pooled stream when it may be risked, else a fresh one, else in the queue for one."""
         head = self.head
-        if head.websocket_key is not None and not device.has_room_for_live():
+        if head.websocket_key is not None and device.is_open() and not device.has_room_for_live():
             self.fail(pages.DEVICE_LIVE_LIMIT)
             return
         upstream = None
@@ -211,7 +211,7 @@ class Exchange:
             upstream = device.open(session)
         if upstream is not None:
             self.send_over(upstream)
-        elif not device.is_open():
+        elif not device.may_wait():
             self.fail(pages.DEVICE_OFFLINE)
         elif device.enqueue(self, session):
             self._waits_in = device

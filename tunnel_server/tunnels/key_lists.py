@@ -20,6 +20,9 @@ TICK_S = 1.0  # how finely the tunnels are spread
 # A device that lost one tunnel to this gets so long to come back before its last one goes too: it may hold
 # its other tunnel at another node, or have but one.
 RETURN_S = 60.0
+# Requests wait so long for the only tunnel of a device: its retry_after, a dial and a handshake. An agent has
+# one tunnel at each node, and they would be told that it is offline.
+BACK_WITHIN_S = 5.0
 RETRY_AFTER_MS = 200  # the tunnels are spread already; a device with one tunnel should be back soon
 
 _log = get_logger("tunnel_server.tunnels")
@@ -88,6 +91,7 @@ class KeyLists:
             device = self._registry.find(tunnel.device_id)
             if due <= now and device is not None and self._may_lose_one(device):
                 self._left[tunnel.device_id] = now
+                device.returns_by = now + BACK_WITHIN_S
                 tunnel.connection.drain(RETRY_AFTER_MS, "the key list is new")
                 self._drains(tunnel)
         if not outdated:

@@ -35,6 +35,8 @@ class DeviceTunnels:
         self.monotonic = registry.monotonic
         self.services: dict[str, ServiceOptions] = {}
         self.tunnels: list[Tunnel] = []
+        # Monotonic seconds until which requests wait for a device that this node sent away for a moment.
+        self.returns_by = 0.0
         self._sessions = registry.sessions
         self._queue: FairQueue[Exchange] = FairQueue(registry.limits.queue_length)
 
@@ -44,6 +46,10 @@ class DeviceTunnels:
     def is_open(self) -> bool:
         """Whether any tunnel still opens streams."""
         return any(tunnel.connection.state is ConnectionState.OPEN for tunnel in self.tunnels)
+
+    def may_wait(self) -> bool:
+        """Whether a request may wait for a stream: a tunnel is open, or comes back at once."""
+        return self.is_open() or self.monotonic() < self.returns_by
 
     def open(self, session: Session) -> UpstreamStream | None:
         """A fresh stream, at the cost of an idle one if need be; None when there is none to be had now."""
@@ -189,6 +195,7 @@ class TunnelRegistry:
         if device is None:
             device = self._devices[tunnel.device_id] = DeviceTunnels(tunnel.device_id, self)
         device.tunnels.append(tunnel)
+        device.returns_by = 0.0
         device.services = {service.name: service for service in services}
         self._report(tunnel, "connected")
         self.keep_instance(tunnel.device_id, tunnel.instance)
@@ -204,10 +211,13 @@ class TunnelRegistry:
             return
         device.tunnels.remove(tunnel)
         self._unmeasured.discard(tunnel)
-        if not device.tunnels:
-            del self._devices[tunnel.device_id]
-            device.all_gone()
+        self._forget_if_gone(device)
         self._report(tunnel, "disconnected")
+
+    def _forget_if_gone(self, device: DeviceTunnels) -> None:
+        if not device.tunnels and not device.may_wait():
+            del self._devices[device.device_id]
+            device.all_gone()
 
     def keep_instance(self, device_id: str, instance: bytes) -> None:
         """Close the tunnels of every other instance of the device (section 4 of the protocol)."""
@@ -224,6 +234,9 @@ class TunnelRegistry:
         for tunnel in list(device.tunnels) if device is not None else ():
             tunnel.connection.close(CloseCode.REVOKED, "the device was revoked")
             self.remove(tunnel)
+        if device is not None and device_id in self._devices:
+            device.returns_by = 0.0
+            self._forget_if_gone(device)
 
     def session_ended(self, session: Session, *, revoked: bool) -> None:
         """No stream of the session is left open, and the device forgets its grant."""
@@ -247,6 +260,7 @@ class TunnelRegistry:
         """Called every fraction of a second: queues and idle streams have ends."""
         for device in list(self._devices.values()):
             device.sweep(now)
+            self._forget_if_gone(device)
         for tunnel in [one for one in self._unmeasured if one.connection.last_rtt_s is not None]:
             self._unmeasured.discard(tunnel)
             self._report(tunnel, "connected")
