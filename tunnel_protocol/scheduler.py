@@ -25,6 +25,8 @@ Piece = bytes | memoryview
 _DATA: Final = int(FrameType.DATA)
 # Queued data starts no frame in less room than this: crumbs at a message's end cost more than they carry.
 _LEAST_ROOM: Final = HEADER_SIZE + 512
+# A frame in the batch grows up to this many bytes: beyond, a copy costs more than a header of its own.
+TAIL_MOST: Final = 4_096
 
 
 class Outbox:
@@ -52,6 +54,7 @@ class Outbox:
         "ready",
         "send_limit",
         "sent",
+        "tail_stream",
         "unsent_ends",
     )
 
@@ -74,6 +77,7 @@ class Outbox:
         self.blocked = False  # set by the driver while the transport is paused
         self.borrowed = False  # the batch refers to a buffer of the caller
         self.unsent_ends = 0  # streams of ours that are over but for a FIN in the batch
+        self.tail_stream = 0  # whose frame stands last in `batch` and may grow; 0: none
 
     def open(self, max_frame: int, max_message: int, connection_window: int) -> None:
         """The peer's HELLO came."""
@@ -116,6 +120,7 @@ class Outbox:
         """A FIN whose data is all in the batch or gone."""
         self.batch.append(HEADER.pack(FrameType.FIN, 0, 0, stream_id))
         self.batch_bytes += HEADER_SIZE
+        self.tail_stream = 0
         self.kick()
 
     def commit(self, stream_id: int, data: Piece, size: int) -> None:
@@ -128,7 +133,23 @@ class Outbox:
             self.batch_bytes += HEADER_SIZE + end - position
             position = end
         self.sent += size
+        self.tail_stream = 0
         self.kick()
+
+    def grow_tail(self, data: bytes, size: int) -> bool:
+        """Puts `data` behind what `tail_stream` sent just before, into one frame; False: too much for one.
+
+        Many services write head and body of a small answer one after the other. One frame is one look into
+        the tables, one event and one write to the visitor's socket at the other end. The caller has checked
+        credit and room.
+        """
+        whole = len(self.batch[-1]) + size
+        if whole > TAIL_MOST or whole > self.max_frame:
+            return False
+        self.batch[-1] = b"".join((self.batch[-1], data))
+        self.batch[-2] = HEADER.pack(_DATA, 0, whole, self.tail_stream)
+        self.batch_bytes += size
+        return True
 
     def room(self) -> int:
         """DATA payload bytes that may still join the batch."""
@@ -175,6 +196,7 @@ class Outbox:
     def _batch_left(self) -> None:
         self.batch = []
         self.batch_bytes = 0
+        self.tail_stream = 0
         self.borrowed = False
         self.unsent_ends = 0
 

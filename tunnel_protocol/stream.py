@@ -143,6 +143,9 @@ class Stream:
         ):
             self._sent += size
             outbox.sent += size
+            if outbox.tail_stream == self.id and outbox.grow_tail(data, size):
+                return True
+            outbox.tail_stream = self.id
             outbox.batch_bytes += size + HEADER_SIZE
             batch = outbox.batch
             batch.append(HEADER.pack(_DATA, 0, size, self.id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import weakref
 
 import pytest
@@ -55,3 +56,34 @@ async def test_the_time_armed_last_counts(monkeypatch: pytest.MonkeyPatch) -> No
         await moved.ticked.wait()
     assert moved.ticks[0] >= begun + 0.2
     assert len(moved.ticks) == len(other.ticks) == 1
+
+
+class Flushed(Driver):
+    def __init__(self, order: list[str]) -> None:
+        super().__init__()
+        self.order = order
+        self.left = asyncio.Event()
+
+    def flush(self) -> None:
+        self.order.append("flush")
+        self.left.set()
+
+
+async def test_what_has_come_meanwhile_leaves_in_the_same_message() -> None:
+    """Services write head and body of an answer one after the other: the body comes with the next look."""
+    order: list[str] = []
+    near, far = socket.socketpair()
+    with near, far:
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            order.append("read")
+            loop.remove_reader(near)
+
+        loop.add_reader(near, read)
+        driver, shared = Flushed(order), Ticker()
+        shared.mark(driver)
+        far.send(b"body")
+        async with asyncio.timeout(WAIT_S):
+            await driver.left.wait()
+    assert order == ["read", "flush"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tunnel_protocol.pair import GRANT, Pair
+from tests.tunnel_protocol.pair import GRANT, SMALL, Pair
 from tunnel_protocol import (
     CloseCode,
     ConnectionDraining,
@@ -29,6 +29,7 @@ from tunnel_protocol import (
     StreamState,
     Writable,
 )
+from tunnel_protocol.scheduler import TAIL_MOST
 
 
 def names(events: list[Event]) -> list[str]:
@@ -398,3 +399,37 @@ def test_a_device_that_signs_for_a_connection_which_has_ended_says_nothing() -> 
     device.connection.authenticate("device", bytes(16), bytes(16), bytes(64))
     device.leave()
     assert [message[0] for message in device.in_flight] == [FrameType.GOAWAY]
+
+
+def test_what_a_stream_sends_in_a_row_leaves_as_one_frame_while_it_is_small() -> None:
+    """A service that writes head and body one after the other costs one frame, and one event there."""
+    pair = Pair.open()
+    (ours, theirs), (other, others) = pair.stream(), pair.stream()
+    theirs.send(b"head", 0.0)
+    theirs.send(b"body", 0.0)
+    others.send(b"other", 0.0)
+    theirs.send(b"late", 0.0)  # not the last in the batch any more
+    pair.settle()
+    theirs.send(b"next", 0.0)  # the batch before it has left
+    pair.settle()
+    heard = [event for event in pair.server.heard if isinstance(event, DataReceived)]
+    assert [(event.stream, bytes(event.data)) for event in heard] == [
+        (ours, b"headbody"),
+        (other, b"other"),
+        (ours, b"late"),
+        (ours, b"next"),
+    ]
+    assert ours.received == 16
+
+
+@pytest.mark.parametrize(("limits", "size"), [(SMALL, 129), (Limits(), TAIL_MOST // 2 + 1)])
+def test_a_frame_grows_neither_over_the_peers_limit_nor_without_end(limits: Limits, size: int) -> None:
+    pair = Pair.open(limits, limits)
+    ours, theirs = pair.stream()
+    for letter in (b"a", b"b"):
+        theirs.send(letter * size, 0.0)
+    theirs.finish()
+    pair.settle()
+    heard = [bytes(event.data) for event in pair.server.heard if isinstance(event, DataReceived)]
+    assert heard == [b"a" * size, b"b" * size]
+    assert ours.peer_finished
