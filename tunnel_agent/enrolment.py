@@ -100,6 +100,8 @@ class Enrolment:
         }
         try:
             answer = self._client.post("/v1/enrolments", body)
+        except GatewayUnreachable as error:  # it may have taken the request: then it knows our key again
+            raise GatewayUnreachable(f"{error}; run the command again, the token still works") from error
         except GatewayRefused as refused:
             advice = _ADVICE.get(refused.code)
             raise EnrolmentError(f"{refused}; {advice}" if advice else str(refused)) from refused

@@ -99,7 +99,7 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
     async with parts.database.transaction() as tx:
         token = await people.burn_registration_token(tx, digest(body.token))
         if token is None:
-            raise await token_problem(tx, digest(body.token))
+            return await _repeated(tx, body.token, public_key, poll_secret)
         status = "approved" if token["approve"] else "pending"
         name = token["name"] or body.name
         try:
@@ -132,6 +132,18 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
             tx.audit(AuditEvent("device.approved", approver, site=site, device=device_id, detail=detail))
     return EnrolmentAnswer(
         enrolment_id=enrolment_id, device_id=device_id, status=status, poll_secret=poll_secret
+    )
+
+
+async def _repeated(tx: Transaction, token: str, public_key: bytes, poll_secret: str) -> EnrolmentAnswer:
+    """The same device again, whose first answer was lost; the problem of a token that serves no more else."""
+    found = await devices.repeat_enrolment(tx, digest(token), public_key, digest(poll_secret))
+    if found is None:
+        raise await token_problem(tx, digest(token))
+    device = found["device_id"]
+    tx.audit(AuditEvent("device.enrolment_repeated", device, site=found["site_id"], device=device))
+    return EnrolmentAnswer(
+        enrolment_id=found["id"], device_id=device, status=found["status"], poll_secret=poll_secret
     )
 
 

@@ -280,6 +280,25 @@ async def add_enrolment(tx: Transaction, device_id: str, poll_sha256: bytes) -> 
     return enrolment_id
 
 
+async def repeat_enrolment(
+    tx: Transaction, token_sha256: bytes, public_key: bytes, poll_sha256: bytes
+) -> Row | None:
+    """id, device_id, status, site_id of the enrolment that this token began for this key, with a new poll
+    secret. Whose answer was lost asks again, and must not be a second device. None: there is no such one,
+    or the token's time is over.
+    """
+    return await tx.fetchrow(
+        "UPDATE enrolments e SET poll_sha256 = $3 FROM devices d, registration_tokens t"
+        " WHERE t.token_sha256 = $1 AND t.expires_at > $4 AND e.created_at = t.used_at AND e.device_id = d.id"
+        " AND d.public_key = $2 AND d.status IN ('pending', 'approved')"
+        " RETURNING e.id, e.device_id, d.status, d.site_id",
+        token_sha256,
+        public_key,
+        poll_sha256,
+        tx.at,
+    )
+
+
 async def find_enrolment(tx: Transaction, enrolment_id: UUID, poll_sha256: bytes) -> Row | None:
     """device_id, status of the enrolment that the poll secret belongs to."""
     return await tx.fetchrow(
