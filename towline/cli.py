@@ -150,8 +150,12 @@ def _add_connect(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "there: each connection to it becomes one to the service. Ctrl-C ends the session.",
             epilog="examples:\n"
             "  towline connect Pump ssh --port 2222      then: ssh -p 2222 user@127.0.0.1\n"
-            "  ssh -o ProxyCommand='towline connect Pump ssh --stdio' user@pump\n\n"
+            "  ssh -p 2222 -o HostKeyAlias=pump user@127.0.0.1\n"
+            "      keeps the device's host key under its own name, whatever the port\n"
+            "  ssh -o ProxyCommand='towline connect Pump ssh --stdio' user@pump\n"
+            "  scp -o ProxyCommand='towline connect Pump ssh --stdio' file user@pump:\n\n"
             "Whoever can reach the port has the session: it listens on 127.0.0.1 alone.\n"
+            "It ends by itself once the session does.\n"
             "exit codes: 0 ended by a signal (--stdio: or with its connection), 1 the session or the\n"
             "connection was refused or cut (standard error says why), 2 a wrong command line",
         )
@@ -168,7 +172,11 @@ def _add_connect(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="no port: one connection over standard input and output, for ssh's ProxyCommand",
     )
     _add_duration(connect)
-    connect.add_argument("--ca", metavar="FILE", help="PEM certificates to trust beside the system's own")
+    connect.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="PEM certificates to trust for the sessions' hosts, beside the system's own",
+    )
     connect.set_defaults(run=_connect)
 
 

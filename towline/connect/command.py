@@ -92,7 +92,9 @@ class Entrance:
             why = (
                 os.strerror(error.errno) if error.errno else str(error)
             )  # asyncio's text names the address again
-            raise TowlineError(f"cannot listen on {LOCAL_HOST}:{port}: {why}") from None
+            raise TowlineError(
+                f"cannot listen on {LOCAL_HOST}:{port}: {why}; without --port a free one is taken"
+            ) from None
         self._server = server
         self._tasks.start(self._watch(), "watch")
         session = self._session
@@ -102,6 +104,8 @@ class Entrance:
             "Ctrl-C ends it",
             flush=True,
         )
+        if session.service == "ssh":
+            print(f"  ssh -p {bound} USER@{host}      scp -P {bound} FILE USER@{host}:", flush=True)
 
     async def pass_standard_streams(self) -> None:
         """One connection, and the end of the command with it."""

@@ -194,7 +194,7 @@ class Door:
         except OSError as error:
             raise _lost(str(error)) from None
         if not data:
-            raise _lost("it ended")
+            raise _lost("the server, or the network between, went away")
         self._pinged = False
         try:
             self._events += self._frames.feed(data)

@@ -58,6 +58,11 @@ async def end_session(gateway: GatewayClient, session: str) -> None:
 def _check_kind(device: dict[str, Any], service: str) -> None:
     """What is a page is told before anything is opened; all else is the gateway's to say."""
     kinds = {one["name"]: one.get("kind", "web") for one in device.get("services") or ()}
+    if kinds and service not in kinds:
+        fitting = ", ".join(sorted(name for name, kind in kinds.items() if kind == KIND)) or "none"
+        raise TowlineError(
+            f"{device['name']} has no service {service!r}; its services of kind tcp: {fitting}"
+        )
     if kinds.get(service, KIND) != KIND:
         how = f"towline link {device['id']} --service {service}"
         raise TowlineError(f"{service} of {device['name']} is a web page: `{how}` opens it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -90,12 +91,17 @@ class Site:
                     server_hostname=None if self.tls is None else self.name,
                 )
         except TimeoutError:
-            raise Unreachable(f"{self.authority} does not answer") from None
+            raise Unreachable(f"the tunnel server at {self.authority} does not answer") from None
         except ssl.SSLCertVerificationError as error:
             why = f"the certificate of {self.authority} is not trusted ({error.verify_message})"
             raise TowlineError(f"{why}; --ca names another CA") from None
         except OSError as error:
-            raise Unreachable(f"{self.authority} cannot be reached: {error}") from None
+            # asyncio's own text names the address again; a resolver's error has a number of its own kind
+            told = error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError)
+            why = os.strerror(error.errno or 0) if told else str(error)
+            raise Unreachable(
+                f"the tunnel server at {self.authority} cannot be reached: {why}; is it running?"
+            ) from None
         find_dead_peer(writer.get_extra_info("socket"))
         return Channel(self, reader, writer)
 
@@ -120,9 +126,11 @@ class Channel:
                 await self.writer.drain()
                 return await self._answer()
         except TimeoutError:
-            raise Unreachable(f"{self.site.authority} does not answer") from None
+            raise Unreachable(f"the tunnel server at {self.site.authority} does not answer") from None
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
-            raise Unreachable(f"{self.site.authority} gave no proper answer: {error}") from None
+            raise Unreachable(
+                f"the tunnel server at {self.site.authority} gave no proper answer: {error}"
+            ) from None
 
     async def _answer(self) -> Answer:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
