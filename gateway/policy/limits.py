@@ -73,7 +73,8 @@ def micros(unix_s: float) -> int:
 
 def step(limit: Limit, tat: int | None, now: int) -> tuple[bool, int]:
     """(granted, the new tat); None: nobody tried yet. The stores write this step in SQL and Lua."""
-    # min: a clock that was set back must not lock anybody out for longer than the span.
+    # min: a clock that was set back must not lock anybody out for longer than the span. That is why the new
+    # tat must be kept of a refused try too, where it differs.
     at = now if tat is None else max(min(tat, now + limit.span), now)
     granted = at + limit.refill <= now + limit.span
     return granted, at + limit.refill if granted else at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from gateway.errors import StoreUnavailableError
 from gateway.policy.limits import Limit, Standing, Taken, micros, standing
 from gateway.shortlived.interface import Following, check_put, in_order, key_digest
 from gateway.shortlived.wakes import Wakes
-from gateway.store.database import Database, Row, Transaction, translated, unix, utc
+from gateway.store.database import Database, Row, Transaction, translated, utc
 from runtime.logs import get_logger
 
 # How long followers may believe in a line that is dead: each look of theirs comes once a second anyway.
@@ -20,6 +20,8 @@ PING_EVERY_S = 1.0
 # A server that has not answered a ping for this long hangs.
 PING_TIMEOUT_S = 3.0
 RETRY_S = 0.5  # a restart takes about a second; one attempt is cheap
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = get_logger("gateway.shortlived")
 
@@ -128,15 +130,31 @@ class PostgresShortLived:
 
 async def _take(tx: Transaction, limit: Limit, whose: str) -> Standing:
     """`policy.limits.step` in one statement: rows change under the row's own lock."""
-    key = f"{limit.name}:{whose}"
-    granted = await tx.fetchval(
+    key, now = f"{limit.name}:{whose}", micros(tx.now)
+    granted: datetime | None = await tx.fetchval(
         "INSERT INTO rate_limits AS r (key, tat) VALUES ($1, $2::timestamptz + $3::interval)"
         " ON CONFLICT (key) DO UPDATE SET tat = greatest(least(r.tat, $2 + $4::interval), $2) + $3"
         " WHERE greatest(least(r.tat, $2 + $4), $2) + $3 <= $2 + $4 RETURNING tat",
         key,
-        tx.at,
+        _moment(now),
         timedelta(microseconds=limit.refill),
         timedelta(microseconds=limit.span),
     )
-    tat = granted or await tx.fetchval("SELECT tat FROM rate_limits WHERE key = $1", key) or tx.at
-    return standing(limit, granted is not None, micros(unix(tat)), micros(tx.now))
+    tat = granted or await _refused(tx, key, _moment(now + limit.span))
+    return standing(limit, granted is not None, (tat - _EPOCH) // timedelta(microseconds=1), now)
+
+
+async def _refused(tx: Transaction, key: str, latest: datetime) -> datetime:
+    """The tat of an empty bucket, `latest` at most. One from before the clock was set back is kept no longer:
+    seen from now it would move along, and the bucket stay empty until the old time comes again.
+    """
+    tat: datetime | None = await tx.fetchval("SELECT tat FROM rate_limits WHERE key = $1", key)
+    if tat is not None and tat <= latest:
+        return tat
+    await tx.execute("UPDATE rate_limits SET tat = least(tat, $2) WHERE key = $1", key, latest)
+    return latest
+
+
+def _moment(unix_micros: int) -> datetime:
+    """Exactly: the detour over a float would be a microsecond off, now and then."""
+    return _EPOCH + timedelta(microseconds=unix_micros)

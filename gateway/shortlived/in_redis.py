@@ -43,6 +43,7 @@ CLOCKS_APART_S = 60.0
 _STAMP_BYTES = 8  # the expiry in front of a kept value: microseconds since 1970, big endian
 
 # policy.limits.step for each bucket until one is empty. Its writes happen together: nothing comes between.
+# An empty bucket is written only where its tat is from before the clock was set back.
 _TAKE = """
 local now = tonumber(ARGV[1])
 local told = {}
@@ -51,8 +52,8 @@ for i, key in ipairs(KEYS) do
   local tat = tonumber(redis.call('GET', key) or ARGV[1])
   local at = math.max(math.min(tat, now + span), now)
   local granted = at + refill <= now + span
-  if granted then
-    at = at + refill
+  if granted then at = at + refill end
+  if granted or tat > at then
     local life_ms = math.ceil((at - now) / 1000) + tonumber(ARGV[#ARGV])
     redis.call('SET', key, string.format('%.0f', at), 'PX', string.format('%.0f', life_ms))
   end
