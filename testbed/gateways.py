@@ -7,18 +7,21 @@
         owner.http.get("/v1/me")
         gateways.processes.kill("gateway-1")
 
-Replicas share one database and one keys folder; nginx stands before them as soon as there are two.
+Replicas share one database and one keys folder; nginx stands before them as soon as there are two, and in any
+case where people come over TLS (`https_host`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from testbed import ops
+from testbed.certificates import Authority
 from testbed.nginx import gateways_behind, nginx_argv
 from testbed.people import Person
 from testbed.ports import LOOPBACK, free_port
@@ -43,14 +46,19 @@ class Gateways:
         replicas: int = 1,
         settings: Mapping[str, Any] | None = None,
         database_url: str | None = None,
+        https_host: str | None = None,
     ) -> None:
         """`settings` are added to every replica's file and win. `database_url` of a server that runs; without
         one the run has an embedded PostgreSQL of its own, below `folder` (which needs a short path).
+        `https_host` is its public name: nginx ends TLS for it, with a certificate of `authority`.
         """
         self.folder = folder
         self.processes = Processes(folder)
         self.ports = [GatewayPorts.free() for _ in range(replicas)]
-        self._front = free_port() if replicas > 1 else self.ports[0].public
+        self.authority = Authority(folder)
+        self._https_host = https_host
+        self._has_front = replicas > 1 or https_host is not None
+        self._front = free_port() if self._has_front else self.ports[0].public
         self._settings = dict(settings or {})
         self._database_url = database_url
         self._postgres: PostgresServer | None = None  # set when it is its own
@@ -62,8 +70,9 @@ class Gateways:
 
     @property
     def url(self) -> str:
-        """Its public URL, where nginx listens when there is more than one replica."""
-        return str(self._settings.get("public_url", f"http://localhost:{self._front}"))
+        """Its public URL."""
+        origin = "http://localhost" if self._https_host is None else f"https://{self._https_host}"
+        return str(self._settings.get("public_url", f"{origin}:{self._front}"))
 
     def start(self) -> None:
         """One after the other: the first makes keys and tables, and finds nobody who does so too."""
@@ -71,18 +80,22 @@ class Gateways:
             config = write_table(self.folder / f"{name}.toml", self._table(ports))
             self.processes.run(name, service_argv("gateway", config))
             self.wait_ready(name)
-        if len(self.ports) > 1:
-            backends = [f"{LOOPBACK}:{ports.public}" for ports in self.ports]
-            site = gateways_behind(f"{LOOPBACK}:{self._front}", backends)
-            self.processes.run("nginx", nginx_argv(self.folder, site))
-            self._wait_front()
+        if self._has_front:
+            self._start_front()
 
     def wait_ready(self, name: str) -> None:
         """As an operator sees it; after `processes.again(name)` too."""
         port = self.ports[self.names.index(name)].ops
         self.processes.wait_ready(name, lambda: ops.is_ready(port))
 
-    def _wait_front(self) -> None:
+    def _start_front(self) -> None:
+        backends = [f"{LOOPBACK}:{ports.public}" for ports in self.ports]
+        certificate = None
+        if self._https_host is not None:
+            issued = self.authority.issue("front", self._https_host)
+            certificate = (issued.chain, issued.key)
+        site = gateways_behind(f"{LOOPBACK}:{self._front}", backends, certificate)
+        self.processes.run("nginx", nginx_argv(self.folder, site))
         stranger = self.person()
         eventually("nginx leads to a gateway", lambda: stranger.http.get("/livez").status_code == 200)
 
@@ -91,9 +104,11 @@ class Gateways:
         return self.folder / f"{name}.toml"
 
     def person(self, name: str | None = None) -> Person:
-        """A stranger with a browser, at one replica where it is named. Closed with the gateways."""
+        """A stranger with a browser, at one replica where it is named; closed with the gateways."""
+        assert name is None or self._https_host is None, "a replica itself speaks no TLS"
         port = self._front if name is None else self.ports[self.names.index(name)].public
-        made = Person(self.url, port=port)
+        trust = None if self._https_host is None else self.trust
+        made = Person(self.url, port=port, trust=trust)
         self._people.callback(made.close)
         return made
 
@@ -102,6 +117,11 @@ class Gateways:
         made = self.person(name)
         made.log_in()
         return made
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """For clients of `https_host`."""
+        return ssl.create_default_context(cafile=self.authority.ca)
 
     def metric(self, name: str, start: str) -> float:
         """The sum of a replica's samples that begin with ``start``."""

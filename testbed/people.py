@@ -87,6 +87,7 @@ class Person:
         """`gateway` is its public URL. `port` leads to one of its replicas, `trust` is for https."""
         origin = Link.parse(gateway)
         self.gateway = origin.origin
+        self._port, self._trust = port, trust
         self.http = http_client(origin, port=port, trust=trust, Origin=origin.origin)
 
     def log_in(self, username: str = ADMIN, password: str = PASSWORD) -> str:
@@ -100,11 +101,10 @@ class Person:
         self.call("POST", "/v1/login/welcome", {"secret": urlsplit(address).fragment})
 
     def bearer(self, token: str) -> Person:
-        """The same person's program: an access token and no cookie."""
-        program = Person(self.gateway)
-        program.http.close()
-        base = self.http.base_url
-        program.http = http_client(Link.parse(self.gateway), port=base.port, Authorization=f"Bearer {token}")
+        """The same person's program: an access token and no cookie, nor an Origin."""
+        program = Person(self.gateway, port=self._port, trust=self._trust)
+        del program.http.headers["Origin"]
+        program.http.headers["Authorization"] = f"Bearer {token}"
         return program
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -50,3 +50,12 @@ def test_a_failed_test_can_show_every_log(gateways: Gateways) -> None:
     shown = gateways.logs()
     assert "== gateway-0.log" in shown
     assert "== gateway-1.log" in shown
+
+
+def test_over_tls_with_a_name_of_its_own() -> None:
+    name = "gateway.example.com"
+    with short_folder() as folder, started(Gateways(folder, https_host=name)) as gateways:
+        owner = gateways.owner()
+        assert owner.gateway.startswith(f"https://{name}:")
+        assert list(owner.http.cookies) == ["__Host-towline_login"]
+        assert owner.devices() == []
