@@ -30,6 +30,7 @@ from towline.connect.standard_streams import StandardStreams
 from towline.errors import TowlineError
 from towline.gateway_client import Credentials, GatewayClient
 from tunnel_protocol import ResetCode
+from tunnel_server.settings import VisitorLimits
 
 MIB = 1 << 20
 
@@ -470,3 +471,12 @@ async def test_a_program_that_writes_byte_by_byte_is_gathered(stage: Stage) -> N
             assert await reader.read(-1) == b"hello\n" + b"A" * count + b"bye\n"
             await task
     assert len(upstream.received) == count
+
+
+async def test_a_session_that_is_full_is_told_so() -> None:
+    async with running(settings(limits=VisitorLimits(doors_per_session=1))) as stage:
+        _, bearer = await tcp_device(stage)
+        door = await open_door(here(stage), bearer.decode())
+        with pytest.raises(DoorRefused, match="as many connections open as it may: close one"):
+            await open_door(here(stage), bearer.decode())
+        door.abort()
