@@ -205,6 +205,11 @@ class Connection(Handshake):
                 self._lose("timeout", CloseCode.HANDSHAKE_TIMEOUT, "the handshake did not end in time")
         return self.take_events()
 
+    def heard(self, at: float) -> None:
+        """Bytes came, the last of them at `at`: also a part of a message proves life (section 10)."""
+        if at > self.liveness.last_inbound:
+            self.liveness.last_inbound = at
+
     def next_timer(self) -> float:
         """When to call handle_timer. Changes by handle_timer and with PeerReady; inf once lost."""
         return self.liveness.timer_at

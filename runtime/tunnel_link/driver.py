@@ -155,6 +155,8 @@ class TunnelDriver(ABC):
     # Ticked
 
     def tick(self, now: float) -> None:
+        if self.link is not None:
+            self.connection.heard(now - self.link.silence_s)
         events = self.connection.handle_timer(now)
         self.ticker.arm(self, self.connection.next_timer())
         self._dispatch(events)

@@ -60,6 +60,10 @@ class Link(Protocol):
     @property
     def in_kernel(self) -> InKernel: ...
 
+    @property
+    def silence_s(self) -> float:
+        """Seconds since any byte came, be it no whole message yet; inf where the system does not tell."""
+
     def send(self, message: bytearray) -> None:
         """Sends one binary message, and uses it up; its first len(PAD) bytes are not part of it."""
 

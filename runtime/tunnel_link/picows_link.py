@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Mapping
@@ -49,7 +50,14 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import InKernel, in_kernel, peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import (
+    InKernel,
+    in_kernel,
+    peer_address,
+    set_kernel_unsent,
+    set_no_delay,
+    silence_s,
+)
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -185,6 +193,10 @@ class PicowsLink(WSListener):
     @property
     def in_kernel(self) -> InKernel:
         return in_kernel(self._transport.underlying_transport) if self._transport is not None else InKernel()
+
+    @property
+    def silence_s(self) -> float:
+        return silence_s(self._transport.underlying_transport) if self._transport is not None else math.inf
 
     def send(self, message: bytearray) -> None:
         if self._transport is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import socket
 import struct
 import sys
@@ -21,7 +22,9 @@ _RTO_MAX_MS: Final = 44  # linux/tcp.h, Linux 6.15
 # the 9 s of silence which end a tunnel hold two or three tries, too few where 30 % are lost each way. Not
 # shorter: a line may have a queue of a second.
 RETRY_MAX_MS: Final = 2_000
-# struct tcp_info of linux/tcp.h: tcpi_rtt, in microseconds; tcpi_notsent_bytes and tcpi_min_rtt (Linux 4.6).
+# struct tcp_info of linux/tcp.h: tcpi_last_data_recv, milliseconds ago; tcpi_rtt, in microseconds;
+# tcpi_notsent_bytes and tcpi_min_rtt (Linux 4.6).
+_LAST_DATA: Final = struct.Struct("=52xI")
 _RTT: Final = struct.Struct("=68xI")
 _NOTSENT_AND_MIN_RTT: Final = struct.Struct("=144xII")
 _LEAST_S: Final = 1e-6
@@ -74,6 +77,17 @@ def in_kernel(transport: asyncio.BaseTransport) -> InKernel:
         return _NOTHING
     unsent, min_rtt = _NOTSENT_AND_MIN_RTT.unpack(info)
     return InKernel(held, unsent, _RTT.unpack_from(info)[0] * _LEAST_S, min_rtt * _LEAST_S)
+
+
+def silence_s(transport: asyncio.BaseTransport) -> float:
+    """Seconds since any byte of the peer came in its order; inf where the system does not tell."""
+    raw = transport.get_extra_info("socket")
+    if raw is None or not sys.platform.startswith("linux") or raw.fileno() < 0:
+        return math.inf
+    if raw.family not in (socket.AF_INET, socket.AF_INET6):
+        return math.inf
+    info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
+    return float(_LAST_DATA.unpack(info)[0]) / 1000
 
 
 def peer_address(transport: asyncio.BaseTransport) -> str:

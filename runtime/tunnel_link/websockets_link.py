@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl as ssl_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -37,7 +38,14 @@ from runtime.tunnel_link.link import (
     asks_for_tunnel,
     close_reason,
 )
-from runtime.tunnel_link.sockets import InKernel, in_kernel, peer_address, set_kernel_unsent, set_no_delay
+from runtime.tunnel_link.sockets import (
+    InKernel,
+    in_kernel,
+    peer_address,
+    set_kernel_unsent,
+    set_no_delay,
+    silence_s,
+)
 from tunnel_protocol import SUBPROTOCOL
 
 _log = logging.getLogger("towline.tunnel_link")
@@ -182,6 +190,10 @@ class WebsocketsLink(asyncio.Protocol, ABC):
     @property
     def in_kernel(self) -> InKernel:
         return in_kernel(self._transport) if self._transport is not None else InKernel()
+
+    @property
+    def silence_s(self) -> float:
+        return silence_s(self._transport) if self._transport is not None else math.inf
 
     def send(self, message: bytearray) -> None:
         if self._protocol.state is State.OPEN and not self._lost:

@@ -187,6 +187,35 @@ async def test_a_paused_link_keeps_no_borrowed_buffer(same: Net) -> None:
     assert visitor.received == expected
 
 
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: tunnel.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: towline.v1\r\n\r\n"
+)
+PART = b"\x82\xfe\x10\x00" + bytes(4) + b"the first bytes of 4,096"  # RFC 6455 section 5.2
+QUIET_S = 0.05  # many times what kernels round such times to
+
+
+async def test_a_part_of_a_message_is_a_sign_of_life(same: Net) -> None:
+    side = ServerSide(Side.SERVER, LIMITS, same.ticker)
+    same.sides.append(side)
+    port = await same.listen(lambda _: side)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(UPGRADE)
+    await reader.readuntil(b"\r\n\r\n")
+    async with asyncio.timeout(5):
+        while side.link is None or side.link.silence_s < QUIET_S:
+            await asyncio.sleep(0)
+            side.tick(side.now())
+        before = side.connection.liveness.last_inbound
+        writer.write(PART)
+        while side.connection.liveness.last_inbound < before + QUIET_S / 2:
+            await asyncio.sleep(0)
+            side.tick(side.now())
+    assert not side.events, "nothing whole has come"
+    writer.close()
+
+
 async def test_a_peer_that_vanishes_ends_every_stream_once(same: Net) -> None:
     joined = await same.join()
     visitors = [Owner(joined.server) for _ in range(3)]

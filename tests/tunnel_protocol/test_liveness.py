@@ -56,6 +56,19 @@ def test_an_answer_keeps_the_connection() -> None:
     assert not pair.device.heard
 
 
+def test_a_part_of_a_message_is_a_sign_of_life() -> None:
+    """A large message over a poor line takes longer than the silence that ends a connection."""
+    server = Pair.open().server
+    for second in range(4, 60):
+        server.connection.heard(second - 0.5)
+        server.hear(server.connection.handle_timer(float(second)))
+    assert server.heard == []
+    server.connection.heard(3.0)  # an older look changes nothing
+    for moment in (58.5 + 4.0, 58.5 + 9.0):
+        server.hear(server.connection.handle_timer(moment))
+    assert (lost(server).fault, lost(server).code) == ("timeout", CloseCode.KEEPALIVE_TIMEOUT)
+
+
 def test_any_inbound_byte_counts_and_nobody_asks_then() -> None:
     pair = Pair.open()
     ours, theirs = pair.stream()
