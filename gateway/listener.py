@@ -24,6 +24,8 @@ GRACE_S = 5
 CONNECTIONS_MAX = 4096
 BACKLOG = 1024  # agents that all return at once knock here together
 START_TIMEOUT_S = 10.0
+# A node shakes hands in milliseconds; as long as visitors and agents get at a node.
+TLS_HANDSHAKE_S = 10.0
 _TICKS_PER_S = 10  # how uvicorn counts in on_tick
 
 
@@ -104,7 +106,27 @@ class _Server(uvicorn.Server):
                 continue
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's own leaves who dawdles in the TLS handshake to the loop, which waits a minute."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        wait_s = None if config.ssl is None else TLS_HANDSHAKE_S
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=one,
+                ssl=config.ssl,
+                ssl_handshake_timeout=wait_s,
+                backlog=config.backlog,
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
         self.accepting.set()
 
     @contextlib.contextmanager
