@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from testbed.ports import LOOPBACK, free_port
 from testbed.processes import short_folder
@@ -38,7 +40,9 @@ class DebianPostgres:
         self._counter = 0
 
     def start(self) -> None:
-        if not (self._folder / "cluster").exists():
+        """Call it in the main thread: the kernel ends the server together with the thread that began it."""
+        new = not (self._folder / "cluster").exists()
+        if new:
             self._make_cluster()
         options = {
             "listen_addresses": LOOPBACK,
@@ -52,7 +56,10 @@ class DebianPostgres:
             argv += ["-c", f"{key}={value}"]
         with (self._folder / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(self._as_account(argv), stdout=log, stderr=log)
-        eventually("PostgreSQL 15 answers", lambda: asyncio.run(self._answers()))
+        ready = [str(BINARIES / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port)]
+        eventually("PostgreSQL 15 answers", lambda: subprocess.run(ready).returncode == 0)
+        if new:
+            self.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self._password}'")
 
     def url(self, database: str, role: str = ROLE) -> str:
         return f"postgresql://{role}:{self._password}@{LOOPBACK}:{self.port}/{database}"
@@ -68,8 +75,24 @@ class DebianPostgres:
         """As the superuser."""
         asyncio.run(self._execute(statement))
 
+    def send_all(self, number: signal.Signals) -> None:
+        """To the postmaster and every process of its own: SIGSTOP lets all of it stand still."""
+        assert self._process is not None, "PostgreSQL runs"
+        family = psutil.Process(self._process.pid)
+        for process in [family, *family.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9 for all of it; `start` recovers."""
+        self.send_all(signal.SIGKILL)
+        assert self._process is not None
+        assert ended(self._process), "PostgreSQL 15 did not end"
+        self._process = None
+
     def stop(self) -> None:
         if self._process is not None:
+            self.send_all(signal.SIGCONT)
             self._process.send_signal(signal.SIGINT)
             assert ended(self._process), "PostgreSQL 15 did not end"
             self._process = None
@@ -83,24 +106,11 @@ class DebianPostgres:
         argv = [str(BINARIES / "initdb"), "-D", str(self._folder / "cluster"), "-U", ACCOUNT]
         argv += ["-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         subprocess.run(self._as_account(argv), check=True, stdout=subprocess.DEVNULL)
-        self._new = True
-
-    _new = False
 
     def _as_account(self, argv: Sequence[str]) -> list[str]:
         # The kernel forgets this signal when the user changes, so setpriv asks for it afterwards.
         account = [f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups"] if os.geteuid() == 0 else []
         return ["setpriv", *account, "--pdeathsig=INT", *argv]
-
-    async def _answers(self) -> bool:
-        try:
-            await self._execute("SELECT 1")
-        except (OSError, asyncpg.PostgresError):
-            return False
-        if self._new:
-            self._new = False
-            await self._execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self._password}'")
-        return True
 
     async def _execute(self, statement: str) -> None:
         connection = await asyncpg.connect(self.url("postgres", ACCOUNT), timeout=10)
