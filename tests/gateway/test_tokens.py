@@ -53,6 +53,7 @@ class Forge:
             "aud": ACCESS_AUDIENCE,
             "sub": str(uuid4()),
             "lid": str(uuid4()),
+            "jti": str(uuid4()),
             "iat": NOW,
             "exp": NOW + 900,
         }
@@ -72,6 +73,12 @@ class Forge:
         )
         text = f"{b64({**self.header, 'alg': 'HS256'})}.{b64(self.claims)}"
         return f"{text}.{b64(hmac.new(public, text.encode(), hashlib.sha256).digest())}"
+
+    def hs256_with_the_jwk(self) -> str:
+        modulus = self.key.public_key().public_numbers().n
+        text = f"{b64({**self.header, 'alg': 'HS256'})}.{b64(self.claims)}"
+        secret = modulus.to_bytes((modulus.bit_length() + 7) // 8, "big")
+        return f"{text}.{b64(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
     def with_own_key(self, member: str) -> str:
         own = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -154,6 +161,30 @@ FORGERIES: dict[str, Callable[[Forge], str]] = {
     "no lid": lambda f: f.token(lid=...),
     "lid is no UUID": lambda f: f.token(lid="1"),
     "lid is a number": lambda f: f.token(lid=7),
+    "no sub": lambda f: f.token(sub=...),
+    "sub is a list": lambda f: f.token(sub=[f.claims["sub"]]),
+    "no jti": lambda f: f.token(jti=...),
+    "aud of a device": lambda f: f.token(aud="d_" + "a" * 16),
+    "typ of a grant": lambda f: f.token({"typ": "grant+jwt"}),
+    "typ of the key list": lambda f: f.token({"typ": "keys+jwt"}),
+    "typ and aud of a link": lambda f: f.token({"typ": "link+jwt"}, aud=LINK_AUDIENCE),
+    "typ with application/": lambda f: f.token({"typ": "application/at+jwt"}),
+    "kid of nobody, our key": lambda f: f.token({"kid": "x" * 43}),
+    "kid with SQL": lambda f: f.token({"kid": "' OR 1=1 --"}),
+    "kid is null": lambda f: f.token({"kid": None}),
+    "use and key_ops in the header": lambda f: f.token({"use": "enc", "key_ops": ["encrypt"]}),
+    "alg in small letters": lambda f: f.token({"alg": "rs256"}),
+    "HS256 with the JWK": lambda f: f.hs256_with_the_jwk(),
+    "exp beyond any number": lambda f: f.signed(
+        b64(f.header), b64(json.dumps({**f.claims, "exp": 0}).replace('"exp": 0', '"exp": 1e999').encode())
+    ),
+    "4,097 bytes": lambda f: f.token(padding="x" * (4097 * 3 // 4)),
+    "a megabyte": lambda f: f.token(padding="x" * 1_000_000),
+    "a blank before": lambda f: " " + f.token(),
+    "an escaped member name twice": lambda f: f.signed(
+        b64(f.header), b64(json.dumps(f.claims).encode()[:-1] + b', "\\u0061ud": "towline-gateway"}')
+    ),
+    "an empty header member": lambda f: f.token({"": ""}),
     "over 4 KB": lambda f: f.token(padding="x" * 4096),
     "header slack bits": lambda f: f.slack_bits(0),
     "claims slack bits": lambda f: f.slack_bits(1),
@@ -190,9 +221,9 @@ def test_a_forgery_is_refused(name: str, keyring: Keyring, tokens: Tokens) -> No
 def test_the_forger_makes_good_tokens_too(keyring: Keyring, tokens: Tokens) -> None:
     forge = Forge(keyring)
     login_id = UUID(forge.claims["lid"])
-    assert tokens.read_access(forge.token(), NOW) == login_id
-    assert tokens.read_access(forge.token(exp=NOW - 29), NOW) == login_id
-    assert tokens.read_access(forge.token(iat=NOW + 30), NOW) == login_id
+    for good in (forge.token(), forge.token(exp=NOW - 29), forge.token(iat=NOW + 30)):
+        assert tokens.read_access(good, NOW).login_id == login_id
+        assert tokens.read_access(good, NOW).user_id == UUID(forge.claims["sub"])
 
 
 def test_every_flipped_bit_is_noticed(keyring: Keyring, tokens: Tokens) -> None:
@@ -222,6 +253,14 @@ def test_published_keys_verify_our_tokens(keyring: Keyring, tokens: Tokens) -> N
     claims = strict.verify(token, keys, typ=ACCESS_TYP, audience=ACCESS_AUDIENCE, issuer=ISSUER, now=NOW)
     assert claims["exp"] == NOW + 900
     assert all(set(key) == {"kty", "n", "e", "kid", "alg", "use"} for key in tokens.jwks()["keys"])
+
+
+def test_the_published_keys_serve_for_nothing_but_our_signatures(tokens: Tokens) -> None:
+    """A verifier that looks at `use`, `key_ops` and `alg` takes them; no member is private."""
+    for key in tokens.jwks()["keys"]:
+        assert (key["use"], key["alg"], key["kty"], key.get("key_ops")) == ("sig", "RS256", "RSA", None)
+        assert not {"d", "p", "q", "dp", "dq", "qi", "oth", "k"} & set(key)
+        assert len(base64.urlsafe_b64decode(key["n"] + "==")) >= 256
 
 
 def test_a_grant_is_what_the_protocol_says(keyring: Keyring, tokens: Tokens) -> None:
