@@ -103,18 +103,20 @@ class Gateways:
         """A replica's settings file, for the commands that take one."""
         return self.folder / f"{name}.toml"
 
-    def person(self, name: str | None = None) -> Person:
-        """A stranger with a browser, at one replica where it is named; closed with the gateways."""
+    def person(self, name: str | None = None, *, address: str | None = None) -> Person:
+        """A stranger with a browser, at one replica where it is named, from an address of 127/8; closed with
+        the gateways.
+        """
         assert name is None or self._https_host is None, "a replica itself speaks no TLS"
         port = self._front if name is None else self.ports[self.names.index(name)].public
         trust = None if self._https_host is None else self.trust
-        made = Person(self.url, port=port, trust=trust)
+        made = Person(self.url, port=port, trust=trust, address=address)
         self._people.callback(made.close)
         return made
 
-    def owner(self, name: str | None = None) -> Person:
+    def owner(self, name: str | None = None, *, address: str | None = None) -> Person:
         """The administrator, logged in."""
-        made = self.person(name)
+        made = self.person(name, address=address)
         made.log_in()
         return made
 

@@ -57,9 +57,14 @@ def session_wish(service: str = "web", duration_s: int = SESSION_S) -> dict[str,
 
 
 def http_client(
-    origin: Link, *, port: int | None = None, trust: ssl.SSLContext | None = None, **headers: str
+    origin: Link,
+    *,
+    port: int | None = None,
+    trust: ssl.SSLContext | None = None,
+    address: str | None = None,
+    **headers: str,
 ) -> httpx.Client:
-    """A client of `origin` that dials loopback, at another `port` where one is given.
+    """A client of `origin` that dials loopback, at another `port` and from another `address` where given.
 
     *.localhost is this machine (RFC 6761), whatever the system's resolver says; test domains are too.
     """
@@ -72,7 +77,9 @@ def http_client(
         headers={"Host": origin.authority, **headers},
         timeout=CALL_TIMEOUT_S,
         trust_env=False,
-        verify=trust or origin.scheme == "https",
+        transport=httpx.HTTPTransport(
+            verify=trust or origin.scheme == "https", trust_env=False, local_address=address
+        ),
         event_hooks={"request": [name_server]},
     )
 
@@ -83,12 +90,21 @@ class Person:
     `http` gives every answer as it is; the other methods raise httpx.HTTPStatusError unless it is a success.
     """
 
-    def __init__(self, gateway: str, *, port: int | None = None, trust: ssl.SSLContext | None = None) -> None:
-        """`gateway` is its public URL. `port` leads to one of its replicas, `trust` is for https."""
+    def __init__(
+        self,
+        gateway: str,
+        *,
+        port: int | None = None,
+        trust: ssl.SSLContext | None = None,
+        address: str | None = None,
+    ) -> None:
+        """`gateway` is its public URL. `port` leads to a replica, `trust` is for https, an `address` of
+        127/8 makes the person a stranger to limits by address.
+        """
         origin = Link.parse(gateway)
         self.gateway = origin.origin
-        self._port, self._trust = port, trust
-        self.http = http_client(origin, port=port, trust=trust, Origin=origin.origin)
+        self._port, self._trust, self._address = port, trust, address
+        self.http = http_client(origin, port=port, trust=trust, address=address, Origin=origin.origin)
 
     def log_in(self, username: str = ADMIN, password: str = PASSWORD) -> str:
         """With a password: the browser's cookie is kept; the access token that programs use."""
@@ -102,7 +118,7 @@ class Person:
 
     def bearer(self, token: str) -> Person:
         """The same person's program: an access token and no cookie, nor an Origin."""
-        program = Person(self.gateway, port=self._port, trust=self._trust)
+        program = Person(self.gateway, port=self._port, trust=self._trust, address=self._address)
         del program.http.headers["Origin"]
         program.http.headers["Authorization"] = f"Bearer {token}"
         return program

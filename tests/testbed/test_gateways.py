@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -50,6 +51,16 @@ def test_a_failed_test_can_show_every_log(gateways: Gateways) -> None:
     shown = gateways.logs()
     assert "== gateway-0.log" in shown
     assert "== gateway-1.log" in shown
+
+
+def test_people_come_from_addresses_of_their_own(gateways: Gateways) -> None:
+    for address in ("127.0.0.21", "127.0.0.22"):
+        gateways.owner(address=address)
+        eventually("it is logged", partial(_is_logged, gateways, address))
+
+
+def _is_logged(gateways: Gateways, address: str) -> bool:
+    return f'"client": "{address}"' in gateways.logs()
 
 
 def test_over_tls_with_a_name_of_its_own() -> None:
