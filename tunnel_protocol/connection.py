@@ -18,7 +18,7 @@ from tunnel_protocol.codes import (
     Side,
     close_code,
 )
-from tunnel_protocol.credit import WindowBudget
+from tunnel_protocol.credit import WindowBudget, connection_window
 from tunnel_protocol.errors import ConnectionDraining, Misuse, ProtocolViolation, StreamLimit
 from tunnel_protocol.events import (
     ConnectionLost,
@@ -191,10 +191,11 @@ class Connection(Handshake):
             allowance.fill(now, self._next_id, self.outbox.sent)
 
     def _return_credit(self) -> None:
-        window = self.limits.connection_window
-        self._return_at = self._received + max(window // 2, 1)
-        self._receive_limit = self._received + window
-        self.outbox.add_control(credit_frame(0, self._receive_limit))
+        window, step = connection_window(self.limits.connection_window, self.liveness.rtt_s)
+        self._return_at = self._received + step
+        if self._received + window > self._receive_limit:  # else more was promised while the peer seemed far
+            self._receive_limit = self._received + window
+            self.outbox.add_control(credit_frame(0, self._receive_limit))
 
     def handle_timer(self, now: float) -> list[Event]:
         """To be called at or after next_timer()."""

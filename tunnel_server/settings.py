@@ -265,7 +265,7 @@ class TunnelSettings:
         check=between(65_536, 1 << 30),
     )
     connection_window: int = setting(
-        "Bytes in flight of one tunnel; 1 MiB keeps small requests under 5 ms beside bulk.",
+        "Bytes in flight of one tunnel: small requests wait behind them. From near devices at most 512 KiB.",
         default=1 << 20,
         check=between(65_536, 1 << 26),
     )

@@ -171,3 +171,32 @@ def test_a_message_never_passes_what_the_peer_accepts() -> None:
     pair.settle()
     assert not pair.server.of(ConnectionLost)
     assert pair.server.data(1) == b"x" * 29_000 + b"y" * 5000
+
+
+@pytest.mark.parametrize(
+    ("rtt_s", "in_flight"), [(0.005, 512 * KIB), (0.006, 1024 * KIB), (None, 1024 * KIB)]
+)
+def test_less_is_in_flight_to_a_near_peer_since_everybody_waits_behind_it(
+    rtt_s: float | None, in_flight: int
+) -> None:
+    pair = Pair.open()
+    if rtt_s is None:
+        pair.server.connection.liveness._epoch_rtt = None
+    else:
+        measured(pair, rtt_s)
+    server, sender = pair.server.connection, pair.device.connection.outbox
+    ours, theirs = pair.stream()
+    promised, least, largest = [sender.send_limit], 1 << 30, 0
+    for _ in range(200):
+        theirs.send(bytes(32 * KIB), pair.now)
+        pair.settle()
+        ours.consumed(32 * KIB, pair.now)
+        pair.settle()
+        if sender.sent > 2048 * KIB:
+            promised.append(sender.send_limit)
+            left = sender.send_limit - sender.sent
+            least, largest = min(least, left), max(largest, left)
+    assert promised == sorted(promised)
+    assert server.state.name == "OPEN"
+    assert largest == in_flight
+    assert least >= in_flight // 2
