@@ -29,7 +29,7 @@ from tunnel_agent.policy.jws import TokenRefused
 from tunnel_agent.policy.key_list import may_replace, verify_key_list
 from tunnel_agent.policy.reconnect import MAX_CONNECTIONS, Ending, first_urls
 from tunnel_agent.renewal import keep_renewed
-from tunnel_agent.revocations import RevocationKeeper
+from tunnel_agent.revocations import SAVE_EVERY_S, RevocationKeeper
 from tunnel_agent.settings import AgentSettings, LimitSettings, ServiceSettings
 from tunnel_agent.supervision import Supervisor
 from tunnel_agent.tunnel import AgentTunnel, Device
@@ -266,10 +266,20 @@ class Agent:
     # The identity on disk
 
     async def _save_key_list(self) -> None:
-        try:
-            await asyncio.to_thread(self._store.save_key_list, self.identity.key_list)
-        except OSError as error:  # in force all the same; after a restart the next HELLO brings it again
-            _log.error("key list not saved", extra={"reason": str(error)})
+        """Until it is on disk: it is in force all the same, but a restart would take an older one for new."""
+        failed = False
+        while True:
+            try:
+                await asyncio.to_thread(self._store.save_key_list, self.identity.key_list)
+            except OSError as error:
+                if not failed:
+                    _log.error("key list not saved, trying again", extra={"reason": str(error)})
+                failed = True
+                await asyncio.sleep(SAVE_EVERY_S)
+            else:
+                if failed:
+                    _log.info("key list saved again")
+                return
 
     def _renewed(self, identity: Identity) -> None:
         known = self.identity.key_list
