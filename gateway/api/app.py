@@ -28,6 +28,7 @@ from gateway.api import (
     places,
     provider_login,
     sessions,
+    support,
     users,
     wellknown,
 )
@@ -50,6 +51,7 @@ ROUTERS = (
     devices.router,
     claims.router,
     sessions.router,
+    support.router,
     links.router,
     places.router,
     members.router,

@@ -17,7 +17,7 @@ from gateway.keys import csr
 from gateway.parts import Parts
 from gateway.policy.access import Action
 from gateway.randomness import digest
-from gateway.store import devices, people, places, sessions
+from gateway.store import devices, people, places, sessions, support
 from gateway.store.database import AuditEvent, utc
 
 # Long enough to hand the thing over and to set it up again in the new place.
@@ -116,6 +116,7 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
         name = token["name"] or device.name
         await devices.move_claimed(tx, device_id, token["site_id"], name)
         ended = await sessions.end_of_device(tx, device_id)
+        await support.end_of_device(tx, device_id)
         new_owner = str(token["user_id"])
         for kind, site in (("device.handed_over", device.site_id), ("device.claimed", token["site_id"])):
             detail = {"name": name, "sessions": ended}

@@ -13,9 +13,9 @@ from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, T
 from gateway.approval import approve
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Resource
+from gateway.policy.access import RULES, Action, Actor, Resource, may
 from gateway.policy.names import TAGS_MAX
-from gateway.store import devices, places, sessions
+from gateway.store import devices, places, sessions, support
 from gateway.store.database import AuditEvent, Revocation, Transaction
 from gateway.store.devices import Device, Wanted
 
@@ -132,6 +132,7 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
                 raise _wrong_status(device, "revoked")
             tx.revoke(Revocation("device", device_id))
             ended = await sessions.end_of_device(tx, device_id)
+            await support.end_of_device(tx, device_id)
             await devices.drop_tunnels(tx, device_id)
             tx.audit(_event("device.revoked", actor, device, sessions=ended))
         return await _fresh(tx, actor, device_id)
@@ -149,9 +150,20 @@ async def find(
     """The person and the device they may do `action` to; 401, 403, or one 404 for unknown and not theirs."""
     actor = await logged_in(tx, parts, credential)
     device = await devices.get(tx, device_id, actor.user_id, lock=lock)
-    permit(actor, action, None if device is None else Resource(device.role), "device")
+    permit(actor, action, await _seen(tx, actor, action, device), "device")
     assert device is not None  # nothing is permitted about what does not exist
     return actor, device
+
+
+async def _seen(tx: Transaction, actor: Actor, action: Action, device: Device | None) -> Resource | None:
+    """The device as the actor sees it; a consent is looked up only where it decides something."""
+    if device is None:
+        return None
+    resource = Resource(device.role)
+    if RULES[action].consented and not may(actor, action, resource):
+        consent = await support.consent_for(tx, device.id, actor.user_id)
+        return Resource(device.role, consented=consent is not None)
+    return resource
 
 
 async def _fresh(tx: Transaction, actor: Actor, device_id: str) -> DeviceAnswer:

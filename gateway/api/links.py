@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit
-from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment
+from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment, support_notice
 from gateway.errors import BadTokenError, Problem, login_needed
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Resource
@@ -50,6 +50,7 @@ async def inspect_link(body: LinkBody, credential: CredentialOf, parts: Parts) -
         owner=session.owner,
         service=session.service,
         expires_at=moment(session.expires_at),
+        support=support_notice(session),
     )
 
 

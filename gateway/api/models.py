@@ -195,7 +195,11 @@ class SessionCreated(BaseModel):
 
 
 class SessionAnswer(BaseModel):
+    """`support_id`: of the consent under which it was opened; null: by the person's own role."""
+
     id: UUID
+    user: str
+    support_id: UUID | None
     device_id: str
     device_name: str
     service: str
@@ -208,13 +212,22 @@ class SessionList(BaseModel):
     items: list[SessionAnswer]
 
 
+class SupportNotice(BaseModel):
+    """The banner of a support session: who acts, why, and that what passes is written down for the owner."""
+
+    engineer: str
+    reason: str
+    logged: bool = True
+
+
 class LinkAnswer(BaseModel):
-    """What the landing page shows before the click."""
+    """What the landing page shows before the click. `support` null: opened by the person's own role."""
 
     device: str
     owner: str
     service: str
     expires_at: str
+    support: SupportNotice | None
 
 
 class CodeAnswer(BaseModel):
@@ -259,9 +272,17 @@ def device_answer(device: Device) -> DeviceAnswer:
     )
 
 
+def support_notice(session: Session) -> SupportNotice | None:
+    if session.support_id is None:
+        return None
+    return SupportNotice(engineer=session.username, reason=session.support_reason or "")
+
+
 def session_answer(session: Session) -> SessionAnswer:
     return SessionAnswer(
         id=session.id,
+        user=session.username,
+        support_id=session.support_id,
         device_id=session.device_id,
         device_name=session.device_name,
         service=session.service,

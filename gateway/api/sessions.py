@@ -19,12 +19,15 @@ from gateway.api.models import (
 from gateway.errors import Problem, wrong_field
 from gateway.parts import Parts
 from gateway.policy import durations
-from gateway.policy.access import Action, Actor, Resource
+from gateway.policy.access import Action, Actor, Resource, may
 from gateway.randomness import new_label
-from gateway.store import places, sessions
+from gateway.store import places, sessions, support
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
 from gateway.store.sessions import Session
+
+# More people than look at one device at a time.
+DEVICE_SESSIONS_MAX = 200
 
 router = APIRouter(tags=["sessions"])
 
@@ -44,10 +47,14 @@ async def create_session(
         # Locked: a revocation that commits meanwhile would not see, and so not end, this session.
         actor, device = await find(tx, parts, credential, device_id, Action.SESSION_CREATE, lock=True)
         kind = _openable(device, body.service)
+        by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
+        consent = None if by_role else await support.consent_for(tx, device_id, actor.user_id)
         try:
             expires_at = durations.session_expiry(body.duration_s, settings.session_duration_max_s, tx.now)
         except durations.DurationError as error:
             raise wrong_field("duration_s", str(error)) from error
+        if consent is not None and consent.until is not None:
+            expires_at = min(expires_at, int(consent.until))
         if await sessions.count_live(tx, actor.user_id) >= settings.sessions_per_user:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS, "too_many_sessions", "End one of your open sessions first."
@@ -65,6 +72,7 @@ async def create_session(
             service_kind=kind,
             grant_id=session_id,  # one id for both: a session has one grant (decision 0002)
             expires_at=utc(expires_at),
+            support_id=None if consent is None else consent.id,
         )
         await sessions.add_link(tx, jti, session_id, body.binding, utc(link_expires_at))
         token = parts.tokens.link(jti, session_id, label, body.binding, tx.now, link_expires_at)
@@ -79,6 +87,7 @@ async def create_session(
                     "service": body.service,
                     "binding": body.binding,
                     "expires_at": expires_at,
+                    "support": None if consent is None else str(consent.id),
                 },
             )
         )
@@ -96,6 +105,15 @@ async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.SESSION_LIST)
         found = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
+    return SessionList(items=[session_answer(session) for session in found])
+
+
+@router.get("/v1/devices/{device_id}/sessions", openapi_extra=acts(Action.SESSION_LIST_DEVICE))
+async def list_device_sessions(device_id: str, credential: CredentialOf, parts: Parts) -> SessionList:
+    """Everybody's sessions on the device that have not ended, newest first: for those who run its site."""
+    async with parts.database.transaction() as tx:
+        await find(tx, parts, credential, device_id, Action.SESSION_LIST_DEVICE)
+        found = await sessions.list_of_device(tx, device_id, DEVICE_SESSIONS_MAX)
     return SessionList(items=[session_answer(session) for session in found])
 
 

@@ -13,6 +13,8 @@ from gateway.tokens.strict import TOKEN_MAX_BYTES
 
 # A full report names every tunnel of a node; a node holds some thousands.
 EVENTS_MAX = 50_000
+PATH_MAX = 1024  # longer ones are shown cut
+PASSED_MAX = 1_000  # in one call
 TEXT_MAX = 256  # reasons and addresses, for people
 
 
@@ -27,12 +29,12 @@ Label = Annotated[str, Field(pattern=f"^{LABEL_PATTERN.pattern}$")]
 DeviceId = Annotated[str, Field(max_length=64)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     # Other members are ignored: a newer node may say more to an older gateway.
     model_config = ConfigDict(extra="ignore")
 
 
-class RedeemBody(_Body):
+class RedeemBody(Body):
     """Exactly one of token and code. `kind`: of the service that the node is about to open."""
 
     token: Annotated[str, Field(max_length=TOKEN_MAX_BYTES)] | None = None
@@ -43,12 +45,12 @@ class RedeemBody(_Body):
     client: ForeignText = ""
 
 
-class ResolveBody(_Body):
+class ResolveBody(Body):
     label: Label
     cookie_sha256: Sha256Hex
 
 
-class EndBody(_Body):
+class EndBody(Body):
     cookie_sha256: Sha256Hex
     client: ForeignText = ""
 
@@ -59,7 +61,10 @@ class UserFacts(BaseModel):
 
 
 class SessionFacts(BaseModel):
-    """`act`: the support engineer acting; always null until support exists. `grant_id`: 16 bytes, hex."""
+    """`act`: the support engineer who acts for `user`, the owner who consented; null: nobody does.
+
+    With `act` the node reports each request (`/request-log`). `grant_id`: 16 bytes, hex.
+    """
 
     sid: UUID
     label: str
@@ -68,18 +73,38 @@ class SessionFacts(BaseModel):
     device_id: str
     device_name: str
     user: UserFacts
-    act: None = None
+    act: UserFacts | None = None
     expires_at: int
     grant: str
     grant_id: str
     gateway_url: str
 
 
+class PassedRequest(Body):
+    """One request of a support session: path without query, sizes of bodies; `status` 0: no answer came."""
+
+    sid: UUID
+    at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+    method: Annotated[str, Field(pattern="^[A-Z-]{1,32}$")]
+    path: Annotated[str, AfterValidator(lambda text: printable(text.partition("?")[0], PATH_MAX))]
+    status: Annotated[int, Field(ge=0, le=999)]
+    received: Annotated[int, Field(ge=0, lt=2**63)]
+    sent: Annotated[int, Field(ge=0, lt=2**63)]
+    ms: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+
+
+class PassedBody(Body):
+    """What passed in support sessions at a node since its last call; `dropped`: found no room there."""
+
+    entries: Annotated[list[PassedRequest], Field(max_length=PASSED_MAX)]
+    dropped: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
 class GrantFacts(BaseModel):
     grant: str
 
 
-class AuthenticateBody(_Body):
+class AuthenticateBody(Body):
     device_id: DeviceId
     key_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -92,14 +117,14 @@ class DeviceFacts(BaseModel):
     public_key: str
 
 
-class ServiceFacts(_Body):
+class ServiceFacts(Body):
     """As the device announced it; what is no proper service is left out of what is stored."""
 
     name: str
     kind: str = "web"
 
 
-class PresenceEvent(_Body):
+class PresenceEvent(Body):
     device_id: Annotated[str, Field(pattern=f"^{DEVICE_ID_PATTERN.pattern}$")]
     instance: InstanceHex
     connection: Annotated[int, Field(ge=0, lt=2**63)]
@@ -111,7 +136,7 @@ class PresenceEvent(_Body):
     error: ForeignText | None = None
 
 
-class PresenceBody(_Body):
+class PresenceBody(Body):
     node: Annotated[str, Field(pattern=f"^{NODE_PATTERN.pattern}$")]
     boot: Annotated[str, Field(pattern="^[!-~]{1,64}$")]
     full: bool

@@ -21,6 +21,7 @@ from gateway.internal.models import (
     GrantFacts,
     KeysAnswer,
     NodesAnswer,
+    PassedBody,
     PresenceAnswer,
     PresenceBody,
     PresenceEvent,
@@ -35,9 +36,13 @@ from gateway.policy import links as link_policy
 from gateway.policy import presence as presence_policy
 from gateway.policy.links import LinkRefusal
 from gateway.randomness import digest
-from gateway.store import devices, presence, sessions
+from gateway.store import devices, presence, sessions, support
 from gateway.store.database import AuditEvent, Transaction
 from gateway.store.sessions import Link, Session
+from gateway.store.support import Passed
+from runtime.logs import get_logger
+
+log = get_logger("gateway.internal")
 
 router = APIRouter(prefix="/internal/v1", tags=["internal"])
 
@@ -219,6 +224,19 @@ def _report(event: PresenceEvent) -> presence_policy.Report:
     )
 
 
+@router.post("/request-log", status_code=HTTPStatus.NO_CONTENT)
+async def log_requests(body: PassedBody, node: Node, parts: Parts) -> None:
+    """What passed in support sessions. Entries of other sessions are left out: nobody is told of a log."""
+    entries = [
+        Passed(e.sid, e.at, e.method, e.path, e.status, e.received, e.sent, e.ms) for e in body.entries
+    ]
+    async with parts.database.transaction() as tx:
+        written = await support.add_passed(tx, node, entries)
+    if body.dropped or written < len(entries):
+        left_out = len(entries) - written
+        log.warning("request log", extra={"node": node, "dropped": body.dropped, "left_out": left_out})
+
+
 def _session_facts(parts: GatewayParts, session: Session, now: float) -> SessionFacts:
     return SessionFacts(
         sid=session.id,
@@ -227,7 +245,10 @@ def _session_facts(parts: GatewayParts, session: Session, now: float) -> Session
         service_kind=session.service_kind,
         device_id=session.device_id,
         device_name=session.device_name,
-        user=UserFacts(id=session.user_id, name=session.username),
+        user=UserFacts(id=session.user_id, name=session.username)
+        if session.consented_by is None
+        else UserFacts(id=session.consented_by, name=session.consenter or ""),
+        act=None if session.support_id is None else UserFacts(id=session.user_id, name=session.username),
         expires_at=int(session.expires_at),
         grant=_grant(parts, session, now),
         grant_id=session.grant_id.bytes.hex(),
@@ -239,9 +260,10 @@ def _grant(parts: GatewayParts, session: Session, now: float) -> str:
     return parts.tokens.grant(
         session.grant_id,
         session.id,
-        session.user_id,
+        session.consented_by or session.user_id,
         session.device_id,
         session.service,
         now,
         int(session.expires_at),
+        act=None if session.support_id is None else session.user_id,
     )

@@ -82,6 +82,7 @@ class Action(StrEnum):
     DEVICE_RELEASE = "device.release"
     SESSION_CREATE = "session.create"
     SESSION_LIST = "session.list"
+    SESSION_LIST_DEVICE = "session.list_device"
     SESSION_END = "session.end"
     LINK_INSPECT = "link.inspect"
     LINK_CODE = "link.code"
@@ -119,6 +120,8 @@ class Resource:
     """The actor's role where the thing is; for an org: their role in the whole of it."""
     mine: bool = False
     """It is the actor's own: their session, request, link, account."""
+    consented: bool = False
+    """Its owner consented to the actor's support of it, and that has not ended."""
 
 
 class Verdict(Enum):
@@ -139,6 +142,7 @@ class Rule:
     """About nothing that is somebody else's: every person may."""
     roles: frozenset[Role] = frozenset()
     mine: bool = False
+    consented: bool = False
     staff: frozenset[Staff] = frozenset()
 
 
@@ -167,14 +171,15 @@ RULES: dict[Action, Rule] = {
     Action.INVITATION_ACCEPT: Rule(Scope.SITES_WRITE, anyone=True),
     Action.TOKEN_CREATE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_LIST: Rule(Scope.DEVICES_READ, anyone=True),
-    Action.DEVICE_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE),
+    Action.DEVICE_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE, consented=True),
     Action.DEVICE_CHANGE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_APPROVE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_REJECT: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_REVOKE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_RELEASE: Rule(Scope.DEVICES_WRITE, roles=_OWNERS),
-    Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS),
+    Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS, consented=True),
     Action.SESSION_LIST: Rule(Scope.SESSIONS, anyone=True),
+    Action.SESSION_LIST_DEVICE: Rule(Scope.SESSIONS, roles=_RUNNERS),
     Action.SESSION_END: Rule(Scope.SESSIONS, roles=_RUNNERS, mine=True),
     Action.LINK_INSPECT: Rule(None, mine=True),
     Action.LINK_CODE: Rule(None, mine=True),
@@ -205,11 +210,13 @@ def judge(actor: Actor | None, action: Action, resource: Resource | None = None)
     if resource is None and (rule.roles or rule.mine):
         return Verdict.HIDDEN
     staff = actor.staff in rule.staff
-    role, mine = (None, False) if resource is None else (resource.role, resource.mine)
+    here = resource or Resource()
+    by_thing = here.role in rule.roles or (rule.mine and here.mine) or (rule.consented and here.consented)
     in_scope = actor.scopes is None or rule.scope in actor.scopes
-    if in_scope and (rule.anyone or staff or role in rule.roles or (rule.mine and mine)):
+    if in_scope and (rule.anyone or staff or by_thing):
         return Verdict.ALLOWED
-    return Verdict.FORBIDDEN if resource is None or role or mine or staff else Verdict.HIDDEN
+    seen = resource is None or here.role or here.mine or here.consented or staff
+    return Verdict.FORBIDDEN if seen else Verdict.HIDDEN
 
 
 def may(actor: Actor | None, action: Action, resource: Resource | None = None) -> bool:

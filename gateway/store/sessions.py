@@ -30,6 +30,11 @@ class Session:
     expires_at: float
     ended: bool
     redeemed_at: float | None
+    support_id: UUID | None
+    """Of the consent under which it was opened; None: by the person's own role."""
+    consented_by: UUID | None
+    consenter: str | None
+    support_reason: str | None
     cookie_sha256: bytes | None
     """None until the link is redeemed."""
 
@@ -48,9 +53,14 @@ _SESSION = (
     " s.ended_at, s.redeemed_at, s.cookie_sha256, s.user_id, u.username, d.name AS device_name, d.site_id,"
     " d.status, (SELECT o.username FROM memberships m JOIN users o ON o.id = m.user_id JOIN sites p"
     " ON p.org_id = m.org_id WHERE p.id = d.site_id AND (m.site_id IS NULL OR m.site_id = p.id)"
-    " AND m.role = 'owner' ORDER BY m.created_at, o.id LIMIT 1) AS owner"
+    " AND m.role = 'owner' ORDER BY m.created_at, o.id LIMIT 1) AS owner, s.support_id,"
+    " q.decided_by AS consented_by, (SELECT c.username FROM users c WHERE c.id = q.decided_by) AS consenter,"
+    " q.reason AS support_reason"
 )
-_JOINS = " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id "
+_JOINS = (
+    " JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id"
+    " LEFT JOIN support_requests q ON q.id = s.support_id "
+)
 
 
 async def add(
@@ -66,10 +76,12 @@ async def add(
     service_kind: str,
     grant_id: UUID,
     expires_at: datetime,
+    support_id: UUID | None = None,
 ) -> None:
     await tx.execute(
         "INSERT INTO sessions (id, label, device_id, user_id, service, service_kind, grant_id, created_at,"
-        " expires_at, login_id, api_token_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        " expires_at, login_id, api_token_id, support_id)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         session_id,
         label,
         device_id,
@@ -81,6 +93,7 @@ async def add(
         expires_at,
         login_id,
         api_token_id,
+        support_id,
     )
 
 
@@ -107,6 +120,18 @@ async def list_live(tx: Transaction, user_id: UUID, limit: int) -> list[Session]
         f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.user_id = $1 AND s.ended_at IS NULL"
         " AND s.expires_at > $2 AND d.status = 'approved' ORDER BY s.created_at DESC LIMIT $3",
         user_id,
+        tx.at,
+        limit,
+    )
+    return [_session(row) for row in rows]
+
+
+async def list_of_device(tx: Transaction, device_id: str, limit: int) -> list[Session]:
+    """Everybody's sessions on the device that have not ended, newest first."""
+    rows = await tx.fetch(
+        f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.device_id = $1 AND s.ended_at IS NULL"
+        " AND s.expires_at > $2 AND d.status = 'approved' ORDER BY s.created_at DESC LIMIT $3",
+        device_id,
         tx.at,
         limit,
     )
@@ -164,14 +189,19 @@ async def end_of_api_token(tx: Transaction, token_id: UUID) -> int:
     return await _end_where(tx, "api_token_id = $2", token_id)
 
 
+async def end_of_support(tx: Transaction, support_id: UUID) -> int:
+    """End every live session under this consent; how many."""
+    return await _end_where(tx, "support_id = $2", support_id)
+
+
 async def end_of_user(tx: Transaction, user_id: UUID) -> int:
     """End every live session of the person; how many."""
     return await _end_where(tx, "user_id = $2", user_id)
 
 
-# Nobody who is no member where the device is now.
+# By a role (a consent carries the others), and of nobody who is a member where the device is now.
 _ROLE_GONE = (
-    "NOT EXISTS (SELECT 1 FROM devices d JOIN site_roles r ON r.site_id = d.site_id"
+    "support_id IS NULL AND NOT EXISTS (SELECT 1 FROM devices d JOIN site_roles r ON r.site_id = d.site_id"
     " WHERE d.id = sessions.device_id AND r.user_id = sessions.user_id AND r.role >= 'member')"
 )
 
@@ -269,5 +299,9 @@ def _session(row: Row) -> Session:
         expires_at=unix(row["expires_at"]),
         ended=row["ended_at"] is not None or row["status"] != "approved",
         redeemed_at=None if redeemed_at is None else unix(redeemed_at),
+        support_id=row["support_id"],
+        consented_by=row["consented_by"],
+        consenter=row["consenter"],
+        support_reason=row["support_reason"],
         cookie_sha256=row["cookie_sha256"],
     )

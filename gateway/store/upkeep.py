@@ -22,6 +22,8 @@ async def run(tx: Transaction) -> int:
     gone += await tx.execute("DELETE FROM logins WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM registration_tokens WHERE expires_at < $1", trace)
     gone += await tx.execute("DELETE FROM links WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM invitations WHERE expires_at < $1", trace)
+    gone += await tx.execute("DELETE FROM request_log WHERE at < $1", session)
     gone += await tx.execute("DELETE FROM sessions WHERE expires_at < $1", session)
     gone += await tx.execute("DELETE FROM device_certificates WHERE expires_at < $1", session)
     return gone + await feed.prune(tx)

@@ -83,15 +83,22 @@ class Tokens:
         service: str,
         now: float,
         expires_at: int,
+        *,
+        act: UUID | None = None,
     ) -> str:
-        """What the device verifies (protocol, section 7), signed by the grant keys."""
-        claims = {
+        """What the device verifies (protocol, section 7), signed by the grant keys.
+
+        `act`: who acts for `user_id` (RFC 8693, 4.1): the support engineer for the owner who consented.
+        """
+        claims: dict[str, Any] = {
             "aud": device_id,
             "sub": str(user_id),
             "sid": str(sid),
             "svc": service,
             "jti": str(grant_id),
         }
+        if act is not None:
+            claims["act"] = {"sub": str(act)}
         token = self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at), now)
         assert len(token) <= GRANT_MAX_BYTES, "no device would take it: the gateway's public_url is too long"
         return token

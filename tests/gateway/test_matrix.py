@@ -20,8 +20,9 @@ from fastapi.routing import APIRoute
 from gateway.api.app import ROUTERS
 from gateway.api.credentials import ANYBODY, DEVICE
 from gateway.policy.access import RULES, Action, Actor, Resource, Role, Staff, Verdict, judge
+from gateway.policy.support import State
 from gateway.randomness import digest, new_secret
-from gateway.store import devices, invitations, places, users
+from gateway.store import devices, invitations, places, support, users
 from gateway.store.database import utc
 from tests.gateway.world import Device as MadeDevice
 from tests.gateway.world import World, open_session
@@ -205,6 +206,28 @@ async def _link(stage: Stage, path: str) -> Call:
     return Call(path, {"token": (await stage.fresh_session())[1]})
 
 
+async def _ask(stage: Stage, path: str) -> Call:
+    return Call(path.format(device_id=await stage.fresh_device("approved")), {"reason": "E42"})
+
+
+async def _support_request(stage: Stage, path: str) -> Call:
+    """Pending; asked by somebody who is none of the personas."""
+    device_id, engineer = await stage.fresh_device("approved"), await stage.fresh_user()
+    async with stage.world.gateway.parts.database.transaction() as tx:
+        asked = await support.add(
+            tx,
+            device_id=device_id,
+            site_id=stage.site,
+            engineer_id=engineer,
+            reason="E42",
+            duration_s=600,
+        )
+        if path.endswith("/end"):
+            until = utc(tx.now + 600)
+            await support.decide(tx, asked, State.APPROVED, stage.actors["owner"].user_id, until)
+    return Call(path.format(request_id=asked), {})
+
+
 async def _user(stage: Stage, path: str) -> Call:
     return Call(path.format(user_id=await stage.fresh_user()), {"disabled": True})
 
@@ -222,6 +245,12 @@ PREPARED: dict[str, Prepare] = {
     "POST /v1/devices/{device_id}/sessions": _with_body({}),
     "PATCH /v1/devices/{device_id}": _with_body({"name": "Renamed"}),
     "DELETE /v1/sessions/{session_id}": _session,
+    "POST /v1/devices/{device_id}/support-requests": _ask,
+    "GET /v1/support-requests/{request_id}": _support_request,
+    "POST /v1/support-requests/{request_id}/approve": _support_request,
+    "POST /v1/support-requests/{request_id}/refuse": _support_request,
+    "POST /v1/support-requests/{request_id}/end": _support_request,
+    "GET /v1/support-requests/{request_id}/log": _support_request,
     "POST /v1/links/inspect": _link,
     "POST /v1/links/code": _link,
     "POST /v1/me/api-tokens": _with_body({"name": "script", "scopes": ["devices:read"]}),
@@ -262,7 +291,8 @@ def expected(stage: Stage, persona: Persona, action: Action, path: str) -> set[i
     if persona is NOBODY:
         return {401}
     rule = RULES[action]
-    resource: Resource | None = Resource(persona.role, mine=rule.mine and persona is OWNER)
+    mine = rule.mine and persona is OWNER and "support" not in path
+    resource: Resource | None = Resource(persona.role, mine=mine)
     if not (rule.roles or rule.mine) or (rule.mine and not rule.roles and persona is not OWNER):
         resource = None
     verdict = judge(stage.actors[persona.name], action, resource)

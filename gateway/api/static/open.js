@@ -24,6 +24,10 @@ async function look() {
   if (!token) throw new Error("This link is not complete. Open the device again.");
   const link = await call("POST", "/v1/links/inspect", { token });
   for (const name of ["device", "owner", "service"]) document.getElementById(name).textContent = link[name];
+  if (link.support) {
+    for (const name of ["engineer", "reason"]) document.getElementById(name).textContent = link.support[name];
+    for (const part of document.querySelectorAll("[data-support]")) part.hidden = false;
+  }
   document.getElementById("until").textContent = new Date(link.expires_at).toLocaleString();
   document.getElementById("facts").hidden = false;
   progress.hidden = true;

@@ -1,0 +1,255 @@
+"""Support requests, the consent they get, and the log of what was done under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from gateway.policy.access import Role
+from gateway.policy.support import REQUEST_TTL_S, State, state_at
+from gateway.store import sessions
+from gateway.store.database import Row, Transaction, unix, utc
+
+
+class AlreadyAskedError(Exception):
+    """The engineer has an open request for this device."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupportRequest:
+    """One request as it is now; times in Unix seconds."""
+
+    id: UUID
+    n: int
+    device_id: str
+    device_name: str
+    site_id: str
+    site: str
+    engineer_id: UUID
+    engineer: str
+    reason: str
+    duration_s: int
+    state: State
+    created_at: float
+    lapses_at: float
+    decided_by: str | None
+    decided_by_id: UUID | None
+    decided_at: float | None
+    until: float | None
+    """Approved: when the consent runs out."""
+    ended_by: str | None
+    ended_at: float | None
+    role: Role | None
+    """Of the person who looks, at the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """One request that a visitor of a support session made; `at` Unix seconds, sizes in bytes."""
+
+    session_id: UUID
+    at: float
+    method: str
+    path: str
+    status: int
+    received: int
+    sent: int
+    ms: float
+
+
+_SELECT = (
+    "SELECT q.*, d.name AS device_name, s.name AS site, e.username AS engineer, c.username AS decider,"
+    " x.username AS ender, r.role FROM support_requests q JOIN devices d ON d.id = q.device_id"
+    " JOIN sites s ON s.id = q.site_id JOIN users e ON e.id = q.engineer_id"
+    " LEFT JOIN users c ON c.id = q.decided_by LEFT JOIN users x ON x.id = q.ended_by"
+    " LEFT JOIN site_roles r ON r.site_id = q.site_id AND r.user_id = $1 WHERE "
+)
+_SEEN = "(q.engineer_id = $1 OR r.role >= 'admin')"
+
+
+async def add(
+    tx: Transaction, *, device_id: str, site_id: str, engineer_id: UUID, reason: str, duration_s: int
+) -> UUID:
+    """Its id. AlreadyAskedError while one of theirs for the device is open."""
+    request_id = uuid4()
+    # What time ended gives its place to the new one.
+    await tx.execute(
+        "UPDATE support_requests SET state = CASE state WHEN 'pending' THEN 'lapsed' ELSE 'expired' END"
+        " WHERE engineer_id = $1 AND device_id = $2"
+        " AND (state = 'pending' AND lapses_at <= $3 OR state = 'approved' AND until <= $3)",
+        engineer_id,
+        device_id,
+        tx.at,
+    )
+    try:
+        await tx.execute(
+            "INSERT INTO support_requests (id, device_id, site_id, engineer_id, reason, duration_s, state,"
+            " created_at, lapses_at) VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $8)",
+            request_id,
+            device_id,
+            site_id,
+            engineer_id,
+            reason,
+            duration_s,
+            tx.at,
+            utc(tx.now + REQUEST_TTL_S),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyAskedError from error
+    return request_id
+
+
+async def get(
+    tx: Transaction, request_id: UUID, asking: UUID, *, lock: bool = False
+) -> SupportRequest | None:
+    """The request; `lock` holds it until commit: a session under it cannot begin meanwhile."""
+    if lock:
+        await tx.execute("SELECT 1 FROM support_requests WHERE id = $1 FOR UPDATE", request_id)
+    row = await tx.fetchrow(_SELECT + "q.id = $2", asking, request_id)
+    return None if row is None else _request(row, tx.now)
+
+
+async def list_seen(tx: Transaction, asking: UUID, before: int | None, limit: int) -> list[SupportRequest]:
+    """What the person asked and what was asked about sites that they run; newest first, below `before`."""
+    rows = await tx.fetch(
+        _SELECT + _SEEN + " AND ($2::bigint IS NULL OR q.n < $2) ORDER BY q.n DESC LIMIT $3",
+        asking,
+        before,
+        limit,
+    )
+    return [_request(row, tx.now) for row in rows]
+
+
+async def consent_for(tx: Transaction, device_id: str, engineer_id: UUID) -> SupportRequest | None:
+    """The consent under which the engineer may open the device now; locked, so that it ends after commit."""
+    row = await tx.fetchrow(
+        "SELECT id FROM support_requests WHERE device_id = $1 AND engineer_id = $2 AND state = 'approved'"
+        " AND until > $3 FOR UPDATE",
+        device_id,
+        engineer_id,
+        tx.at,
+    )
+    return None if row is None else await get(tx, row["id"], engineer_id)
+
+
+async def decide(
+    tx: Transaction, request_id: UUID, state: State, decided_by: UUID, until: datetime | None
+) -> None:
+    await tx.execute(
+        "UPDATE support_requests SET state = $2, decided_by = $3, decided_at = $4, until = $5 WHERE id = $1",
+        request_id,
+        state.value,
+        decided_by,
+        tx.at,
+        until,
+    )
+
+
+async def end(tx: Transaction, request_id: UUID, state: State, ended_by: UUID) -> int:
+    """End it and every session under it, on every node; how many sessions."""
+    await tx.execute(
+        "UPDATE support_requests SET state = $2, ended_by = $3, ended_at = $4 WHERE id = $1",
+        request_id,
+        state.value,
+        ended_by,
+        tx.at,
+    )
+    return await sessions.end_of_support(tx, request_id)
+
+
+async def end_of_device(tx: Transaction, device_id: str) -> None:
+    """The device is gone from where the consent was given. Its sessions are the caller's to end."""
+    await tx.execute(
+        "UPDATE support_requests SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
+        " ended_at = $2 WHERE device_id = $1 AND state IN ('pending', 'approved')",
+        device_id,
+        tx.at,
+    )
+
+
+async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> int:
+    """Write what passed in support sessions, leave out entries of others; how many were written."""
+    found = await tx.fetch(
+        "SELECT id, support_id FROM sessions WHERE id = ANY($1) AND support_id IS NOT NULL",
+        list({entry.session_id for entry in entries}),
+    )
+    support = {row["id"]: row["support_id"] for row in found}
+    rows = [
+        (
+            e.session_id,
+            support[e.session_id],
+            node,
+            utc(e.at),
+            e.method,
+            e.path,
+            e.status,
+            e.received,
+            e.sent,
+            e.ms,
+        )
+        for e in entries
+        if e.session_id in support
+    ]
+    await tx.executemany(
+        "INSERT INTO request_log (session_id, support_id, node, at, method, path, status, received, sent, ms)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        rows,
+    )
+    return len(rows)
+
+
+async def list_passed(tx: Transaction, request_id: UUID, after: int, limit: int) -> list[tuple[int, Passed]]:
+    """What passed under the consent, in the order it was written, behind number `after`."""
+    rows = await tx.fetch(
+        "SELECT * FROM request_log WHERE support_id = $1 AND n > $2 ORDER BY n LIMIT $3",
+        request_id,
+        after,
+        limit,
+    )
+    return [
+        (
+            row["n"],
+            Passed(
+                session_id=row["session_id"],
+                at=unix(row["at"]),
+                method=row["method"],
+                path=row["path"],
+                status=row["status"],
+                received=row["received"],
+                sent=row["sent"],
+                ms=row["ms"],
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _request(row: Row, now: float) -> SupportRequest:
+    until = None if row["until"] is None else unix(row["until"])
+    lapses_at = unix(row["lapses_at"])
+    return SupportRequest(
+        id=row["id"],
+        n=row["n"],
+        device_id=row["device_id"],
+        device_name=row["device_name"],
+        site_id=row["site_id"],
+        site=row["site"],
+        engineer_id=row["engineer_id"],
+        engineer=row["engineer"],
+        reason=row["reason"],
+        duration_s=row["duration_s"],
+        state=state_at(State(row["state"]), lapses_at, until, now),
+        created_at=unix(row["created_at"]),
+        lapses_at=lapses_at,
+        decided_by=row["decider"],
+        decided_by_id=row["decided_by"],
+        decided_at=None if row["decided_at"] is None else unix(row["decided_at"]),
+        until=until,
+        ended_by=row["ender"],
+        ended_at=None if row["ended_at"] is None else unix(row["ended_at"]),
+        role=None if row["role"] is None else Role.of(row["role"]),
+    )

@@ -1,0 +1,281 @@
+"""Support with consent, from the question to the log that the owner reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy.access import Staff
+from gateway.policy.support import REQUEST_TTL_S, Move, State, moved, state_at
+from gateway.store import users
+from runtime.clock import FakeClock
+from tests.gateway.test_places import Home, home, join
+from tests.gateway.world import Device, Node, OpenedLink, World, open_session
+
+
+class Case:
+    """An owner with a device, and an engineer of the installation's support."""
+
+    def __init__(self, world: World, owner: Home, engineer: Home, device: Device, node: Node) -> None:
+        self.world, self.owner, self.engineer, self.device, self.node = world, owner, engineer, device, node
+
+    async def ask(self, **body: Any) -> httpx.Response:
+        asked = {"reason": "The pump reports E42", **body}
+        return await self.engineer.http.post(f"/v1/devices/{self.device.id}/support-requests", json=asked)
+
+    async def consented(self, **body: Any) -> str:
+        """The id of a request that the owner approved."""
+        asked = await self.ask()
+        assert asked.status_code == 201, asked.text
+        request_id: str = asked.json()["id"]
+        approved = await self.decide(request_id, "approve", **body)
+        assert approved.status_code == 200, approved.text
+        return request_id
+
+    async def decide(self, request_id: str, move: str, **body: Any) -> httpx.Response:
+        return await self.owner.http.post(f"/v1/support-requests/{request_id}/{move}", json=body)
+
+    async def opened(self) -> OpenedLink:
+        return await open_session(self.engineer.http, self.device, binding="click")
+
+    async def revoked(self) -> list[str]:
+        async with self.world.gateway.parts.database.transaction() as tx:
+            return [
+                row["ref"] for row in await tx.fetch("SELECT ref FROM revocations WHERE kind = 'session'")
+            ]
+
+
+async def engineer_of(world: World) -> Home:
+    engineer = await home(world, "sue")
+    async with world.gateway.parts.database.transaction() as tx:
+        await users.set_staff(tx, UUID(engineer.id), Staff.SUPPORT)
+    return engineer
+
+
+@pytest.fixture
+async def case(world: World) -> Case:
+    owner, engineer = await home(world, "ann"), await engineer_of(world)
+    device, node = await world.enrol(owner.http), world.node()
+    await node.connect(device)
+    return Case(world, owner, engineer, device, node)
+
+
+async def test_nothing_opens_without_a_yes(case: Case) -> None:
+    sessions = f"/v1/devices/{case.device.id}/sessions"
+    assert (await case.engineer.http.post(sessions, json={})).status_code == 404
+    asked = (await case.ask(duration_s=600)).json()
+    assert (asked["state"], asked["engineer"], asked["yours_to_decide"]) == ("pending", "sue", False)
+    assert (await case.engineer.http.post(sessions, json={})).status_code == 404
+    seen = (await case.owner.http.get("/v1/support-requests")).json()["items"]
+    assert [(one["id"], one["reason"], one["yours_to_decide"]) for one in seen] == [
+        (asked["id"], "The pump reports E42", True)
+    ]
+    own = await case.engineer.http.post(f"/v1/support-requests/{asked['id']}/approve", json={})
+    assert own.status_code == 403  # nobody consents for the owner
+    await case.decide(asked["id"], "refuse")
+    assert (await case.engineer.http.post(sessions, json={})).status_code == 404
+
+
+async def test_a_consent_opens_that_device_for_its_time(case: Case, clock: FakeClock) -> None:
+    request_id = await case.consented(duration_s=600)
+    device = (await case.engineer.http.get(f"/v1/devices/{case.device.id}")).json()
+    assert (device["name"], device["role"]) == ("Pump", None)
+    link = await case.opened()
+    told = (await case.node.redeem(label=link.label, token=link.token)).json()
+    assert (told["user"]["name"], told["act"]["name"]) == ("ann", "sue")
+    claims = jwt.decode(told["grant"], options={"verify_signature": False})
+    assert (claims["sub"], claims["act"]) == (case.owner.id, {"sub": case.engineer.id})
+    assert claims["exp"] - clock.wall() <= 600
+    other = await case.world.enrol(case.owner.http)
+    assert (await case.engineer.http.get(f"/v1/devices/{other.id}")).status_code == 404
+    clock.advance(601)
+    assert (await case.engineer.http.get(f"/v1/devices/{case.device.id}")).status_code == 404
+    over = (await case.owner.http.get(f"/v1/support-requests/{request_id}")).json()
+    assert over["state"] == "expired"
+    assert (await case.ask()).status_code == 201
+
+
+@pytest.mark.parametrize("who", ["owner", "engineer"])
+async def test_either_side_ends_it(case: Case, who: str) -> None:
+    request_id = await case.consented()
+    link = await case.opened()
+    ended = await getattr(case, who).http.post(f"/v1/support-requests/{request_id}/end")
+    assert (ended.json()["state"], ended.json()["ended_by"]) == ("ended", "ann" if who == "owner" else "sue")
+    assert await case.revoked() == [link.session]
+    again = await case.owner.http.post(f"/v1/support-requests/{request_id}/end")
+    assert again.json()["state"] == "ended"
+    sessions = f"/v1/devices/{case.device.id}/sessions"
+    assert (await case.engineer.http.post(sessions, json={})).status_code == 404
+
+
+async def test_who_runs_the_site_sees_and_ends_single_sessions(case: Case) -> None:
+    request_id = await case.consented()
+    link = await case.opened()
+    listed = (await case.owner.http.get(f"/v1/devices/{case.device.id}/sessions")).json()["items"]
+    assert [(one["id"], one["user"], one["support_id"]) for one in listed] == [
+        (link.session, "sue", request_id)
+    ]
+    assert (await case.owner.http.delete(f"/v1/sessions/{link.session}")).status_code == 204
+    assert await case.revoked() == [link.session]
+
+
+async def test_consent_is_the_owners(case: Case) -> None:
+    admin = await home(case.world, "adam")
+    await join(case.owner, f"/v1/sites/{case.owner.site}", admin, "admin")
+    asked = (await case.ask()).json()
+    seen = (await admin.http.get(f"/v1/support-requests/{asked['id']}")).json()
+    assert seen["yours_to_decide"] is False
+    refused = await admin.http.post(f"/v1/support-requests/{asked['id']}/approve", json={})
+    assert refused.status_code == 403
+    stranger = await home(case.world, "eve")
+    assert (await stranger.http.get(f"/v1/support-requests/{asked['id']}")).status_code == 404
+    assert (await stranger.http.post(f"/v1/support-requests/{asked['id']}/end")).status_code == 404
+
+
+async def test_one_question_at_a_time_which_lapses(case: Case, clock: FakeClock) -> None:
+    first = (await case.ask()).json()
+    again = await case.ask()
+    assert (again.status_code, again.json()["code"]) == (409, "already_asked")
+    withdrawn = await case.engineer.http.post(f"/v1/support-requests/{first['id']}/end")
+    assert withdrawn.json()["state"] == "withdrawn"
+    late = (await case.ask()).json()
+    clock.advance(REQUEST_TTL_S + 1)
+    case.owner, case.engineer = await home(case.world, "ann"), await engineer_of(case.world)
+    answer = await case.decide(late["id"], "approve")
+    assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
+    assert (await case.ask()).status_code == 201
+
+
+async def test_an_owner_gives_less_never_more(case: Case, clock: FakeClock) -> None:
+    asked = (await case.ask(duration_s=600)).json()
+    approved = (await case.decide(asked["id"], "approve", duration_s=3600)).json()
+    link = await case.opened()
+    listed = (await case.engineer.http.get("/v1/sessions")).json()["items"]
+    assert [one["id"] for one in listed] == [link.session]
+    assert listed[0]["expires_at"] == approved["until"]
+
+
+async def test_a_support_role_at_a_site_asks_too_and_opens_nothing(case: Case) -> None:
+    helper = await home(case.world, "hal")
+    await join(case.owner, f"/v1/sites/{case.owner.site}", helper, "support")
+    sessions = f"/v1/devices/{case.device.id}/sessions"
+    assert (await helper.http.post(sessions, json={})).status_code == 403
+    asked = await helper.http.post(f"/v1/devices/{case.device.id}/support-requests", json={"reason": "E42"})
+    await case.decide(asked.json()["id"], "approve")
+    assert (await helper.http.post(sessions, json={})).status_code == 201
+
+
+async def test_the_banner_and_the_log(case: Case) -> None:
+    request_id = await case.consented()
+    shown = await open_session(case.engineer.http, case.device)
+    told = (await case.engineer.http.post("/v1/links/inspect", json={"token": shown.token})).json()
+    assert told["support"] == {"engineer": "sue", "reason": "The pump reports E42", "logged": True}
+    own = await open_session(case.owner.http, case.device)
+    entry = {
+        "method": "GET",
+        "status": 200,
+        "received": 0,
+        "sent": 12,
+        "ms": 3.5,
+        "at": case.world.clock.wall(),
+    }
+    entries = [
+        {**entry, "sid": shown.session, "path": "/status?token=secret"},
+        {**entry, "sid": shown.session, "path": "/\u202evil", "method": "POST", "status": 0},
+        {**entry, "sid": own.session, "path": "/private"},
+    ]
+    answer = await case.node.http.post("/internal/v1/request-log", json={"entries": entries})
+    assert answer.status_code == 204, answer.text
+    log = (await case.owner.http.get(f"/v1/support-requests/{request_id}/log")).json()["items"]
+    assert [(one["method"], one["path"], one["status"]) for one in log] == [
+        ("GET", "/status", 200),
+        ("POST", "/\ufffdvil", 0),
+    ]
+    first = (await case.owner.http.get(f"/v1/support-requests/{request_id}/log?limit=1")).json()
+    rest = await case.owner.http.get(f"/v1/support-requests/{request_id}/log?cursor={first['next_cursor']}")
+    assert [one["path"] for one in rest.json()["items"]] == ["/\ufffdvil"]
+    refused = await case.engineer.http.get(f"/v1/support-requests/{request_id}/log")
+    assert refused.status_code == 403
+    assert "secret" not in json.dumps(log)
+
+
+async def test_a_device_that_leaves_takes_no_consent_along(case: Case) -> None:
+    request_id = await case.consented()
+    await case.owner.http.post(f"/v1/devices/{case.device.id}/revoke")
+    ended = (await case.owner.http.get(f"/v1/support-requests/{request_id}")).json()
+    assert (ended["state"], ended["ended_by"]) == ("ended", None)
+
+
+async def test_every_step_is_in_the_audit_log(case: Case) -> None:
+    request_id = await case.consented()
+    await case.opened()
+    await case.decide(request_id, "end")
+    async with case.world.gateway.parts.database.transaction() as tx:
+        rows = await tx.fetch("SELECT record FROM audit_events WHERE site = $1 ORDER BY seq", case.owner.site)
+    told = [json.loads(row["record"]) for row in rows]
+    steps = [(one["kind"], one["actor"]) for one in told if one["kind"].startswith(("support.", "session."))]
+    owner, engineer = case.owner.id, case.engineer.id
+    assert steps == [
+        ("support.asked", engineer),
+        ("support.approved", owner),
+        ("session.created", engineer),
+        ("support.ended", owner),
+    ]
+
+
+async def test_bad_questions(case: Case) -> None:
+    for body, field in (
+        ({"reason": ""}, "reason"),
+        ({"reason": "x" * 501}, "reason"),
+        ({"duration_s": 60}, "duration_s"),
+        ({"duration_s": 86_401}, "duration_s"),
+        ({"duration_s": "600"}, "duration_s"),
+    ):
+        wrong = await case.ask(**body)
+        assert (wrong.status_code, wrong.json()["field"]) == (422, field)
+    for path in (f"/v1/devices/d_{'a' * 16}/support-requests",):
+        assert (await case.engineer.http.post(path, json={"reason": "x"})).status_code == 404
+
+
+@given(st.lists(st.sampled_from(list(Move)), max_size=6))
+def test_what_is_over_stays_over(moves: list[Move]) -> None:
+    state, over = State.PENDING, False
+    for move in moves:
+        new = moved(state, move)
+        assert not (over and new is not None)
+        state = new or state
+        over = state not in {State.PENDING, State.APPROVED}
+
+
+@given(st.sampled_from(list(State)), st.floats(0, 100), st.none() | st.floats(0, 100), st.floats(0, 200))
+def test_time_ends_what_nobody_ends(stored: State, lapses_at: float, until: float | None, now: float) -> None:
+    seen = state_at(stored, lapses_at, until, now)
+    if stored is State.PENDING:
+        assert seen is (State.LAPSED if now >= lapses_at else State.PENDING)
+    elif stored is State.APPROVED:
+        assert seen is (State.APPROVED if until is not None and now < until else State.EXPIRED)
+    else:
+        assert seen is stored
+
+
+async def test_a_consent_that_ends_while_a_session_is_opened_leaves_none(case: Case) -> None:
+    """Both take the request's row: whichever comes second sees the other."""
+
+    for _ in range(5):
+        request_id = await case.consented()
+        opening = case.engineer.http.post(f"/v1/devices/{case.device.id}/sessions", json={})
+        ending = case.owner.http.post(f"/v1/support-requests/{request_id}/end")
+        opened, ended = await asyncio.gather(opening, ending)
+        assert ended.json()["state"] == "ended"
+        assert opened.status_code in {201, 404}
+        if opened.status_code == 201:
+            assert opened.json()["id"] in await case.revoked()
+    assert (await case.engineer.http.get("/v1/sessions")).json()["items"] == []
