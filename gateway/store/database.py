@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from gateway.audit.chain import chain_hash
 from gateway.errors import StoreUnavailableError
 from gateway.guard import Fault, Guard
 from gateway.metrics import GatewayMetrics, gateway_metrics
@@ -205,11 +205,6 @@ def audit_record(seq: int, now: float, event: AuditEvent) -> str:
         sort_keys=True,
         separators=(",", ":"),
     )
-
-
-def chain_hash(previous: bytes, record: str) -> bytes:
-    """SHA-256(previous ‖ record), 32 bytes."""
-    return hashlib.sha256(previous + record.encode("ascii")).digest()
 
 
 class Database:
