@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install the real device UIs that tests/device_uis drives into build/device-uis, each from its own lock with hashes;
-# the second run does nothing. They are programs beside the product, never imported by it. Needs Python and npm.
+# Install the real device UIs that tests/device_uis drives, and the OpenID provider that tests/gateway/login logs in by,
+# into build/device-uis, each from its own lock with hashes; the second run does nothing. They are programs beside the product, never imported by it. Needs Python and npm.
 set -eu
 cd "$(dirname "$0")/.."
 locks=tests/device_uis/locks
@@ -22,12 +22,12 @@ python_ui() {  # python_ui NAME
     cp "$locks/$1.txt" "$target/$1/.installed"
 }
 
-node_ui() {  # node_ui NAME
+node_ui() {  # node_ui NAME LOCK
     rm -rf "${target:?}/$1"
     mkdir "$target/$1"
-    cp "$locks/$1/package.json" "$locks/$1/package-lock.json" "$target/$1/"
+    cp "$(dirname "$2")/package.json" "$2" "$target/$1/"
     (cd "$target/$1" && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error)
-    cp "$locks/$1/package-lock.json" "$target/$1/.installed"
+    cp "$2" "$target/$1/.installed"
 }
 
 # Side by side: each spends half its time waiting for the registry.
@@ -35,10 +35,11 @@ waiting=
 begin() {  # begin KIND NAME LOCK
     current "$2" "$3" && return 0
     echo "installing $2 into $target" >&2
-    "$1" "$2" >"$target/$2.log" 2>&1 &
+    "$1" "$2" "$3" >"$target/$2.log" 2>&1 &
     waiting="$waiting $2:$!"
 }
 begin node_ui node-red "$locks/node-red/package-lock.json"
+begin node_ui oidc-provider tests/gateway/login/locks/oidc-provider/package-lock.json
 for name in octoprint notebook dashboard; do
     begin python_ui "$name" "$locks/$name.txt"
 done

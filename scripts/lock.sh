@@ -30,14 +30,17 @@ lock_ui() {  # a real device UI that the tests drive, in an environment of its o
 lock_ui octoprint --override tests/device_uis/locks/octoprint.overrides
 lock_ui notebook
 lock_ui dashboard
+node_locks="tests/device_uis/locks/node-red tests/gateway/login/locks/oidc-provider"
 if command -v npm >/dev/null 2>&1; then
-    (cd tests/device_uis/locks/node-red && npm install --package-lock-only --ignore-scripts --loglevel=error \
-        --omit-lockfile-registry-resolved --no-audit --no-fund)
+    for folder in $node_locks; do
+        (cd "$folder" && npm install --package-lock-only --ignore-scripts --loglevel=error \
+            --omit-lockfile-registry-resolved --no-audit --no-fund)
+    done
 else
-    echo "npm is missing: Node-RED's lock stays as it is" >&2
+    echo "npm is missing: the locks of programs for node stay as they are" >&2
 fi
 if grep -nE '(https?://|index-url|find-links)' requirements/*.txt tests/device_uis/locks/*.txt ||
-    grep -n '"resolved"' tests/device_uis/locks/node-red/package-lock.json; then
+    for folder in $node_locks; do grep -n '"resolved"' "$folder/package-lock.json"; done | grep .; then
     echo "a lock records a download address" >&2
     exit 1
 fi

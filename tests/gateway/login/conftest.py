@@ -33,7 +33,11 @@ def second(clock: FakeClock) -> Iterator[FreeProvider]:
 def provider_settings(folder: Path, url: str, **changes: Any) -> ProviderSettings:
     """Settings of a provider at `url`, with the secret that the tests' providers know."""
     (folder / "client-secret").write_text(CLIENT_SECRET + "\n")
-    values = {"client_id": CLIENT_ID, "client_secret_file": folder / "client-secret", "metadata_url": url}
+    values: dict[str, Any] = {
+        "client_id": CLIENT_ID,
+        "client_secret_file": folder / "client-secret",
+        "metadata_url": url,
+    }
     return ProviderSettings(**(values | changes))
 
 

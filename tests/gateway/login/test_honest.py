@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -125,7 +126,7 @@ async def test_a_provider_that_nobody_set_is_none(login_world: World) -> None:
 async def test_names_are_clean_and_nobody_gets_a_taken_one(
     login_world: World, provider: FreeProvider
 ) -> None:
-    wishes = [
+    wishes: list[tuple[dict[str, Any], str]] = [
         ({"preferred_username": "Ada Lovelace"}, "ada-lovelace"),
         ({"preferred_username": "ADA lovelace"}, "ada-lovelace-2"),
         ({"preferred_username": "аdmin"}, "dmin"),  # a Cyrillic а
@@ -230,7 +231,7 @@ async def test_only_who_has_an_account(
     ],
 )
 async def test_only_people_of_a_domain(
-    start_world: StartWorld, provider: FreeProvider, tmp_path: Path, claims: dict[str, object], admitted: bool
+    start_world: StartWorld, provider: FreeProvider, tmp_path: Path, claims: dict[str, Any], admitted: bool
 ) -> None:
     settings = provider_settings(tmp_path, provider.url, email_domains=("works.example",))
     visitor = Visitor(await start_world({"free": settings}))
