@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from runtime.process import run
 from towline import commands
 from towline.data_folder import DataFolder, default_data
 from towline.errors import TowlineError
-from towline.gateway_client import Credentials, GatewayClient
+from towline.gateway_client import ApiToken, Credentials, GatewayClient
 
 EXIT_FAILED = 1
 DEFAULT_DURATION_S = 3600  # a session; the gateway's own ceiling applies
 DEFAULT_PORT = 8080
+# A file with an API token, and the gateway it is for (left out: the one of `towline up`).
+TOKEN_FILE = "TOWLINE_TOKEN_FILE"
+GATEWAY = "TOWLINE_GATEWAY"
 
 # Commands that are the services' own, with the extra that installs them. They get everything after the name.
 _SERVICES = {"agent": "agent", "gateway": "server", "server": "server"}
@@ -64,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="towline",
         description="Reach a device's own web UI from anywhere, through a tunnel the device opens itself.",
+        epilog=f"{TOKEN_FILE} names a file with an API token, {GATEWAY} the gateway it is for: the commands"
+        " then act with that, on any gateway, in place of `towline up`'s own administrator.",
     )
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_up(parsers)
@@ -244,7 +250,11 @@ def _on_gateway(
 
 def _gateway(given: argparse.Namespace) -> GatewayClient:
     data = DataFolder(given.data.absolute())
-    return GatewayClient(Credentials.load(data.credentials), data.access_token)
+    token_file, gateway = os.environ.get(TOKEN_FILE), os.environ.get(GATEWAY)
+    if token_file is None:
+        return GatewayClient(Credentials.load(data.credentials), data.access_token)
+    origin = gateway or Credentials.load(data.credentials).gateway
+    return GatewayClient(ApiToken.load(origin, Path(token_file)))
 
 
 def _connect(given: argparse.Namespace) -> int:

@@ -11,12 +11,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from runtime.addresses import is_loopback
 from runtime.private_files import write_private
 from towline.data_folder import DataFolder
 from towline.errors import TowlineError
 
 CALL_TIMEOUT_S = 10.0  # the gateway answers in milliseconds; a database that restarts takes seconds
 MAX_ANSWER = 8 << 20  # a list of tens of thousands of devices
+_OTHERS = 0o077
 MAX_PAGES = 200  # of a list; a cursor that never ends is a mistake
 
 
@@ -46,20 +48,58 @@ class Credentials:
             raise TowlineError(f"{path} cannot be read: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A personal API token (docs/api.md) for a gateway that may be anywhere."""
+
+    gateway: str
+    token: str
+    path: Path
+
+    @classmethod
+    def load(cls, gateway: str, path: Path) -> ApiToken:
+        """From a file of its owner alone: a command line or an environment shows its secrets to others.
+
+        TowlineError when the file cannot serve, or the token would go over a network in plain text.
+        """
+        parts = urllib.parse.urlsplit(gateway)
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+            raise TowlineError(f"the gateway {gateway!r} must be https:// (http:// on this machine alone)")
+        try:
+            if path.stat().st_mode & _OTHERS:
+                raise TowlineError(f"{path}: other users may read it; run chmod 600")
+            token = path.read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise TowlineError(f"{path} cannot be read: {error}") from None
+        if not token.isprintable() or " " in token or not token:
+            raise TowlineError(f"{path} must hold one API token and nothing else")
+        return cls(gateway.rstrip("/"), token, path)
+
+
 class _LoginNeeded(TowlineError):
     """The access token is not (or no longer) good."""
 
 
-class GatewayClient:
-    """Calls as the local administrator. Every failure is a TowlineError a person can act on."""
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """The API sends nobody elsewhere, and the token must not go along if somebody does."""
 
-    def __init__(self, credentials: Credentials, keep_token: Path | None = None) -> None:
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class GatewayClient:
+    """Calls as the local administrator, or with an API token. Every failure is a TowlineError a person can
+    act on.
+    """
+
+    def __init__(self, credentials: Credentials | ApiToken, keep_token: Path | None = None) -> None:
         """`keep_token` is a private file for the access token, so that commands in a row log in once."""
         self._credentials = credentials
         self._keep_token = keep_token
-        self._token = self._kept_token()  # None until the first call logged in
-        # No proxy from the environment: the gateway is on this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # None until the first call logged in
+        self._token = credentials.token if isinstance(credentials, ApiToken) else self._kept_token()
+        # No proxy from the environment: it would see calls that are for this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
 
     @property
     def address(self) -> str:
@@ -111,6 +151,9 @@ class GatewayClient:
         return self._exchange(method, path, body)
 
     def _log_in(self) -> None:
+        if isinstance(self._credentials, ApiToken):
+            raise TowlineError(f"the API token of {self._credentials.path} is not good, or not any more")
+        # With the password beside it a refresh token would be one secret more, and spare nothing.
         login = {"username": self._credentials.username, "password": self._credentials.password}
         self._token = self._exchange("POST", "/v1/login", login)["access_token"]
         if self._keep_token is not None:

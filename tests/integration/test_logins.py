@@ -58,7 +58,7 @@ def program(shared: Stack) -> Iterator[Program]:
 def cut_by(end: Callable[[], object], opener: Person, visit: Visit) -> float:
     """Seconds from the call's begin until a download and a WebSocket of the opener's session have ended."""
     visitor = visit(opener.open_session(opener.device()["id"]))
-    streams = [Download(visitor), Chart(visitor)]
+    streams: list[Download | Chart] = [Download(visitor), Chart(visitor)]
     assert all(stream.started.wait(10) for stream in streams)
     began = time.monotonic()
     end()

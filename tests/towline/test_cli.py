@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +31,12 @@ DEVICES = [
 ]
 
 
+API_TOKENS: dict[str, tuple[int, Any]] = {
+    "Bearer twl_good": (200, {"items": [], "next_cursor": None}),
+    "Bearer twl_elsewhere": (302, None),
+}
+
+
 class Gateway(BaseHTTPRequestHandler):
     """Answers as docs/api.md says, with two pages of devices and access tokens that end after a few calls."""
 
@@ -45,6 +51,8 @@ class Gateway(BaseHTTPRequestHandler):
         status, answer = self.answer(body)
         raw = b"" if answer is None else json.dumps(answer).encode()
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/v1/sessions?elsewhere")
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
@@ -52,6 +60,8 @@ class Gateway(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = handle_any
 
     def answer(self, body: Any) -> tuple[int, Any]:
+        if str(self.headers["Authorization"]).startswith("Bearer twl_"):
+            return API_TOKENS.get(self.headers["Authorization"], (401, {"code": "login_needed"}))
         if self.path == "/v1/login":
             if body["password"] != "right":
                 return 401, {"code": "bad_login", "detail": "wrong user name or password", "status": 401}
@@ -106,6 +116,71 @@ def test_commands_in_a_row_log_in_once(data: Path) -> None:
     assert Gateway.logins == 1
     assert main(["sessions", "--data", str(data)]) == 0  # the kept one has ended: a new login, not an error
     assert Gateway.logins == 2
+
+
+class TestApiTokenFile:
+    """TOWLINE_TOKEN_FILE: for machines where no `towline up` runs."""
+
+    @pytest.fixture
+    def with_token(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+        def put(token: str) -> Path:
+            path = data / "api-token"
+            path.write_text(token + "\n")
+            path.chmod(0o600)
+            monkeypatch.setenv("TOWLINE_TOKEN_FILE", str(path))
+            return path
+
+        return put
+
+    def test_commands_act_with_it_and_log_in_nowhere(
+        self, data: Path, with_token: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with_token("twl_good")
+        assert main(["sessions", "--data", str(data)]) == 0
+        origin = json.loads((data / "credentials.json").read_text())["gateway"]
+        monkeypatch.setenv("TOWLINE_GATEWAY", origin + "/")
+        assert main(["devices", "--data", str(data / "none")]) == 0
+        assert not [path for _, path, _ in Gateway.calls if path == "/v1/login"]
+        assert not (data / "access-token").exists()
+
+    @pytest.mark.parametrize(
+        ("token", "gateway", "said"),
+        [
+            ("twl_ended", None, "is not good, or not any more"),
+            ("twl_elsewhere", None, "HTTP 302"),
+            ("", None, "one API token and nothing else"),
+            ("two words", None, "one API token and nothing else"),
+            ("twl_good", "http://gateway.example", "must be https://"),
+            ("twl_good", "gateway.example", "must be https://"),
+            ("twl_good", "https://127.0.0.1:1", "no gateway answers"),
+        ],
+    )
+    def test_what_cannot_serve_is_told(
+        self,
+        data: Path,
+        with_token: Callable[[str], Path],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        token: str,
+        gateway: str | None,
+        said: str,
+    ) -> None:
+        with_token(token)
+        if gateway is not None:
+            monkeypatch.setenv("TOWLINE_GATEWAY", gateway)
+        assert main(["sessions", "--data", str(data)]) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert not token or token not in error
+        assert len(Gateway.calls) <= 1  # nothing was sent on to where a redirection pointed
+
+    def test_others_must_not_read_it(
+        self, data: Path, with_token: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with_token("twl_good").chmod(0o640)
+        assert main(["sessions", "--data", str(data)]) == 1
+        assert "chmod 600" in capsys.readouterr().err
+        assert Gateway.calls == []
 
 
 def test_link_prints_nothing_but_the_address(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
