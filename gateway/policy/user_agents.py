@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from gateway.policy.names import printable
-
 SHORT_MAX = 60  # a table cell
+UNKNOWN = "unknown"
 
 # In this order: each names those below it too ("Edg" also says Chrome and Safari).
 _PROGRAMS = (
@@ -41,4 +40,4 @@ def short_user_agent(header: str | None) -> str:
     if program is not None:
         return program if system is None else f"{program} on {system}"
     match = _PRODUCT.match(header)
-    return printable((match[0] if match else header).strip(), SHORT_MAX)
+    return match[0].strip()[:SHORT_MAX] if match else UNKNOWN
