@@ -35,6 +35,13 @@ def verify(
     now: float,
 ) -> dict[str, Any]:
     """The claims of an RS256 token. BadTokenError otherwise; `now` in Unix seconds, leeway LEEWAY_S."""
+    claims = signed_claims(token, keys, typ=typ)
+    _check_claims(claims, audience, issuer, now)
+    return claims
+
+
+def signed_claims(token: str, keys: Mapping[str, rsa.RSAPublicKey], *, typ: str) -> dict[str, Any]:
+    """What somebody with one of the keys signed as `typ`, whenever and for whomever. BadTokenError otherwise."""
     if len(token) > TOKEN_MAX_BYTES or not token.isascii():
         raise BadTokenError("too long or not ASCII")
     parts = token.split(".")
@@ -49,7 +56,6 @@ def verify(
     if key is None:
         raise BadTokenError("unknown key")
     _check_signature(token, key)
-    _check_claims(claims, audience, issuer, now)
     return claims
 
 
