@@ -46,6 +46,7 @@ def test_a_path_is_our_own_or_home(text: str) -> None:
 def test_a_browser_in_a_few_words(header: str | None) -> None:
     short = short_user_agent(header)
     assert len(short) <= SHORT_MAX
+    assert short.isascii()
     assert short.isprintable()
 
 
