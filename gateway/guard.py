@@ -31,7 +31,8 @@ class Guard:
 
     `fault` judges an exception; `refuse(reason)` makes the one for callers that are turned away. `probed`:
     only calls with `probe` may be trials, so that no visitor waits for a dependency that hangs; somebody must
-    probe. `slots`: most calls at once, where connections are a pool; the next wait `slot_wait_s` at most.
+    probe. `slots`: most calls at once beside the probe, where connections are a pool; others wait
+    `slot_wait_s` at most.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Guard:
         admission = self._admit(probe)
         began = _now()
         try:
-            async with self._slot(), self._interruptible(patience_s):
+            async with self._slot(probe), self._interruptible(patience_s):
                 yield
         except _LetGo as error:
             self._breaker.abandoned(admission, _now())
@@ -127,8 +128,13 @@ class Guard:
                 scope.reschedule(_now())
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """All of them being taken says that we are busy, and nothing of the dependency."""
+    async def _slot(self, probe: bool) -> AsyncIterator[None]:
+        """All of them being taken says that we are busy, and nothing of the dependency. A probe takes
+        none: it is to find out while calls hang in all of them.
+        """
+        if probe:
+            yield
+            return
         async with self._interruptible(self._slot_wait_s, _LetGo("busy")):
             await self._slots.acquire()
         try:

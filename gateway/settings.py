@@ -95,7 +95,7 @@ class Settings:
         "File that holds the connection URL and nothing else.", default=None
     )
     database_pool_max: int = setting(
-        "Most database connections of this process, beside the one that listens for wake-ups.",
+        "Most database connections for this process's requests, beside the two that watch and listen.",
         default=10,
         check=between(1, 200),
     )

@@ -36,7 +36,7 @@ CONNECTIONS_MAX = 16
 # A request waits at most this long for one of them.
 SLOT_WAIT_S = 2.0
 PROBE_EVERY_S = 1.0
-PROBE_TIMEOUT_S = 1.0  # a trial while nobody is let through
+TRIAL_TIMEOUT_S = 1.0  # of a probe while nobody is let through
 RETRY_S = 0.5
 # By how much the clocks of gateway and Redis may differ before something vanishes too early.
 CLOCKS_APART_S = 60.0
@@ -157,7 +157,7 @@ class RedisShortLived:
     @asynccontextmanager
     async def _asking(self, *, probe: bool = False) -> AsyncIterator[None]:
         """StoreUnavailableError when Redis is away, or does not do what it should."""
-        patience_s = PROBE_TIMEOUT_S if probe and not self.guard.is_closed else None
+        patience_s = TRIAL_TIMEOUT_S if probe and not self.guard.is_closed else None
         try:
             async with self.guard.call(probe=probe, patience_s=patience_s):
                 yield

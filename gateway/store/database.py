@@ -26,8 +26,10 @@ ACQUIRE_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 1.0
 CONNECT_TIMEOUT_S = 3.0
-# A trial while nobody is let through: a healthy server answers in milliseconds.
-PROBE_TIMEOUT_S = 1.0
+# The look that comes each second, and a trial while nobody is let through: a healthy server answers in
+# milliseconds. The look notices a server that hangs before the statements of requests give up.
+LOOK_TIMEOUT_S = 2.0
+TRIAL_TIMEOUT_S = 1.0
 # Idle connections are closed so that a failed-over database is not met with a full pool of dead sockets.
 IDLE_LIFETIME_S = 60.0
 # Told to Postgres as well: a gateway that was stopped mid-transaction must not hold row locks for ever.
@@ -260,7 +262,7 @@ class Database:
         self._pool = asyncpg.create_pool(
             self._url,
             min_size=0,
-            max_size=self._pool_max,
+            max_size=self._pool_max + 1,  # the guard's slots and the look of every second
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             max_inactive_connection_lifetime=IDLE_LIFETIME_S,
@@ -326,7 +328,9 @@ class Database:
             self.announce(transaction.wakes)
 
     def _patience_s(self, probe: bool) -> float | None:
-        return PROBE_TIMEOUT_S if probe and not self.guard.is_closed else None
+        if not probe:
+            return None
+        return LOOK_TIMEOUT_S if self.guard.is_closed else TRIAL_TIMEOUT_S
 
     @asynccontextmanager
     async def _connection(
