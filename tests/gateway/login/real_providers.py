@@ -22,8 +22,12 @@ STEPS_MAX = 12  # login and consent take six pages
 
 
 def npm_provider(folder: Path, redirect_uris: Sequence[str]) -> Program:
+    """npm's oidc-provider, started."""
+    return start_npm(Program("oidc-provider", folder), redirect_uris)
+
+
+def start_npm(program: Program, redirect_uris: Sequence[str]) -> Program:
     """npm's oidc-provider: PKCE required, `iss` in its answers (RFC 9207), pages for login and consent."""
-    program = Program("oidc-provider", folder)
     settings = {
         "issuer": program.url,
         "port": program.port,
