@@ -73,8 +73,8 @@ async def test_a_login_key_is_published_waits_signs_and_goes(world: World, clock
 async def test_the_calendar_rotates_both_and_logs_nobody_out(world: World, clock: FakeClock) -> None:
     given, person = await log_in(world), await world.person()
     seen: set[str] = set()
-    for day in range(200):
-        clock.advance(DAY_S)
+    for day in range(0, 176, 4):
+        clock.advance(4 * DAY_S)
         for _ in range(2):  # what a look finds may make the next thing due
             await look(world)
         if day % 20 == 0:
@@ -84,8 +84,6 @@ async def test_the_calendar_rotates_both_and_logs_nobody_out(world: World, clock
         assert 1 <= len(await jwks(world)) <= 2
         assert 1 <= len(world.gateway.parts.keyring.grant.keys) <= 2
         seen.update(await jwks(world))
-        if day == 175:
-            break
     assert len(seen) == 2
     assert await works(world, given["access_token"]) is False  # of fifteen minutes
     assert (await refresh(world, given["refresh_token"])).status_code == 200
