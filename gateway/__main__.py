@@ -1,6 +1,6 @@
 """`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files;
-`python -m gateway audit-verify --config FILE` checks the audit log; `python -m gateway rotate-keys …` begins
-with a new key for tokens."""
+`python -m gateway audit …` checks and exports the audit log; `python -m gateway rotate-keys …` begins with a
+new key for tokens; `python -m gateway migrate …` puts the schema there by the role that owns it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.app import main
-from gateway.audit_verify import COMMAND, audit_verify
+from gateway.audit import command as audit
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_node_certificate
+from gateway.migrate_schema import MIGRATE, migrate_schema
 from gateway.rotate_keys import ROTATE, rotate_keys
 from gateway.settings import Settings
 from runtime.clock import SYSTEM_CLOCK
@@ -27,8 +28,10 @@ def start(arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 after a crash or for a changed audit log, 2 for bad settings or key files."""
     if arguments[:1] == [ISSUE]:
         return _issue(arguments[1:])
-    if arguments[:1] == [COMMAND]:
-        return audit_verify(arguments[1:])
+    if arguments[:1] == [audit.COMMAND]:
+        return audit.main(arguments[1:])
+    if arguments[:1] == [MIGRATE]:
+        return migrate_schema(arguments[1:])
     if arguments[:1] == [ROTATE]:
         return rotate_keys(arguments[1:])
     return run("gateway", main, arguments)

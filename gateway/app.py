@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.api.app import public_app
 from gateway.api.wellknown import failed_checks
+from gateway.audit.witness import Witness
 from gateway.errors import KeyFileError
 from gateway.feed_watch import FeedWatch
 from gateway.guard import Guard
@@ -76,6 +77,8 @@ class Gateway:
         )
         self.keys = KeyWatch(keyring, settings.key_schedules(), clock)
         self._ops = OpsServer(settings.ops_listen, self.registry, lambda: failed_checks(self.parts))
+        folder = settings.audit_heads_dir
+        self.witness = None if folder is None else self._witness(folder)
         self._public = Listener(public_app(self.parts), settings.public_listen, self._tasks, name="public")
 
         def internal_files() -> tuple[Path, Path]:
@@ -119,6 +122,8 @@ class Gateway:
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
         self._tasks.start(self.keys.run(), "keys")
+        if self.witness is not None:
+            self._tasks.start(self.witness.run(), "audit heads")
         await self._ops.start()
         await self._internal.start()
         await self._public.start()
@@ -129,9 +134,22 @@ class Gateway:
         await asyncio.gather(self._public.close(), self._internal.close())
         await self._ops.close()
         await self._tasks.close(TASKS_END_S)
+        if self.witness is not None:
+            await self.witness.close()
         await self.parts.shortlived.close()
         await self.parts.providers.close()
         await self.parts.database.close()
+
+    def _witness(self, folder: Path) -> Witness:
+        parts = self.parts
+        return Witness(
+            parts.database,
+            folder,
+            parts.settings.keys_dir,
+            issuer=parts.settings.public_url,
+            clock=parts.clock,
+            metrics=parts.metrics,
+        )
 
 
 def _short_lived(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from gateway.problem_codes import CODES
+
 
 class Problem(Exception):
-    """A request that cannot be served. `code` is for programs, `detail` for people."""
+    """A request that cannot be served. `code` is for programs (one of CODES), `detail` for people."""
 
     def __init__(
         self,
@@ -18,6 +20,8 @@ class Problem(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(detail)
+        if code not in CODES:
+            raise ValueError(f"{code!r} is missing in gateway.problem_codes: clients look codes up there")
         self.status = status
         self.code = code
         self.detail = detail
@@ -54,6 +58,10 @@ def wrong_field(field: str, detail: str) -> Problem:
 
 class StoreUnavailableError(Exception):
     """Postgres does not answer. Requests get 503; nothing was changed, or the commit's fate is unknown."""
+
+
+class SchemaBehindError(StoreUnavailableError):
+    """The database lacks a migration that this process's role may not apply: it waits for who may."""
 
 
 class MigrationError(Exception):

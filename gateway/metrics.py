@@ -24,6 +24,10 @@ class GatewayMetrics:
     breaker_refused: Family[Counter]
     feed_readers: Gauge
     feed_head: Gauge
+    audit_head_signed: Gauge
+    audit_heads_away: Gauge
+    audit_heads_failed: Counter
+    audit_broken: Gauge
 
 
 def gateway_metrics(registry: Registry) -> GatewayMetrics:
@@ -61,5 +65,20 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         feed_readers=registry.gauge("towline_gateway_feed_readers", "Nodes that follow the revocation feed."),
         feed_head=registry.gauge(
             "towline_gateway_feed_head", "Last revocation number that this gateway saw."
+        ),
+        audit_head_signed=registry.gauge(
+            "towline_gateway_audit_head_signed",
+            "Last event of the audit log whose head this gateway put into the second store.",
+        ),
+        audit_heads_away=registry.gauge(
+            "towline_gateway_audit_heads_away", "1 while the second store lacks heads of the audit log."
+        ),
+        audit_heads_failed=registry.counter(
+            "towline_gateway_audit_heads_failed_total",
+            "Times that the second store did not take heads of the audit log.",
+        ),
+        audit_broken=registry.gauge(
+            "towline_gateway_audit_broken",
+            "1 when the audit log lacks what was signed: somebody changed it, or an old copy is back.",
         ),
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
-
-from gateway.errors import MigrationError, StoreUnavailableError
+from gateway.errors import SchemaBehindError, StoreUnavailableError
 from gateway.parts import GatewayParts
 from gateway.policy.access import Staff
-from gateway.store import migrate, people, upkeep
-from gateway.store.database import AuditEvent, Transaction, translated
+from gateway.store import migrate, people, schema, upkeep
+from gateway.store.database import AuditEvent, Transaction
 from runtime.logs import get_logger
 
 # Postgres may start after the gateway; this often is cheap and soon enough.
@@ -25,7 +23,7 @@ log = get_logger("gateway.preparation")
 
 async def prepare(parts: GatewayParts, admin_password: str | None) -> None:
     """Migrate and create the administrator, as soon as Postgres answers. MigrationError is for a person."""
-    migrations, said = migrate.load(), False
+    migrations, said = migrate.load(), ""
     while True:
         try:
             await _migrate(parts, migrations)
@@ -34,9 +32,10 @@ async def prepare(parts: GatewayParts, admin_password: str | None) -> None:
             await _put_administrator(parts, admin_password)
             return
         except StoreUnavailableError as error:
-            if not said:
-                said = True
-                log.warning("waiting for Postgres", extra={"reason": str(error)})
+            awaited = "the migrations" if isinstance(error, SchemaBehindError) else "Postgres"
+            if said != awaited:
+                said = awaited
+                log.warning(f"waiting for {awaited}", extra={"reason": str(error)})
             await asyncio.sleep(RETRY_S)
 
 
@@ -55,14 +54,8 @@ async def keep_tidy(parts: GatewayParts) -> None:
 
 
 async def _migrate(parts: GatewayParts, migrations: list[migrate.Migration]) -> None:
-    connection = await parts.database.connect()
-    try:
-        async with translated():
-            applied = await migrate.migrate(connection, migrations)
-    except asyncpg.PostgresError as error:
-        raise MigrationError(f"a migration failed: {error}") from error
-    finally:
-        connection.terminate()
+    settings = parts.settings
+    applied = await schema.put(settings.database(), settings.migration_database(), migrations)
     log.info("schema is right", extra={"applied": applied})
 
 

@@ -94,6 +94,21 @@ class Settings:
     database_url_file: Path | None = setting(
         "File that holds the connection URL and nothing else.", default=None
     )
+    migration_database_url: str | None = setting(
+        "Connection URL of the role that owns the tables; the gateway migrates by it at its start, and gives"
+        " the role of database_url what it needs and no more. Left out: database_url's role does both, or"
+        " `towline gateway migrate` migrates. Better in a file of its own: migration_database_url_file.",
+        default=None,
+    )
+    migration_database_url_file: Path | None = setting(
+        "File that holds the owner's connection URL and nothing else.", default=None
+    )
+    audit_heads_dir: Path | None = setting(
+        "Directory, on another machine's storage or at least another mount, where the audit log's signed"
+        " heads are added to audit-heads.jsonl each minute. It must exist. Left out: none are signed, and"
+        " whoever has the database can rewrite the log unseen.",
+        default=None,
+    )
     database_pool_max: int = setting(
         "Most database connections for this process's requests, beside the two that watch and listen.",
         default=10,
@@ -228,6 +243,8 @@ class Settings:
             raise ValueError("tunnel_scheme: must be https unless tunnel_domain is localhost")
         if (self.database_url is None) == (self.database_url_file is None):
             raise ValueError("database_url: set either this or database_url_file")
+        if self.migration_database_url is not None and self.migration_database_url_file is not None:
+            raise ValueError("migration_database_url: set either this or migration_database_url_file")
         if self.redis_url is not None and self.redis_url_file is not None:
             raise ValueError("redis_url: set either this or redis_url_file")
 
@@ -243,13 +260,16 @@ class Settings:
 
     def database(self) -> str:
         """The connection URL, from wherever it is set."""
-        url, name = self.database_url, self.database_field
-        if url is None:
-            assert self.database_url_file is not None  # __post_init__
-            url = read_secret(self.database_url_file, name)
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise SettingsError(f"{name}: must hold a postgresql:// URL")
+        url = _database_url(self.database_url, self.database_url_file, self.database_field)
+        assert url is not None  # __post_init__
         return url
+
+    def migration_database(self) -> str | None:
+        """The connection URL of the tables' owner; None: not known to this process."""
+        name = "migration_database_url"
+        if self.migration_database_url_file is not None:
+            name = "migration_database_url_file"
+        return _database_url(self.migration_database_url, self.migration_database_url_file, name)
 
     def redis(self) -> RedisAddress | None:
         """Where Redis is; None: Postgres keeps the short-lived."""
@@ -281,6 +301,14 @@ class Settings:
         """Where a session's landing page is, without the fragment."""
         port = "" if self.tunnel_port is None else f":{self.tunnel_port}"
         return f"{self.tunnel_scheme}://{label}.{self.tunnel_domain}{port}/.towline/open"
+
+
+def _database_url(url: str | None, file: Path | None, name: str) -> str | None:
+    if file is not None:
+        url = read_secret(file, name)
+    if url is not None and not url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError(f"{name}: must hold a postgresql:// URL")
+    return url
 
 
 def read_secret(path: Path, name: str) -> str:

@@ -1,1 +1,1 @@
-"""The audit log's proof: a hash chain, its signed heads in a second store, and the command that compares them."""
+"""The audit log's proof: a hash chain, its signed heads in a second store, the command that compares."""

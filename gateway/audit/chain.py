@@ -21,7 +21,7 @@ def chain_hash(previous: bytes, record: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One event as it is stored. `columns`: what the database computed from it; None: not known (an export)."""
+    """One event as it is stored. `columns`: what the database computed from it; None: not known."""
 
     seq: int
     record: str
@@ -40,8 +40,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first event that is not what was written. `until` > `seq`: it is one of these, of which the signed heads
-    tell no more.
+    """The first event that is not what was written. `until` > `seq`: it is one of these; signed heads tell
+    no more.
     """
 
     seq: int
@@ -49,7 +49,9 @@ class Fault:
     why: str
 
     def __str__(self) -> str:
-        where = f"event {self.seq}" if self.until == self.seq else f"one of the events {self.seq} to {self.until}"
+        where = (
+            f"event {self.seq}" if self.until == self.seq else f"one of the events {self.seq} to {self.until}"
+        )
         return f"{where}: {self.why}"
 
 
@@ -58,6 +60,8 @@ class Walk:
     """Goes along the chain once, comparing it with `heads` (by their numbers, smallest first)."""
 
     heads: Iterator[Head]
+    claim: str = "the head signed at the time"
+    """What `heads` are, for the fault's text."""
     last: Head = Head(0, GENESIS)
     """The last event that is right by itself."""
     agreed: int = 0
@@ -81,7 +85,7 @@ class Walk:
         """After the last row. `stored`: the end as the database itself wrote it down; None: not known."""
         beyond = self._next
         if beyond is not None and beyond.seq > self.last.seq:
-            return _one(self.last.seq + 1, f"cut off: event {beyond.seq} was there when its head was signed")
+            return _one(self.last.seq + 1, f"cut off: {self.claim} knows event {beyond.seq}")
         if stored is None or stored == self.last:
             return None
         if stored.seq > self.last.seq:
@@ -98,24 +102,28 @@ class Walk:
         if why is not None:
             return _one(seq, why)
         if row.prev_hash != self.last.hash:
-            return Fault(self._oldest_doubt(seq), seq, "altered or removed: the last of these does not follow the one before it")
+            return Fault(
+                self._oldest_doubt(seq),
+                seq,
+                "altered or removed: the last of these does not follow the one before it",
+            )
         fault = self._compare(row)
         self.last = Head(seq, row.hash)
         return fault
 
     def _oldest_doubt(self, seq: int) -> int:
-        """Whoever altered an event may have made its hash anew, and that of some after it: then the break shows
-        later. No head: that one or its neighbour, which is all that can be said.
+        """Whoever altered an event may have made its hash anew, and that of some after it: then the break
+        shows later. No head: that one or its neighbour, which is all that can be said.
         """
         return self.agreed + 1 if self.compared else max(seq - 1, 1)
 
     def _compare(self, row: Row) -> Fault | None:
-        """A head says of each event up to its own that it was as it is, so one that disagrees leaves those since
-        the last that agreed.
+        """A head says of each event up to its own that it was as it is, so one that disagrees leaves those
+        since the last that agreed.
         """
         while self._next is not None and self._next.seq <= row.seq:
             if self._next.seq == row.seq and self._next.hash != row.hash:
-                return Fault(self.agreed + 1, row.seq, "rewritten: the head signed at the time says otherwise")
+                return Fault(self.agreed + 1, row.seq, f"rewritten: {self.claim} says otherwise")
             self.agreed = self._next.seq
             self.compared += 1
             self._next = next(self.heads, None)

@@ -56,14 +56,23 @@ async def migrate(connection: asyncpg.Connection[asyncpg.Record], migrations: li
             "CREATE TABLE IF NOT EXISTS schema_migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        rows = await connection.fetch("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
-        missing = _missing(migrations, {r["number"]: (r["name"], r["checksum"]) for r in rows})
-        for migration in missing:
+        found = await missing(connection, migrations)
+        for migration in found:
             await _apply(connection, migration)
-        return len(missing)
+        return len(found)
     finally:
         if not connection.is_closed():
             await connection.execute("SELECT pg_advisory_unlock($1)", LOCK_KEY)
+
+
+async def missing(
+    connection: asyncpg.Connection[asyncpg.Record], migrations: list[Migration]
+) -> list[Migration]:
+    """What the database lacks. MigrationError as above."""
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return migrations
+    rows = await connection.fetch("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
+    return _missing(migrations, {r["number"]: (r["name"], r["checksum"]) for r in rows})
 
 
 def _missing(migrations: list[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
