@@ -35,6 +35,16 @@ def test_the_gateways() -> None:
     assert settings.trusted_proxies == ("10.0.0.1",)
 
 
+def test_login_providers() -> None:
+    table = shown("# gateway.toml") | shown("# login providers")
+    providers = from_table(GatewaySettings, table, source=RUNBOOK).login_providers
+    assert {name: one.shown(name) for name, one in providers.items()} == {
+        "google": "Google",
+        "works": "The Works",
+    }
+    assert not providers["works"].sign_up
+
+
 def test_a_nodes_both_ways() -> None:
     table = with_files(shown("# node-a.toml"), __file__)
     behind = from_table(NodeSettings, table, source=RUNBOOK)

@@ -99,6 +99,7 @@ EVIL_TOKENS: dict[str, Callable[[FreeProvider, dict[str, Any]], Any]] = {
     "several aud, no azp": sealed(aud=[CLIENT_ID, "another-client"]),
     "azp of another": sealed(aud=[CLIENT_ID, "another-client"], azp="another-client"),
     "azp of another, one aud": sealed(azp="another-client"),
+    "wrong aud, azp is us": sealed(aud="another-client", azp=CLIENT_ID),
     "aud that only contains us": sealed(aud=f"{CLIENT_ID}-2"),
     "wrong iss": sealed(iss="https://accounts.example"),
     "iss with a slash more": sealed(iss=lambda provider: provider.issuer + "/"),
