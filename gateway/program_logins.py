@@ -26,12 +26,20 @@ class Given:
 
 
 async def begin(
-    tx: Transaction, parts: GatewayParts, user_id: UUID, kind: str, client_id: str, address: str
+    tx: Transaction,
+    parts: GatewayParts,
+    user_id: UUID,
+    kind: str,
+    client_id: str,
+    address: str,
+    provider: str | None = None,
 ) -> tuple[UUID, Given]:
-    """A new login of a program, with its first tokens. `kind`: how the person showed who they are."""
+    """A new login of a program with its first tokens. `kind`, `provider`: how its person logged in."""
     settings = parts.settings
     expires_at = tx.now + settings.refresh_absolute_s
-    login_id = await refresh.add_program_login(tx, user_id, kind, client_id, utc(expires_at), address)
+    login_id = await refresh.add_program_login(
+        tx, user_id, kind, client_id, utc(expires_at), provider=provider, address=address
+    )
     family = uuid4()
     token = new_refresh_token(family)
     idle_at = min(tx.now + settings.refresh_idle_s, expires_at)
@@ -96,7 +104,7 @@ async def redeem(
     ):
         await codes.use_up(tx, code_sha256, None)
         return None
-    login_id, given = await begin(tx, parts, found.user_id, found.kind, client_id, address)
+    login_id, given = await begin(tx, parts, found.user_id, found.kind, client_id, address, found.provider)
     await codes.use_up(tx, code_sha256, login_id)
     return given
 

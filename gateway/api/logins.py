@@ -25,6 +25,7 @@ class LoginAnswer(BaseModel):
     id: UUID
     kind: str = Field(description="`password`, `welcome`, `provider` or `app`.")
     provider: str | None = Field(description="The provider's id; null: not by a provider.")
+    client: str | None = Field(description="The app's or program's client id; null: a browser.")
     address: str = Field(description="From where it began.")
     user_agent: str = Field(description='The browser in a few words, such as "Firefox on Linux".')
     since: str
@@ -112,6 +113,7 @@ def _login(row: Row, actor: Actor) -> LoginAnswer:
         id=row["id"],
         kind=row["kind"],
         provider=row["provider"],
+        client=row["client_id"],
         address=row["address"],
         user_agent=row["user_agent"],
         since=moment(unix(row["created_at"])),

@@ -23,6 +23,8 @@ class Code:
     user_id: UUID
     kind: str
     """How the person logged in at the browser."""
+    provider: str | None
+    """By which provider; None: by none."""
     live: bool
     """The browser's login has not ended, and its person may log in."""
 
@@ -54,7 +56,8 @@ async def lock(tx: Transaction, code_sha256: bytes) -> Code | None:
     """The code, locked until commit: of two uses at once one is the first."""
     row = await tx.fetchrow(
         "SELECT c.client_id, c.redirect_uri, c.code_challenge, c.expires_at, c.used_at, c.gave_login_id,"
-        " l.user_id, l.kind, l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AS live"
+        " l.user_id, l.kind, l.provider,"
+        " l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AS live"
         " FROM authorization_codes c JOIN logins l ON l.id = c.login_id JOIN users u ON u.id = l.user_id"
         " WHERE c.code_sha256 = $1 FOR UPDATE OF c",
         code_sha256,
@@ -71,6 +74,7 @@ async def lock(tx: Transaction, code_sha256: bytes) -> Code | None:
         gave_login_id=row["gave_login_id"],
         user_id=row["user_id"],
         kind=row["kind"],
+        provider=row["provider"],
         live=row["live"],
     )
 

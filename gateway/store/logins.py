@@ -12,13 +12,13 @@ LISTED_MAX = 200
 
 
 async def list_live(tx: Transaction, user_id: UUID, idle_s: float) -> list[Row]:
-    """id, kind, provider, address, user_agent, created_at, seen_at, expires_at; last used first.
+    """id, kind, provider, client_id, address, user_agent, created_at, seen_at, expires_at; last used first.
 
     A browser's login (one with a cookie) that was idle for `idle_s` has ended.
     """
     return await tx.fetch(
-        "SELECT id, kind, provider, address, user_agent, created_at, seen_at, expires_at FROM logins"
-        " WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2"
+        "SELECT id, kind, provider, client_id, address, user_agent, created_at, seen_at, expires_at"
+        " FROM logins WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2"
         " AND (token_sha256 IS NULL OR seen_at > $3) ORDER BY seen_at DESC, id LIMIT $4",
         user_id,
         tx.at,

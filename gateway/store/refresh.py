@@ -7,7 +7,6 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from gateway.policy.refresh import Family
-from gateway.store import people, sessions
 from gateway.store.database import Transaction, unix, utc
 
 
@@ -83,26 +82,27 @@ async def rotate(
 
 
 async def add_program_login(
-    tx: Transaction, user_id: UUID, kind: str, client_id: str, expires_at: datetime, address: str
+    tx: Transaction,
+    user_id: UUID,
+    kind: str,
+    client_id: str,
+    expires_at: datetime,
+    *,
+    provider: str | None,
+    address: str,
 ) -> UUID:
     """A login without a cookie, of a program; its id."""
     login_id = uuid4()
     await tx.execute(
-        "INSERT INTO logins (id, user_id, kind, client_id, created_at, expires_at, seen_at, address)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $5, $7)",
+        "INSERT INTO logins (id, user_id, kind, client_id, created_at, expires_at, seen_at, provider,"
+        " address) VALUES ($1, $2, $3, $4, $5, $6, $5, $7, $8)",
         login_id,
         user_id,
         kind,
         client_id,
         tx.at,
         expires_at,
+        provider,
         address,
     )
     return login_id
-
-
-async def end_login_and_sessions(tx: Transaction, login_id: UUID) -> int | None:
-    """End the login and what it opened: how many sessions; None when it had ended before."""
-    if not await people.end_login(tx, login_id):
-        return None
-    return await sessions.end_of_login(tx, login_id)

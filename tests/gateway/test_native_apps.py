@@ -157,7 +157,7 @@ async def test_only_a_click_on_our_page_says_yes(apps: World) -> None:
         answer = await person.post(url, json=body, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "cross_origin")
     form = await person.post(url, content=urlencode(body), headers={"content-type": "text/plain"})
-    assert form.status_code == 422
+    assert form.status_code == 415
     # A program that has the person's token is not the person.
     access = (await person.post("/v1/login", json={"username": "admin", "password": ADMIN_PASSWORD})).json()
     made = await person.post("/v1/me/api-tokens", json={"name": "x", "scopes": ["devices:read"]})

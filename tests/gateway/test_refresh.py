@@ -147,6 +147,11 @@ async def test_without_grace_the_second_use_ends_it(
         assert (await refresh(world, given["refresh_token"])).status_code == 200
         assert (await refresh(world, given["refresh_token"])).status_code == 400
         assert not await works(world, given["access_token"])
+        # At once, as on two gateways: one trade is the first, and the others show that there are two parties.
+        given = await log_in(world)
+        answers = await asyncio.gather(*(refresh(world, given["refresh_token"]) for _ in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [200] + [400] * 7
+        assert not await works(world, given["access_token"])
     finally:
         await world.close()
 
