@@ -1,0 +1,1 @@
+"""The API's own tests again, by two gateways behind nginx that share PostgreSQL and Redis."""
