@@ -7,7 +7,7 @@ import asyncio
 from gateway.errors import SchemaBehindError, StoreUnavailableError
 from gateway.parts import GatewayParts
 from gateway.policy.access import Staff
-from gateway.store import migrate, people, schema, upkeep
+from gateway.store import identities, migrate, people, schema, upkeep
 from gateway.store.database import AuditEvent, Transaction
 from runtime.logs import get_logger
 
@@ -60,12 +60,23 @@ async def _migrate(parts: GatewayParts, migrations: list[migrate.Migration]) -> 
 
 
 async def _put_administrator(parts: GatewayParts, password: str | None) -> None:
-    """The local administrator exists and has the password of the file; a changed one ends old logins."""
+    """The local administrator exists and has the password of the file; a changed one ends old logins.
+
+    Never somebody who logs in by a provider.
+    """
     settings = parts.settings
     if password is None and parts.welcome_sha256 is None:
         return
     async with parts.database.transaction() as tx:
         user = await people.find_user(tx, settings.admin_username)
+        taken = user is not None and await identities.of_user(tx, user["id"])
+    if taken:
+        # Anybody may have signed up under this name before it was set: they must not become administrator.
+        log.error(
+            "admin_username belongs to a person of a login provider: set another one",
+            extra={"username": settings.admin_username},
+        )
+        return
     if user is not None and (
         password is None or await parts.passwords.check(user["password_hash"], password)
     ):

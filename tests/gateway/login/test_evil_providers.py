@@ -25,7 +25,7 @@ from tests.gateway.login.free_provider import (
     unsigned,
 )
 from tests.gateway.login.visitor import NEXT_TRY_S, PERSON, Visitor, code_of, refused
-from tests.gateway.world import World
+from tests.gateway.world import ADMIN_PASSWORD, World
 
 
 async def test_a_code_works_once(login_world: World, provider: FreeProvider) -> None:
@@ -278,6 +278,24 @@ async def test_an_email_address_gives_nothing(
     theirs = await stranger.me()
     assert theirs is not None
     assert theirs["id"] != mine["id"]
+
+
+async def test_a_name_that_becomes_the_administrators_later(
+    start_world: StartWorld, provider: FreeProvider, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever signed up under it first keeps what they are, and gets no password either."""
+    providers = {"free": provider_settings(tmp_path, provider.url)}
+    early = Visitor(await start_world(providers))
+    await early.log_in(provider, preferred_username="operator")
+    later = await start_world(providers, admin_username="operator")
+    assert "admin_username" in caplog.text
+    visitor = Visitor(later)
+    await visitor.log_in(provider)
+    me = await visitor.me()
+    assert me is not None
+    assert (me["username"], me["role"]) == ("operator", "user")
+    body = {"username": "operator", "password": ADMIN_PASSWORD}
+    assert (await later.program().post("/v1/login", json=body)).status_code == 401
 
 
 async def test_nobody_becomes_the_administrator(login_world: World, provider: FreeProvider) -> None:
