@@ -1,4 +1,4 @@
-"""docs/settings.md and docs/metrics.md, written from the code: `python -m towline.documents docs`."""
+"""Documents that are written from the code: `python -m towline.documents docs`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK
 from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
+from towline.api_reference import api_reference
 from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.settings import AgentSettings
 from tunnel_server.app import Node
@@ -100,11 +101,15 @@ def metrics_document() -> str:
     return "".join(parts)
 
 
-DOCUMENTS = {"settings.md": settings_document, "metrics.md": metrics_document}
+DOCUMENTS = {
+    "settings.md": settings_document,
+    "metrics.md": metrics_document,
+    "api-reference.md": api_reference,
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write both documents into the folder given."""
+    """Write the documents into the folder given."""
     folder = Path(argv[0])
     for name, text in DOCUMENTS.items():
         (folder / name).write_text(text(), "utf-8")

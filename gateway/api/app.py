@@ -9,11 +9,13 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from gateway.api import (
     api_tokens,
+    audit,
     authorize,
     claims,
     devices,
@@ -24,6 +26,7 @@ from gateway.api import (
     logins,
     members,
     oauth,
+    openapi,
     pages,
     places,
     provider_login,
@@ -32,12 +35,16 @@ from gateway.api import (
     users,
     wellknown,
 )
+from gateway.api.bodies import Bodies
 from gateway.api.edge import Edge, problem_headers, to_problem
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.parts import GatewayParts
 
 # The largest body is an enrolment with its certificate request, about 6 KB.
 PUBLIC_BODY_MAX = 64 * 1024
+
+# They take what RFC 6749 has, and say what is wrong with it as that does.
+FORMS = frozenset({"/v1/oauth/token", "/v1/oauth/revoke"})
 
 ROUTERS = (
     login.router,
@@ -54,20 +61,29 @@ ROUTERS = (
     support.router,
     links.router,
     places.router,
+    audit.router,
     members.router,
     users.router,
     wellknown.router,
+    openapi.router,
     pages.router,
 )
 
 
+def documented_routes() -> list[APIRoute]:
+    """Every public route that is no page: what the OpenAPI document and the reference describe."""
+    routes = (route for router in ROUTERS for route in router.routes)
+    return [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
+
+
 def public_app(parts: GatewayParts) -> ASGIApp:
     """Everything that browsers, programs and devices may ask."""
-    app = new_app(parts, "Towline gateway")
+    app = new_app(parts, openapi.TITLE)
+    app.state.documented = documented_routes()
     for router in ROUTERS:
         app.include_router(router)
     return Edge(
-        app,
+        Bodies(app, forms=FORMS),
         listener="public",
         metrics=parts.metrics,
         body_max=PUBLIC_BODY_MAX,
@@ -78,7 +94,8 @@ def public_app(parts: GatewayParts) -> ASGIApp:
 
 def new_app(parts: GatewayParts, title: str) -> FastAPI:
     """An empty application with the gateway's way of telling problems."""
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, redirect_slashes=False)
+    # Its own document would lack the problems; the pages that show one load scripts from elsewhere.
+    app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.parts = parts
     app.add_exception_handler(Problem, _on_error)
     app.add_exception_handler(StoreUnavailableError, _on_error)
@@ -106,13 +123,35 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     status = HTTPStatus(cast(HTTPException, error).status_code)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        return _other_method(request)
     codes = {
         HTTPStatus.NOT_FOUND: ("not_found", "There is nothing here."),
-        HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not take that method."),
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("too_large", "The request's body is too large."),
     }
     code, detail = codes.get(status, ("bad_request", status.phrase))
     return answer(request, Problem(status, code, detail))
+
+
+def _other_method(request: Request) -> Response:
+    """What the address does take. OPTIONS asks just that, and needs no login for it."""
+    allow = ", ".join(sorted(_methods_at(request)))
+    if request.method == "OPTIONS":
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"allow": allow})
+    told = Problem(
+        HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not take that method."
+    )
+    refused = answer(request, told)
+    refused.headers["allow"] = allow
+    return refused
+
+
+def _methods_at(request: Request) -> set[str]:
+    found = {"OPTIONS"}
+    for route in (route for router in ROUTERS for route in router.routes):
+        if isinstance(route, APIRoute) and route.path_regex.match(request.url.path):
+            found |= route.methods or set()
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 def answer(request: Request, problem: Problem) -> Response:

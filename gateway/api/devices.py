@@ -6,10 +6,11 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
 from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
+from gateway.api.paging import PageQuery
 from gateway.approval import approve
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
@@ -19,25 +20,19 @@ from gateway.store import devices, places, sessions, support
 from gateway.store.database import AuditEvent, Revocation, Transaction
 from gateway.store.devices import Device, Wanted
 
-# One page of a list; nobody reads more at once, and an answer stays under 100 KB.
-PAGE_MAX = 200
 SEARCH_MAX = 64  # as long as a name
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 
 
-class DeviceQuery(BaseModel):
+class DeviceQuery(PageQuery):
     """Which devices, and which page of them."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    cursor: Annotated[str, Field(pattern="^[a-z0-9_]{0,64}$")] = ""
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
     site_id: SiteId | None = None
     status: Literal["pending", "approved", "revoked"] | None = None
     online: bool | None = None
-    q: Annotated[str, Field(max_length=SEARCH_MAX)] = ""
-    tag: Annotated[list[Tag], Field(max_length=TAGS_MAX)] = []
+    q: Annotated[str, Field(max_length=SEARCH_MAX, pattern=r"^[^\x00]*$")] = ""
+    tag: Annotated[list[Tag], Field(max_length=TAGS_MAX)] = Field(default=[])
 
 
 @router.get("", openapi_extra=acts(Action.DEVICE_LIST))
@@ -46,20 +41,22 @@ async def list_devices(
     parts: Parts,
     wanted: Annotated[DeviceQuery, Query()],
 ) -> DeviceList:
-    """The devices that the person sees, by id; `cursor` is the `next_cursor` of the page before.
+    """The devices that the person sees, by id.
 
     `q` is part of a name, an id or a hardware id; of several `tag` all must be there.
     """
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.DEVICE_LIST)
         chosen = Wanted(wanted.site_id, wanted.status, wanted.online, wanted.q, wanted.tag)
-        found = await devices.list_seen(tx, actor.user_id, wanted.cursor, wanted.limit + 1, chosen)
-    items = [device_answer(device) for device in found[: wanted.limit]]
-    return DeviceList(items=items, next_cursor=items[-1].id if len(found) > wanted.limit else None)
+        after = wanted.after("devices")
+        found = await devices.list_seen(tx, actor.user_id, after, wanted.asked, chosen)
+    page, next_cursor = wanted.cut(found, "devices", lambda device: device.id)
+    return DeviceList(items=[device_answer(device) for device in page], next_cursor=next_cursor)
 
 
 @router.get("/{device_id}", openapi_extra=acts(Action.DEVICE_READ))
 async def read_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
+    """One device: what people set, and whether it is online."""
     async with parts.database.transaction() as tx:
         _, device = await find(tx, parts, credential, device_id, Action.DEVICE_READ)
     return device_answer(device)
@@ -83,6 +80,7 @@ async def change_device(
         tx.audit(_event("device.changed", actor, device, new_name=name, tags=list(tags), new_site=site_id))
         if site_id != device.site_id:
             await sessions.end_on_device_without_role(tx, device_id)
+            await support.end_of_device(tx, device_id)
             user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
             tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
         return await _fresh(tx, actor, device_id)

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Problem, StoreUnavailableError
@@ -39,6 +40,8 @@ _HEADERS = [
 # A year, without subdomains: they are not ours to promise for.
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE = (b"cache-control", b"no-store")
+# Where routes leave headers for the answer, also when that will be a problem.
+NOTES = "towline.answer_headers"
 
 
 class BodyTooLargeError(HTTPException):
@@ -69,12 +72,16 @@ class Edge:
         self._proxies = TrustedProxies(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        exchange = _Exchange(self._headers, send)
         scope["client_address"] = client_address(scope, self._proxies)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        notes = scope.setdefault("state", {}).setdefault(NOTES, {})
+        exchange = _Exchange(self._headers, notes, send, bodiless=scope["method"] == "HEAD")
+        # HEAD is what GET says, without the body (RFC 9110, 9.3.2): the same route, the same login.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, _limited(receive, self._body_max), exchange.send)
+            await self._app(inner, _limited(receive, self._body_max), exchange.send)
         except Exception as error:
             # Past this point an exception would only become a traceback and a cut connection.
             await self._failed(scope, error, exchange)
@@ -109,9 +116,13 @@ class Edge:
 class _Exchange:
     """One answer on its way out."""
 
-    def __init__(self, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    def __init__(
+        self, headers: list[tuple[bytes, bytes]], notes: dict[str, str], send: Send, *, bodiless: bool
+    ) -> None:
         self._headers = headers
+        self._notes = notes
         self._send = send
+        self._bodiless = bodiless
         self.began = self.head_at = time.perf_counter()
         self.status = 0
         """0 until the head left; it stays 0 when the client went away before."""
@@ -127,14 +138,26 @@ class _Exchange:
             own = list(message.get("headers", []))
             names = {name for name, _ in own}
             extra = self._headers if b"cache-control" in names else [*self._headers, _NO_STORE]
-            message["headers"] = own + extra
+            noted = [(name.encode(), value.encode()) for name, value in self._notes.items()]
+            message["headers"] = own + noted + extra
+        elif self._bodiless and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await self._send(message)
+
+
+def note(request: HTTPConnection, name: str, value: str) -> None:
+    """Add a header to the answer, whatever becomes of the request. `name` in small letters."""
+    request.scope.setdefault("state", {}).setdefault(NOTES, {})[name] = value
 
 
 def to_problem(error: Exception) -> Problem:
     """What the client is told about `error`."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, BodyTooLargeError):
+        return Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request's body is too large."
+        )
     if isinstance(error, StoreUnavailableError):
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,

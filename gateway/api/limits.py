@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
-from gateway.api.edge import retry_after
+from gateway.api.edge import note, retry_after
 from gateway.errors import Problem
 from gateway.parts import GatewayParts
-from gateway.policy.limits import Limit
+from gateway.policy.limits import MICROS_PER_S, Limit, Taken
 from runtime.client_address import group_of
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
@@ -52,6 +54,7 @@ async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str 
     taken = await parts.shortlived.take(
         [(limit, name if name is not None else whose) for limit, name in wanted]
     )
+    tell(request, taken)
     if taken.refused is not None:
         raise Problem(
             HTTPStatus.TOO_MANY_REQUESTS,
@@ -59,3 +62,18 @@ async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str 
             "Too many tries. Wait a little.",
             retry_after_s=retry_after(taken.refused.wait_s),
         )
+
+
+def tell(request: HTTPConnection, taken: Taken) -> None:
+    """Say how the tightest bucket stands, as draft-ietf-httpapi-ratelimit-headers has it since version 8:
+    `RateLimit-Policy` (`q` tries in `w` seconds) and `RateLimit` (`r` left, all again in `t` seconds).
+    """
+    one = taken.tightest
+    if one is not None:
+        limit = one.limit
+        note(
+            request,
+            "ratelimit-policy",
+            f'"{limit.name}";q={limit.burst};w={math.ceil(limit.span / MICROS_PER_S)}',
+        )
+        note(request, "ratelimit", f'"{limit.name}";r={one.remaining};t={math.ceil(one.reset_s)}')

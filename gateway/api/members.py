@@ -16,7 +16,7 @@ from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, Role, RoleWord, may_give
 from gateway.randomness import digest, new_secret
-from gateway.store import invitations, places, sessions
+from gateway.store import invitations, places, sessions, support
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.invitations import Invitation
 from gateway.store.places import Place
@@ -106,6 +106,7 @@ async def change_member(
             await _keep_an_owner(tx, place)
         await places.put_membership(tx, place.org_id, place.site_id, user_id, role)
         await sessions.end_without_role(tx, user_id)
+        await support.end_without_standing(tx, user_id, actor.user_id)
         _audit(tx, "member.changed", actor, place, user_id, role=role.word, old=member.role.word)
         return _member(await _member_of(tx, place, user_id))
 
@@ -126,6 +127,7 @@ async def remove_member(
             await _keep_an_owner(tx, place)
         await places.remove_membership(tx, place, user_id)
         await sessions.end_without_role(tx, user_id)
+        await support.end_without_standing(tx, user_id, actor.user_id)
         _audit(
             tx, "member.left" if leaves else "member.removed", actor, place, user_id, role=member.role.word
         )
@@ -162,6 +164,7 @@ async def list_invitations(
 async def withdraw_invitation(
     place_id: PlaceId, invitation_id: UUID, request: Request, credential: CredentialOf, parts: Parts
 ) -> None:
+    """Nobody can accept it any more."""
     async with parts.database.transaction() as tx:
         actor, place = await _find(tx, parts, credential, request, place_id, Action.MEMBER_MANAGE, lock=True)
         found = await invitations.get(tx, invitation_id)

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.api.credentials import CredentialOf, at_browser
-from gateway.api.devices import PAGE_MAX
 from gateway.api.models import device_answer, session_answer
+from gateway.api.paging import PAGE_MAX
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action, Actor, Resource, may

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
 from gateway.api.models import Body, moment
+from gateway.api.paging import PageQuery
 from gateway.errors import Problem
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, Role, RoleWord
@@ -18,16 +19,13 @@ from gateway.store import places
 from gateway.store.database import AuditEvent, Transaction
 from gateway.store.places import Place
 
-# One page of a list; an answer stays under 100 KB.
-PAGE_MAX = 200
 # A chain of shops fits; a script gone wild does not.
 SITES_PER_ORG = 1000
 ORGS_PER_PERSON = 50
 
 Kind = Literal["org", "site"]
 PlaceName = Annotated[str, AfterValidator(clean_name)]
-Cursor = Annotated[str, Query(pattern="^[a-z0-9_]{0,64}$")]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Wanted = Annotated[PageQuery, Query()]
 
 router = APIRouter(prefix="/v1", tags=["places"])
 
@@ -71,15 +69,13 @@ class SiteList(BaseModel):
 
 
 @router.get("/orgs", openapi_extra=acts(Action.SITE_LIST))
-async def list_orgs(
-    credential: CredentialOf, parts: Parts, cursor: Cursor = "", limit: Limit = 100
-) -> OrgList:
-    """The orgs where the person has any role, by id; `cursor` is the `next_cursor` of the page before."""
+async def list_orgs(credential: CredentialOf, parts: Parts, wanted: Wanted) -> OrgList:
+    """The orgs where the person has any role, by id."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.SITE_LIST)
-        found = await places.list_orgs(tx, actor.user_id, cursor, limit + 1)
-    items = [_org(place) for place in found[:limit]]
-    return OrgList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+        found = await places.list_orgs(tx, actor.user_id, wanted.after("orgs"), wanted.asked)
+    page, next_cursor = wanted.cut(found, "orgs", lambda place: place.org_id)
+    return OrgList(items=[_org(place) for place in page], next_cursor=next_cursor)
 
 
 @router.post("/orgs", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.ORG_CREATE))
@@ -98,6 +94,7 @@ async def create_org(body: PlaceBody, credential: CredentialOf, parts: Parts) ->
 
 @router.get("/orgs/{org_id}", openapi_extra=acts(Action.ORG_READ))
 async def read_org(org_id: str, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+    """One org, for everybody with a role at any of its sites."""
     async with parts.database.transaction() as tx:
         _, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_READ)
     return _org(place)
@@ -105,6 +102,7 @@ async def read_org(org_id: str, credential: CredentialOf, parts: Parts) -> OrgAn
 
 @router.patch("/orgs/{org_id}", openapi_extra=acts(Action.ORG_CHANGE))
 async def rename_org(org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+    """Give it another name."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_CHANGE, lock=True)
         return _org(await _rename(tx, actor, place, body.name))
@@ -134,19 +132,18 @@ async def create_site(org_id: str, body: PlaceBody, credential: CredentialOf, pa
 
 
 @router.get("/sites", openapi_extra=acts(Action.SITE_LIST))
-async def list_sites(
-    credential: CredentialOf, parts: Parts, cursor: Cursor = "", limit: Limit = 100
-) -> SiteList:
-    """The sites where the person has a role, by id; `cursor` is the `next_cursor` of the page before."""
+async def list_sites(credential: CredentialOf, parts: Parts, wanted: Wanted) -> SiteList:
+    """The sites where the person has a role, by id."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.SITE_LIST)
-        found = await places.list_sites(tx, actor.user_id, cursor, limit + 1)
-    items = [_site(place) for place in found[:limit]]
-    return SiteList(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+        found = await places.list_sites(tx, actor.user_id, wanted.after("sites"), wanted.asked)
+    page, next_cursor = wanted.cut(found, "sites", lambda place: place.site_id)
+    return SiteList(items=[_site(place) for place in page], next_cursor=next_cursor)
 
 
 @router.get("/sites/{site_id}", openapi_extra=acts(Action.SITE_READ))
 async def read_site(site_id: str, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+    """One site, for everybody with a role there."""
     async with parts.database.transaction() as tx:
         _, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_READ)
     return _site(place)
@@ -154,6 +151,7 @@ async def read_site(site_id: str, credential: CredentialOf, parts: Parts) -> Sit
 
 @router.patch("/sites/{site_id}", openapi_extra=acts(Action.SITE_CHANGE))
 async def rename_site(site_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+    """Give it another name."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_CHANGE, lock=True)
         return _site(await _rename(tx, actor, place, body.name))

@@ -11,13 +11,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import CredentialOf, acts, require
 from gateway.api.models import Body, moment
-from gateway.api.places import PAGE_MAX
+from gateway.api.paging import PageQuery
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
 from gateway.policy.names import clean_name
-from gateway.store import people, users
+from gateway.store import people, support, users
 from gateway.store.database import AuditEvent, Transaction
 from gateway.store.users import User
 
@@ -63,15 +63,14 @@ class UserList(BaseModel):
 async def list_users(
     credential: CredentialOf,
     parts: Parts,
-    cursor: Annotated[str, Query(max_length=64)] = "",
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+    wanted: Annotated[PageQuery, Query()],
 ) -> UserList:
-    """Everybody by name; `cursor` is the `next_cursor` of the page before."""
+    """Everybody, by name."""
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
-        found = await users.list_all(tx, cursor, limit + 1)
-    items = [_facts(user) for user in found[:limit]]
-    return UserList(items=items, next_cursor=items[-1].username if len(found) > limit else None)
+        found = await users.list_all(tx, wanted.after("users"), wanted.asked)
+    page, next_cursor = wanted.cut(found, "users", lambda user: user.username)
+    return UserList(items=[_facts(user) for user in page], next_cursor=next_cursor)
 
 
 @router.post("", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.USER_MANAGE))
@@ -92,6 +91,7 @@ async def create_user(body: UserBody, credential: CredentialOf, parts: Parts) ->
 
 @router.get("/{user_id}", openapi_extra=acts(Action.USER_MANAGE))
 async def read_user(user_id: UUID, credential: CredentialOf, parts: Parts) -> UserFacts:
+    """One person's account."""
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
         return _facts(await _get(tx, user_id))
@@ -122,6 +122,8 @@ async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf,
             changed["password"] = "changed"
         if body.disabled or password_hash is not None:
             await people.end_all_of_user(tx, user_id)
+        if changed:
+            await support.end_without_standing(tx, user_id, actor.user_id)
         if changed:
             _audit(tx, "user.changed", actor.user_id, user_id, **changed)
         return _facts(await _get(tx, user_id))

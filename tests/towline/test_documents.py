@@ -15,12 +15,12 @@ def test_the_documents_are_those_of_this_code(name: str) -> None:
 
 
 def test_every_setting_and_metric_is_explained() -> None:
-    for make in DOCUMENTS.values():
-        for line in make().splitlines():
+    for name in ("settings.md", "metrics.md"):
+        for line in DOCUMENTS[name]().splitlines():
             if line.startswith("| `"):
                 assert len(line.rstrip("| ").rsplit("|", 1)[1].strip()) > 5, line
 
 
-def test_both_documents_are_written(tmp_path: Path) -> None:
+def test_all_documents_are_written(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(DOCUMENTS)
