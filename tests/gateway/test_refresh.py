@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from runtime.clock import FakeClock
+from testbed.redis_server import RedisServer
 from tests.gateway.world import ADMIN_PASSWORD, Device, World, open_session, settings_for
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -246,19 +247,36 @@ async def test_every_way_out_ends_the_family(world: World, way: str) -> None:
     assert not await is_live(world, session)
 
 
-async def test_ended_stays_ended_after_a_restart(world: World, clock: FakeClock, tmp_path: Path) -> None:
-    given = await log_in(world)
-    assert (await world.program(given["access_token"]).post("/v1/logout")).status_code == 204
-    live = await log_in(world)
-    await world.gateway.close()
-    again = await (await World(world.settings, clock, tmp_path).start()).prepared()
+async def test_ended_stays_ended_after_a_flush_of_redis_and_a_restart(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock
+) -> None:
+    """Redis holds nothing that lets anybody in or keeps anybody out."""
+    redis = RedisServer(tmp_path)
+    redis.start()
+    settings = settings_for(tmp_path, database_url, keys_dir, redis_url=redis.url())
+    world = await (await World(settings, clock, tmp_path).start()).prepared()
     try:
-        assert not await works(again, given["access_token"])
-        assert (await refresh(again, given["refresh_token"])).status_code == 400
-        assert await works(again, live["access_token"])
-        assert (await refresh(again, live["refresh_token"])).status_code == 200
+        ended, live = await log_in(world), await log_in(world)
+        assert (await world.program(ended["access_token"]).post("/v1/logout")).status_code == 204
+        used = live["refresh_token"]
+        live = (await refresh(world, used)).json()
+        clock.advance(settings.refresh_grace_s)
+        assert redis.ask("FLUSHALL") == "+OK"
+        await _holds(world, ended, live)
+        await world.close()
+        world = await (await World(settings, clock, tmp_path).start()).prepared()
+        await _holds(world, ended, live)
+        assert (await refresh(world, used)).status_code == 400  # still known as used
+        assert not await works(world, live["access_token"])
     finally:
-        await again.close()
+        await world.close()
+        redis.stop()
+
+
+async def _holds(world: World, ended: dict[str, Any], live: dict[str, Any]) -> None:
+    assert not await works(world, ended["access_token"])
+    assert (await refresh(world, ended["refresh_token"])).status_code == 400
+    assert await works(world, live["access_token"])
 
 
 WRONG_FORMS: dict[str, tuple[bytes, dict[str, str], int, str]] = {
