@@ -22,6 +22,7 @@ from tunnel_server.control.arrivals import Arrivals
 from tunnel_server.control.gateway import Gateway, HttpGateway
 from tunnel_server.control.internal_http import InternalHttp
 from tunnel_server.control.presence import PresenceReporter
+from tunnel_server.control.request_log import RequestLog
 from tunnel_server.control.revocations import RevocationFeed
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.listener import VisitorListener
@@ -34,6 +35,7 @@ from tunnel_server.tunnels.registry import TunnelRegistry
 
 KEY_LIST_S = 60.0  # a new key signs a day after it was listed
 KEY_LIST_RETRY_S = 1.0  # at first, when the gateway may still be starting
+FLUSH_S = 5.0  # the log of support sessions is for its reader: worth a moment more than presence
 CLOSE_S = 1.0  # for owned tasks and last frames; an idle exit stays under 2 s
 
 _log = logs.get_logger("tunnel_server")
@@ -79,6 +81,7 @@ class Node:
             heartbeat_s=config.gateway.presence_s,
             connected=lambda: self.tunnels.all_present(),
         )
+        self.request_log = RequestLog(gateway, clock, self.metrics)
         self.tunnels = TunnelNode(
             config.tunnels,
             gateway=gateway,
@@ -97,6 +100,7 @@ class Node:
             gateway_call_s=config.gateway.call_s,
             sessions=self.sessions,
             registry=self.devices,
+            request_log=self.request_log,
             metrics=self.metrics,
             clock=clock,
             tasks=self.tasks,
@@ -121,6 +125,11 @@ class Node:
         )
         watch("towline_feed_number", "Highest revocation handled.", lambda: self.feed.position.number)
         watch(
+            "towline_request_log_queued",
+            "Entries of the log of support sessions that wait for the gateway.",
+            lambda: len(self.request_log),
+        )
+        watch(
             "towline_feed_fresh", "1 while the revocation feed is heard.", lambda: int(self.feed.is_fresh())
         )
 
@@ -136,6 +145,7 @@ class Node:
         self._watch_certificates()
         await self.presence.send_once()
         self._lasting.start(self.presence.run(), "presence")
+        self._lasting.start(self.request_log.run(), "request_log")
         self._lasting.start(self.visitors.sweep(), "sweep")
         if await self.arrivals.ask():
             await self.visitors.open()
@@ -179,6 +189,9 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):  # a gateway that is down too must not hold up the exit
                 await self.presence.send_once()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self.request_log.flush()
         await self._lasting.close(CLOSE_S)
         await self.tasks.close(CLOSE_S)
         await self.ops.close()

@@ -73,6 +73,11 @@ class Metrics:
         self.queued = registry.counter(
             "towline_queued_requests_total", "Requests that waited for a stream of their device."
         )
+        self.log_entries = registry.counters(
+            "towline_request_log_entries_total",
+            "Entries of the log of support sessions: sent, dropped for want of room, refused by the gateway.",
+            ["outcome"],
+        )
 
     def request_ended(self, status: int, seconds: float) -> None:
         """One exchange is over; status 0: the visitor got no answer."""

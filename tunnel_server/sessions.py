@@ -48,6 +48,8 @@ class SessionFacts:
     grant: bytes
     grant_id: bytes
     service_kind: str = "web"
+    act: str | None = None
+    """The engineer's id where support acts for the owner: what passes is logged."""
 
     @classmethod
     def from_json(cls, data: Any) -> SessionFacts:
@@ -63,6 +65,7 @@ class SessionFacts:
                 grant=str(data["grant"]).encode("ascii"),
                 grant_id=bytes.fromhex(data["grant_id"]),
                 service_kind=str(data["service_kind"]),
+                act=None if (act := data.get("act")) is None else str(UUID(act["id"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise GatewayUnavailable(f"malformed session: {error!r}") from error

@@ -49,6 +49,9 @@ async def create_session(
         kind = _openable(device, body.service)
         by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
         consent = None if by_role else await support.consent_for(tx, device_id, actor.user_id)
+        if consent is not None and kind == "web" and body.binding != "browser":
+            # Its page is where the engineer is told that it is logged, and a link must not be handed on.
+            raise wrong_field("binding", "support opens in the engineer's own browser alone")
         try:
             expires_at = durations.session_expiry(body.duration_s, settings.session_duration_max_s, tx.now)
         except durations.DurationError as error:

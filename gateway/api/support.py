@@ -10,14 +10,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
-from gateway.api.devices import PAGE_MAX, find
+from gateway.api.devices import find
 from gateway.api.limits import SUPPORT_PER_ENGINEER, take
 from gateway.api.models import Body, moment
+from gateway.api.paging import PageQuery
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import RULES, Action, Actor, Resource
 from gateway.policy.names import clean_name
-from gateway.policy.support import CONSENT_MAX_S, CONSENT_MIN_S, REASON_MAX, Move, State, moved
+from gateway.policy.support import CONSENT_MAX_S, CONSENT_MIN_S, REASON_MAX, Move, Part, State, moved
 from gateway.store import support
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.support import Passed, SupportRequest
@@ -74,8 +75,16 @@ class SupportList(BaseModel):
 
 
 class PassedAnswer(BaseModel):
-    """One request; `status` 0: cut before an answer. `received` and `sent`: bytes of the bodies."""
+    """One request. `status` 0: no answer had begun. `received` and `sent`: bytes of the bodies.
 
+    `n` is its number in the log. One that takes long has two: `part` `began`, then
+    `ended` with the same `request` and its sizes. Part `lost`: `lost` requests are missing here.
+    """
+
+    n: int
+    request: UUID | None
+    part: Part
+    lost: int
     session_id: UUID
     at: str
     method: str
@@ -131,19 +140,20 @@ async def ask_for_support(
 async def list_support_requests(
     credential: CredentialOf,
     parts: Parts,
-    cursor: Annotated[str, Query(pattern="^[0-9]{0,18}$")] = "",
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+    wanted: Annotated[PageQuery, Query()],
 ) -> SupportList:
     """What the person asked for, and what was asked about sites that they run; newest first."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.SUPPORT_LIST)
-        found = await support.list_seen(tx, actor.user_id, int(cursor) if cursor else None, limit + 1)
-    more = str(found[limit - 1].n) if len(found) > limit else None
-    return SupportList(items=[_answer(one) for one in found[:limit]], next_cursor=more)
+        before = wanted.after_number("support-requests")
+        found = await support.list_seen(tx, actor.user_id, before, wanted.asked)
+    page, next_cursor = wanted.cut(found, "support-requests", lambda one: one.n)
+    return SupportList(items=[_answer(one) for one in page], next_cursor=next_cursor)
 
 
 @router.get("/support-requests/{request_id}", openapi_extra=acts(Action.SUPPORT_READ))
 async def read_support_request(request_id: UUID, credential: CredentialOf, parts: Parts) -> SupportAnswer:
+    """One request, for who asked it and for those who run the site."""
     async with parts.database.transaction() as tx:
         _, found = await _find(tx, parts, credential, request_id, Action.SUPPORT_READ)
     return _answer(found)
@@ -199,15 +209,15 @@ async def read_support_log(
     request_id: UUID,
     credential: CredentialOf,
     parts: Parts,
-    cursor: Annotated[str, Query(pattern="^[0-9]{0,18}$")] = "",
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+    wanted: Annotated[PageQuery, Query()],
 ) -> PassedList:
     """What the engineer's sessions asked of the device: method, path without query, sizes; never bodies."""
     async with parts.database.transaction() as tx:
         await _find(tx, parts, credential, request_id, Action.SUPPORT_LOG_READ)
-        found = await support.list_passed(tx, request_id, int(cursor or 0), limit + 1)
-    more = str(found[limit - 1][0]) if len(found) > limit else None
-    return PassedList(items=[_passed(one) for _, one in found[:limit]], next_cursor=more)
+        after = wanted.after_number("support-log") or 0
+        found = await support.list_passed(tx, request_id, after, wanted.asked)
+    page, next_cursor = wanted.cut(found, "support-log", lambda one: one[0])
+    return PassedList(items=[_passed(n, one) for n, one in page], next_cursor=next_cursor)
 
 
 async def _find(
@@ -272,8 +282,12 @@ def _optional(unix_s: float | None) -> str | None:
     return None if unix_s is None else moment(unix_s)
 
 
-def _passed(one: Passed) -> PassedAnswer:
+def _passed(n: int, one: Passed) -> PassedAnswer:
     return PassedAnswer(
+        n=n,
+        request=one.entry,
+        part=one.part,
+        lost=one.lost,
         session_id=one.session_id,
         at=moment(one.at),
         method=one.method,

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.policy.links import LABEL_PATTERN, Kind
 from gateway.policy.names import DEVICE_ID_PATTERN, NODE_PATTERN, printable
+from gateway.policy.support import Part
 from gateway.tokens.strict import TOKEN_MAX_BYTES
 
 # A full report names every tunnel of a node; a node holds some thousands.
@@ -81,8 +82,15 @@ class SessionFacts(BaseModel):
 
 
 class PassedRequest(Body):
-    """One request of a support session: path without query, sizes of bodies; `status` 0: no answer came."""
+    """One request of a support session: path without query, sizes of bodies; `status` 0: no answer came.
 
+    `id` is one for the parts of a request: a part that comes again is not written again. Part `lost`: that
+    many entries of the session found no room at the node.
+    """
+
+    id: UUID
+    part: Part = "whole"
+    lost: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sid: UUID
     at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
     method: Annotated[str, Field(pattern="^[A-Z-]{1,32}$")]

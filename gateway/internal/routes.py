@@ -228,7 +228,8 @@ def _report(event: PresenceEvent) -> presence_policy.Report:
 async def log_requests(body: PassedBody, node: Node, parts: Parts) -> None:
     """What passed in support sessions. Entries of other sessions are left out: nobody is told of a log."""
     entries = [
-        Passed(e.sid, e.at, e.method, e.path, e.status, e.received, e.sent, e.ms) for e in body.entries
+        Passed(e.id, e.part, e.sid, e.at, e.method, e.path, e.status, e.received, e.sent, e.ms, e.lost)
+        for e in body.entries
     ]
     async with parts.database.transaction() as tx:
         written = await support.add_passed(tx, node, entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 # Nobody decided within a week: the fault is mended or forgotten, and a late yes would surprise.
 REQUEST_TTL_S = 7 * 86_400
@@ -10,6 +11,9 @@ REQUEST_TTL_S = 7 * 86_400
 CONSENT_MAX_S = 24 * 3600
 CONSENT_MIN_S = 300
 REASON_MAX = 500
+
+# Of a request in the log: all of it, or its two ends when it takes long; `lost` is a note of what is missing.
+Part = Literal["whole", "began", "ended", "lost"]
 
 
 class State(StrEnum):

@@ -194,6 +194,11 @@ async def end_of_support(tx: Transaction, support_id: UUID) -> int:
     return await _end_where(tx, "support_id = $2", support_id)
 
 
+async def end_of_support_on(tx: Transaction, device_id: str) -> int:
+    """End every live support session on the device; how many."""
+    return await _end_where(tx, "device_id = $2 AND support_id IS NOT NULL", device_id)
+
+
 async def end_of_user(tx: Transaction, user_id: UUID) -> int:
     """End every live session of the person; how many."""
     return await _end_where(tx, "user_id = $2", user_id)

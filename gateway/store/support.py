@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from gateway.policy.access import Role
-from gateway.policy.support import REQUEST_TTL_S, State, state_at
+from gateway.policy.support import REQUEST_TTL_S, Part, State, state_at
 from gateway.store import sessions
-from gateway.store.database import Row, Transaction, unix, utc
+from gateway.store.database import AuditEvent, Row, Transaction, unix, utc
 
 
 class AlreadyAskedError(Exception):
@@ -49,8 +49,14 @@ class SupportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One request that a visitor of a support session made; `at` Unix seconds, sizes in bytes."""
+    """One request in a support session, or a part of it; `at` Unix seconds, sizes in bytes.
 
+    `entry` is the node's id of it, one for its parts: `whole`, or `began` and later `ended`. Of part `lost`
+    it is a note instead: `lost` entries found no room at the node.
+    """
+
+    entry: UUID | None
+    part: Part
     session_id: UUID
     at: float
     method: str
@@ -59,8 +65,18 @@ class Passed:
     received: int
     sent: int
     ms: float
+    lost: int
 
 
+# Still what they were when it was asked, and when it was decided: an engineer whose standing is gone has no
+# consent, and a consent is worth what the owner's word is. The device is still where it was.
+_HOLDS = (
+    "EXISTS (SELECT 1 FROM users e JOIN devices d ON d.id = q.device_id WHERE e.id = q.engineer_id"
+    " AND e.disabled_at IS NULL AND d.site_id = q.site_id AND (e.role = 'support' OR EXISTS"
+    " (SELECT 1 FROM site_roles r WHERE r.site_id = q.site_id AND r.user_id = e.id)))"
+    " AND (q.decided_by IS NULL OR EXISTS (SELECT 1 FROM users o JOIN site_roles r ON r.user_id = o.id"
+    " WHERE o.id = q.decided_by AND o.disabled_at IS NULL AND r.site_id = q.site_id AND r.role = 'owner'))"
+)
 _SELECT = (
     "SELECT q.*, d.name AS device_name, s.name AS site, e.username AS engineer, c.username AS decider,"
     " x.username AS ender, r.role FROM support_requests q JOIN devices d ON d.id = q.device_id"
@@ -127,8 +143,8 @@ async def list_seen(tx: Transaction, asking: UUID, before: int | None, limit: in
 async def consent_for(tx: Transaction, device_id: str, engineer_id: UUID) -> SupportRequest | None:
     """The consent under which the engineer may open the device now; locked, so that it ends after commit."""
     row = await tx.fetchrow(
-        "SELECT id FROM support_requests WHERE device_id = $1 AND engineer_id = $2 AND state = 'approved'"
-        " AND until > $3 FOR UPDATE",
+        "SELECT id FROM support_requests q WHERE device_id = $1 AND engineer_id = $2 AND state = 'approved'"
+        f" AND until > $3 AND {_HOLDS} FOR UPDATE OF q",
         device_id,
         engineer_id,
         tx.at,
@@ -162,22 +178,47 @@ async def end(tx: Transaction, request_id: UUID, state: State, ended_by: UUID) -
 
 
 async def end_of_device(tx: Transaction, device_id: str) -> None:
-    """The device is gone from where the consent was given. Its sessions are the caller's to end."""
+    """The device is gone from where the consents were given: they end, with the sessions under them."""
     await tx.execute(
         "UPDATE support_requests SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
         " ended_at = $2 WHERE device_id = $1 AND state IN ('pending', 'approved')",
         device_id,
         tx.at,
     )
+    await sessions.end_of_support_on(tx, device_id)
+
+
+async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None:
+    """The person is not what they were, as `by` wants it: what they asked or consented to as such ends."""
+    rows = await tx.fetch(
+        "UPDATE support_requests q SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
+        " ended_at = $2 WHERE (engineer_id = $1 OR decided_by = $1) AND state IN ('pending', 'approved')"
+        f" AND NOT ({_HOLDS}) RETURNING id, state, device_id, site_id, engineer_id",
+        user_id,
+        tx.at,
+    )
+    for row in rows:
+        ended = await sessions.end_of_support(tx, row["id"])
+        detail = {
+            "request": str(row["id"]),
+            "engineer": str(row["engineer_id"]),
+            "sessions": ended,
+            "standing_of": str(user_id),
+        }
+        kind, site = f"support.{row['state']}", row["site_id"]
+        tx.audit(AuditEvent(kind, str(by), site=site, device=row["device_id"], detail=detail))
 
 
 async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> int:
-    """Write what passed in support sessions, leave out entries of others; how many were written."""
+    """Write what passed in support sessions, once; leave out entries of others. How many were of such."""
     found = await tx.fetch(
         "SELECT id, support_id FROM sessions WHERE id = ANY($1) AND support_id IS NOT NULL",
         list({entry.session_id for entry in entries}),
     )
     support = {row["id"]: row["support_id"] for row in found}
+    # One writer of a log at a time: whoever follows it by its numbers must not be overtaken by lower ones.
+    consents = list(set(support.values()))
+    await tx.fetch("SELECT 1 FROM support_requests WHERE id = ANY($1) ORDER BY id FOR UPDATE", consents)
     rows = [
         (
             e.session_id,
@@ -190,13 +231,17 @@ async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> i
             e.received,
             e.sent,
             e.ms,
+            e.entry,
+            e.part,
+            e.lost,
         )
         for e in entries
         if e.session_id in support
     ]
     await tx.executemany(
-        "INSERT INTO request_log (session_id, support_id, node, at, method, path, status, received, sent, ms)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO request_log (session_id, support_id, node, at, method, path, status, received, sent, ms,"
+        " entry, part, lost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        " ON CONFLICT (session_id, entry, part) DO NOTHING",
         rows,
     )
     return len(rows)
@@ -214,6 +259,8 @@ async def list_passed(tx: Transaction, request_id: UUID, after: int, limit: int)
         (
             row["n"],
             Passed(
+                entry=row["entry"],
+                part=row["part"],
                 session_id=row["session_id"],
                 at=unix(row["at"]),
                 method=row["method"],
@@ -222,6 +269,7 @@ async def list_passed(tx: Transaction, request_id: UUID, after: int, limit: int)
                 received=row["received"],
                 sent=row["sent"],
                 ms=row["ms"],
+                lost=row["lost"],
             ),
         )
         for row in rows

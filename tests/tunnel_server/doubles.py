@@ -76,6 +76,7 @@ class MemoryGateway:
         self.knows_kinds = True  # False: an older gateway, which burns any link
         self.reports: list[dict[str, Any]] = []
         self.failed_reports = 0
+        self.passed: list[dict[str, Any]] = []
         self.wants_full = False  # ask for a full report, once
         self.resolved = 0
         self.ended: set[str] = set()
@@ -99,10 +100,13 @@ class MemoryGateway:
         life_s: float = 60.0,
         service: str = "web",
         kind: str = "web",
+        act: str | None = None,
     ) -> tuple[str, bytes]:
         """(sid, cookie value, or bearer for kind "tcp") of a session whose link was redeemed already."""
         cookie = secrets.token_urlsafe(32).encode()
-        facts = make_session(label=label, device_id=device_id, life_s=life_s, service=service, kind=kind)
+        facts = make_session(
+            label=label, device_id=device_id, life_s=life_s, service=service, kind=kind, act=act
+        )
         self.sessions[label, hashlib.sha256(cookie).digest()] = facts
         return facts.sid, cookie
 
@@ -174,6 +178,10 @@ class MemoryGateway:
         wants_full, self.wants_full = self.wants_full, False
         return wants_full
 
+    async def report_requests(self, entries: list[dict[str, Any]]) -> None:
+        self._check_up()
+        self.passed += entries
+
     async def devices_elsewhere(self) -> Elsewhere:
         self._check_up()
         return self.elsewhere
@@ -215,6 +223,7 @@ def make_session(
     life_s: float = 60.0,
     service: str = "web",
     kind: str = "web",
+    act: str | None = None,
 ) -> SessionFacts:
     sid = uuid.uuid4()
     return SessionFacts(
@@ -227,6 +236,7 @@ def make_session(
         grant=b"header.grant.signature",
         grant_id=sid.bytes,
         service_kind=kind,
+        act=act,
     )
 
 

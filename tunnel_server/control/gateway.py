@@ -58,6 +58,10 @@ class Gateway(Protocol):
         """Tell which devices are connected here; True when the gateway asks for a full report."""
         ...
 
+    async def report_requests(self, entries: list[dict[str, Any]]) -> None:
+        """What passed in support sessions. An entry that was told before is not written again."""
+        ...
+
     async def devices_elsewhere(self) -> Elsewhere:
         """The devices that other living nodes hold."""
         ...
@@ -117,6 +121,9 @@ class HttpGateway:
     async def report_presence(self, report: dict[str, Any]) -> bool:
         answer = await self._http.call("POST", "/internal/v1/presence", report)
         return isinstance(answer, dict) and answer.get("full") is True
+
+    async def report_requests(self, entries: list[dict[str, Any]]) -> None:
+        await self._http.call("POST", "/internal/v1/request-log", {"entries": entries})
 
     async def devices_elsewhere(self) -> Elsewhere:
         data = await self._http.call("GET", "/internal/v1/presence/elsewhere")

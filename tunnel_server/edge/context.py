@@ -11,6 +11,7 @@ from runtime.client_address import TrustedProxies, group_of
 from runtime.clock import Clock
 from runtime.tasks import TaskOwner
 from tunnel_server.control.gateway import Gateway
+from tunnel_server.control.request_log import RequestLog
 from tunnel_server.metrics import Metrics
 from tunnel_server.policy.cookies import LOOPBACK_NAME, SECURE_NAME
 from tunnel_server.policy.hosts import Sites
@@ -44,6 +45,7 @@ class Edge:
         gateway_call_s: float,
         sessions: SessionTable,
         registry: TunnelRegistry,
+        request_log: RequestLog,
         metrics: Metrics,
         clock: Clock,
         tasks: TaskOwner,
@@ -57,6 +59,7 @@ class Edge:
         self.gateway_call_s = gateway_call_s
         self.sessions = sessions
         self.registry = registry
+        self.request_log = request_log
         self.metrics = metrics
         self.tasks = tasks
         self.accepts_sessions = accepts_sessions

@@ -13,6 +13,8 @@ from tunnel_server.policy.request_head import RequestHead
 from tunnel_server.policy.upstream_head import upstream_head
 
 if TYPE_CHECKING:
+    from tunnel_server.control.request_log import Passing
+    from tunnel_server.edge.raw_splice import RawSplice
     from tunnel_server.edge.upstream import UpstreamStream
     from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.policy.hosts import Site
@@ -61,6 +63,7 @@ class Exchange:
         "done",
         "head",
         "local_body",
+        "passing",
         "queue_deadline",
         "request_done",
         "response_started",
@@ -98,6 +101,7 @@ class Exchange:
         self._grant_renewed = False
         self._held_body: list[bytes] | None = None  # body that came before there was a stream
         self._request = b""
+        self.passing: Passing | None = None  # its entry in the request log; of support sessions alone
         self._attempts = 0
         self._body_sent = False
         self._waits_in: DeviceTunnels | None = None
@@ -176,6 +180,8 @@ class Exchange:
             return
         self.session = session
         session.exchanges.add(self)
+        if facts.act is not None:
+            self.passing = self._logged(session)
         device = edge.registry.find(facts.device_id)
         if device is None:
             self.fail(pages.DEVICE_OFFLINE)
@@ -189,6 +195,15 @@ class Exchange:
                 head, site, service, cookie=self._cookie, scheme=edge.scheme, client=self.client
             )
         self._send(device, session)
+
+    def _logged(self, session: Session) -> Passing:
+        """Its entry in the log of the support session."""
+        log, facts = self.visitor.edge.request_log, session.facts
+        if self.wants_kind == tcp_door.KIND:
+            return log.tcp(facts.sid, facts.service)
+        passing = log.web(facts.sid, self.head.method, self.head.target)
+        passing.received = sum(map(len, self._held_body or ()))  # what came while the gateway was asked
+        return passing
 
     @property
     def client(self) -> str:
@@ -240,6 +255,8 @@ class Exchange:
 
     def request_body(self, data: bytes) -> None:
         """Body bytes from the visitor, without their framing."""
+        if self.passing is not None:
+            self.passing.received += len(data)
         if self.local_body is not None:
             reserved.collect(self, data)
         elif self.done:
@@ -339,10 +356,13 @@ class Exchange:
         self._finish()
         self.visitor.exchange_done(self, keep=keep)
 
-    def switched(self) -> None:
+    def switched(self, splice: RawSplice) -> None:
         """The device's valid 101: from here on the stream belongs to the visitor's connection."""
         self.upstream = None
         self.status = 101
+        if self.passing is not None:
+            splice.passing, self.passing = self.passing, None
+            splice.passing.status = 101
         self._finish()
         self.visitor.edge.metrics.upgrades.inc()
 
@@ -403,6 +423,8 @@ class Exchange:
             return
         self.status = status
         self.response_started = True
+        if self.passing is not None and self.head.method != b"HEAD":
+            self.passing.sent += len(body)
         self.visitor.transport.write(head if self.head.method == b"HEAD" else head + body)
         self._release()
         self._finish()
@@ -462,6 +484,9 @@ class Exchange:
         session = self.session
         if session is not None:
             session.exchanges.discard(self)
+        if self.passing is not None:
+            self.passing.status = self.status
+            self.passing.end()
         if self.started:
             edge = self.visitor.edge
             edge.metrics.request_ended(self.status, edge.monotonic() - self.started_at)

@@ -8,6 +8,7 @@ from tunnel_protocol import RefusedCode, ResetCode
 
 if TYPE_CHECKING:
     from tunnel_protocol import Stream
+    from tunnel_server.control.request_log import Passing
     from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.sessions import Session
     from tunnel_server.tunnels.registry import DeviceTunnels
@@ -20,7 +21,17 @@ class RawSplice:
     It counts among the device's long-lived streams already. ``blocked``: the device takes no more for now.
     """
 
-    __slots__ = ("_device", "_over", "_session", "_stream", "_tunnel", "_unconsumed", "_visitor", "blocked")
+    __slots__ = (
+        "_device",
+        "_over",
+        "_session",
+        "_stream",
+        "_tunnel",
+        "_unconsumed",
+        "_visitor",
+        "blocked",
+        "passing",
+    )
 
     def __init__(
         self,
@@ -41,6 +52,7 @@ class RawSplice:
         self._unconsumed = unconsumed
         self._over = False
         self.blocked = blocked
+        self.passing: Passing | None = None  # its entry in the request log; of support sessions alone
         stream.owner = self
         session.exchanges.add(self)
 
@@ -60,6 +72,8 @@ class RawSplice:
     def relay(self, visitor: VisitorConnection, data: bytes, size: int) -> None:
         """``data`` to the visitor; ``size`` bytes of the stream are consumed once the visitor takes them."""
         visitor.transport.write(data)
+        if self.passing is not None:
+            self.passing.sent += size
         if visitor.write_paused:
             self._unconsumed += size
         else:
@@ -87,6 +101,8 @@ class RawSplice:
 
     def send(self, data: bytes) -> None:
         """Bytes of the visitor's WebSocket."""
+        if self.passing is not None:
+            self.passing.received += len(data)
         if self._over or self._stream.send(data, self._device.monotonic()):
             return
         self.blocked = True
@@ -107,7 +123,7 @@ class RawSplice:
     def visitor_gone(self) -> None:
         """The visitor's connection ended."""
         self._visitor = None
-        self._session.exchanges.discard(self)
+        self._leave_session()
         self._close(ResetCode.CANCELLED)
 
     def session_ended(self, session: Session) -> None:
@@ -117,9 +133,15 @@ class RawSplice:
 
     # Ends
 
+    def _leave_session(self) -> None:
+        """Nothing passes any more."""
+        self._session.exchanges.discard(self)
+        if self.passing is not None:
+            self.passing.end()
+
     def _lose_visitor(self) -> None:
         visitor, self._visitor = self._visitor, None
-        self._session.exchanges.discard(self)
+        self._leave_session()
         if visitor is not None:
             visitor.raw = None
             visitor.abort()

@@ -61,7 +61,7 @@ def enter(exchange: Exchange) -> None:
     if splice is None:
         exchange.fail(pages.DEVICE_LIVE_LIMIT)
         return
-    exchange.switched()
+    exchange.switched(splice)
     visitor.transport.write(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Accept: %b\r\nSec-WebSocket-Protocol: %b\r\n\r\n"

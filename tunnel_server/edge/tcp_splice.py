@@ -198,7 +198,7 @@ class TcpSplice(RawSplice):
 
     def _leave(self, visitor: VisitorConnection) -> None:
         self._visitor = None
-        self._session.exchanges.discard(self)
+        self._leave_session()
         visitor.raw = None
         visitor.linger()
 
@@ -210,7 +210,7 @@ class TcpSplice(RawSplice):
         """The last frame, and time to read it: a close with unread bytes would reset it away."""
         visitor = self._visitor
         if visitor is None:
-            self._session.exchanges.discard(self)
+            self._leave_session()
         elif visitor.write_paused or self._said_farewell:
             self._lose_visitor()  # it reads nothing; what waits for it must not pass
         else:

@@ -20,6 +20,7 @@ from tunnel_server.policy.status_lines import status_line
 from tunnel_server.policy.websocket import accept_value
 
 if TYPE_CHECKING:
+    from tunnel_server.control.request_log import Passing
     from tunnel_server.edge.exchange import Exchange
     from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.sessions import Session
@@ -62,6 +63,7 @@ class UpstreamStream:
         "_out",
         "_over",
         "_parser",
+        "_passing",
         "_peer_finished",
         "_surplus",
         "_switching",
@@ -86,6 +88,7 @@ class UpstreamStream:
         self.tunnel = tunnel
         self.session = session
         self.exchange: Exchange | None = None
+        self._passing: Passing | None = None  # the exchange's entry in the request log
         self.answered = 0
         self.blocked = False
         self.is_open = False
@@ -126,6 +129,7 @@ class UpstreamStream:
     def begin(self, exchange: Exchange) -> None:
         """Serve this one now."""
         self.exchange = exchange
+        self._passing = exchange.passing
         if self.answered:
             self._reset_answer()
             if self._head.chunked:
@@ -381,6 +385,8 @@ class UpstreamStream:
             self._surplus = True
             return
         self._body_bytes += len(data)
+        if self._passing is not None:
+            self._passing.sent += len(data)
         if self._chunk_out:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
@@ -504,7 +510,9 @@ class UpstreamStream:
         if splice is None:
             exchange.fail(pages.DEVICE_LIVE_LIMIT)
             return
-        exchange.switched()
+        exchange.switched(splice)
+        if splice.passing is not None:
+            splice.passing.sent += len(rest) - size  # relay counts all: what comes before is no message
         first = b"%b%bSec-WebSocket-Accept: %b\r\n\r\n%b" % (answer, lines, accept, rest)
         splice.relay(visitor, first, size)
         visitor.become_raw(splice)

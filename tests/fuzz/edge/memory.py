@@ -21,6 +21,7 @@ from runtime.tasks import TaskOwner
 from tests.fuzz.edge.inputs import COOKIE, HOST, LABEL
 from tests.tunnel_server.doubles import DEVICE, MemoryGateway, make_session
 from tunnel_protocol import ConnectionState, ResetCode, Service
+from tunnel_server.control.request_log import RequestLog
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.upstream import UpstreamStream
 from tunnel_server.edge.visitor import VisitorConnection
@@ -231,14 +232,16 @@ class MemoryEdge:
             monotonic=clock.monotonic,
             report=lambda tunnel, state: None,
         )
+        gateway = MemoryGateway()
         self.edge = Edge(
             settings,
             DeviceLimits(),
-            gateway=MemoryGateway(),
+            gateway=gateway,
             gateway_url="http://127.0.0.1:8080",
             gateway_call_s=5.0,
             sessions=sessions,
             registry=registry,
+            request_log=RequestLog(gateway, clock, metrics),
             metrics=metrics,
             clock=clock,
             tasks=TaskOwner("fuzz"),
