@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from gateway.policy.clients import NativeClient
 
-# A request has about 400 characters; a client's state is the only part that grows.
-QUERY_MAX = 4096
+# A request has about 400 characters; a client's state is the only part that grows. The way over the login,
+# ours or a provider's, must bring all of it back: policy/return_path.py.
+QUERY_MAX = 2000
+_QUERY = re.compile(r"[\x21-\x5b\x5d-\x7e]*")
 STATE_MAX = 1024
 _FIELDS_MAX = 32
 _STATE = re.compile(rf"[\x20-\x7e]{{1,{STATE_MAX}}}")  # VSCHAR and blank: RFC 6749, appendix A.5
@@ -66,7 +68,7 @@ def fields_of(encoded: str) -> dict[str, str]:
 def read_request(query: str, clients: Mapping[str, NativeClient]) -> AuthorizationRequest:
     """BadRequestError before the client and its redirect URI are known, RefusedError after that."""
     try:
-        fields = fields_of(query) if len(query) <= QUERY_MAX else {}
+        fields = fields_of(query) if len(query) <= QUERY_MAX and _QUERY.fullmatch(query) else {}
     except ValueError as error:
         raise BadRequestError("The app's request cannot be read.") from error
     client_id, redirect_uri = fields.get("client_id", ""), fields.get("redirect_uri", "")

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from gateway.api.authorize import CODE_TTL_S
-from gateway.policy.authorization import QUERY_MAX, STATE_MAX
+from gateway.policy.authorization import QUERY_MAX, STATE_MAX, BadRequestError, read_request
 from gateway.policy.clients import NativeClient, are_clients
+from gateway.policy.return_path import RETURN_PATH_MAX, return_path
 from runtime.clock import FakeClock
 from runtime.settings import SettingsError, from_table
 from tests.gateway.test_refresh import audit_kinds, is_live, opened, refresh, works
@@ -361,6 +362,18 @@ def test_only_redirect_uris_that_are_somebodys_can_be_registered(uri: str, tmp_p
     table = {"name": "Phone", "redirect_uris": [uri]}
     with pytest.raises(SettingsError, match="redirect_uris"):
         from_table(NativeClient, table, source=tmp_path / "gateway.toml")
+
+
+def test_whatever_is_a_request_comes_back_from_the_login() -> None:
+    path = "/v1/oauth/authorize?"
+    assert len(path) + QUERY_MAX <= RETURN_PATH_MAX
+    app = App()
+    app.fields["state"] = "".join(chr(code) for code in range(0x20, 0x7F))
+    for query in (app.query, app.query.replace("%7E", "~")):
+        assert read_request(query, CLIENTS).state == app.fields["state"]
+        assert return_path(path + query) == path + query
+    with pytest.raises(BadRequestError):
+        read_request(app.query + "&x=\\", CLIENTS)
 
 
 @pytest.mark.parametrize("client_id", ["towline", "", "Phone", "a b", "x" * 65, "-x"])
