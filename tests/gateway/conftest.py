@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from gateway.keys.keyring import load_keyring
-from gateway.store import migrate
+from gateway.store import migrate, schema
 from runtime.clock import FakeClock
 from testbed.postgres_server import PostgresServer
 from tests.gateway.world import World, settings_for
+from towline.embedded.postgres import OWNER
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,17 +40,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 
 @pytest.fixture(scope="session")
 def template(postgres: PostgresServer) -> str:
-    """A database with the schema, to copy from."""
-    name = postgres.create_database()
-
-    async def fill() -> None:
-        connection = await asyncpg.connect(postgres.url(name))
-        try:
-            await migrate.migrate(connection, migrate.load())
-        finally:
-            await connection.close()
-
-    asyncio.run(fill())
+    """A database with the schema, to copy from. The gateway's role has its rights there and owns nothing."""
+    name = postgres.create_database(owner=OWNER)
+    asyncio.run(schema.put(postgres.url(name), postgres.owner_url(name), migrate.load()))
     return name
 
 
@@ -68,9 +61,16 @@ def keys_dir(made_keys: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database_url(postgres: PostgresServer, template: str) -> Iterator[str]:
-    name = postgres.create_database(template)
+    """As the gateway's own role."""
+    name = postgres.create_database(template, owner=OWNER)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def owner_url(postgres: PostgresServer, database_url: str) -> str:
+    """The same database as the role that owns its tables."""
+    return postgres.owner_url(re.findall(r"/(\w+)\?", database_url)[0])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -272,11 +273,14 @@ async def test_odd_characters_are_refused_and_not_a_failure(world: World) -> Non
     assert answer.status_code in {401, 422}
 
 
-async def test_a_failure_is_told_as_such(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_is_told_as_such(
+    world: World, owner_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     owner = await world.person()
     await world.enrol(owner)
-    async with world.gateway.parts.database.transaction() as tx:
-        await tx.execute("ALTER TABLE devices RENAME COLUMN software TO gone")
+    connection = await asyncpg.connect(owner_url)
+    await connection.execute("ALTER TABLE devices RENAME COLUMN software TO gone")
+    await connection.close()
     answer = await owner.get("/v1/devices")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "column" not in answer.text
