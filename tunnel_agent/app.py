@@ -105,6 +105,7 @@ class Agent:
             ticker=Ticker(),
             metrics=self._metrics,
             connect_timeout_s=settings.connect_timeout_s,
+            closed_to_support=frozenset(name for name, s in settings.services.items() if not s.support),
         )
 
     def __repr__(self) -> str:

@@ -54,6 +54,11 @@ class ServiceSettings:
         "Whether X-Forwarded-* headers are added. Some products answer 400 to them from an unknown proxy.",
         default=False,
     )
+    support: bool = setting(
+        "Whether support may reach it, when the owner consents at the gateway. `false` is the device's own "
+        "no, which no consent and no server overrules.",
+        default=True,
+    )
 
 
 @dataclass(frozen=True)

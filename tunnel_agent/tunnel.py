@@ -78,6 +78,8 @@ class Device:
     ticker: Ticker
     metrics: AgentMetrics
     connect_timeout_s: float
+    closed_to_support: frozenset[str] = frozenset()
+    """Services that no grant opens in which somebody acts for another."""
 
 
 class TunnelKeeper(Protocol):
@@ -227,6 +229,10 @@ class AgentTunnel(TunnelDriver):
         address = device.services.get(grant.service)
         if address is None:
             reason = f"this device has no service {grant.service!r}"
+            self._refuse(event, Refusal(RefusedCode.UNKNOWN_SERVICE, reason))
+            return
+        if grant.acting and grant.service in device.closed_to_support:
+            reason = f"support may not reach {grant.service!r} of this device"
             self._refuse(event, Refusal(RefusedCode.UNKNOWN_SERVICE, reason))
             return
         if self._connecting >= device.limits.max_streams:

@@ -174,6 +174,21 @@ async def test_a_granted_service_that_is_not_configured_is_unknown(bench: Bench)
     await visitor.until_heard("refused UNKNOWN_SERVICE")
 
 
+async def test_a_service_closed_to_support_takes_its_people_alone(bench: Bench) -> None:
+    """The device's own no: whatever the gateway signed for somebody who acts for another."""
+    _, address = await bench.service(echo)
+    node, url = await bench.node()
+    await bench.agent([url], {"web": {"address": address, "support": False}, "log": address})
+    tunnel = (await node.until_ready())[0]
+    acting = {"sub": str(uuid4())}
+    refused = tunnel.open(bench.grant(tunnel, act=acting))
+    await refused.until_heard("refused UNKNOWN_SERVICE")
+    await tunnel.open(bench.grant(tunnel, jti=str(uuid4()), svc="log", act=acting), "log").until_heard(
+        "accepted"
+    )
+    await tunnel.open(bench.grant(tunnel, jti=str(uuid4()))).until_heard("accepted")
+
+
 async def test_an_open_without_any_grant_is_refused(bench: Bench) -> None:
     tunnel = await bench.tunnel(echo)
     visitor = tunnel.open(uuid4().bytes)

@@ -126,7 +126,10 @@ DEVICE_LIVE_LIMIT = Notice(
     5,
 )
 UNKNOWN_SERVICE = Notice(
-    404, "unknown_service", "The device does not offer this", "Its configuration names no such service."
+    404,
+    "unknown_service",
+    "The device does not offer this",
+    "Its configuration names no such service, or keeps support out of it.",
 )
 UNREACHABLE = Notice(
     502,
