@@ -39,7 +39,7 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "towline_gateway_request_seconds", "Time to the answer's head.", buckets=_SECONDS
         ),
         store_unavailable=registry.counter(
-            "towline_gateway_store_unavailable_total", "Requests refused because Postgres did not answer."
+            "towline_gateway_store_unavailable_total", "Requests refused because a store did not answer."
         ),
         logins=registry.counters(
             "towline_gateway_logins_total", "Login attempts: ok, wrong, limited, refused.", ("result",)

@@ -162,7 +162,7 @@ def to_problem(error: Exception) -> Problem:
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "store_unavailable",
-            "The gateway's database does not answer. Try again in a moment.",
+            "A store of the gateway does not answer. Try again in a moment.",
             retry_after_s=STORE_RETRY_AFTER_S,
         )
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The gateway failed; its log says why.")
