@@ -134,7 +134,7 @@ EVIL_TOKENS: dict[str, Callable[[FreeProvider, dict[str, Any]], Any]] = {
     "a list": lambda provider, claims: ["x"],
     "not a token": lambda provider, claims: "x.y",
     "encrypted": lambda provider, claims: "a.b.c.d.e",
-    "huge": lambda provider, claims: "e" * 20_000,
+    "huge": sealed(picture="x" * 20_000),
     "nested": lambda provider, claims: provider.sign(claims | {"amr": {"a": "b"}}),
     "not UTF-8": lambda provider, claims: "\xff.\xff.\xff",
 }
