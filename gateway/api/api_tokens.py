@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 
-from gateway.api.credentials import CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
 from gateway.api.limits import take
 from gateway.api.models import Body, moment
 from gateway.errors import Problem, not_found, wrong_field
@@ -91,6 +91,7 @@ async def create_api_token(
     await take(parts, request, (CREATIONS_PER_USER, str(actor.user_id)))
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.API_TOKEN_MANAGE)
+        await hold(tx, actor)
         expires_at = _expiry(body.expires_at, tx.now)
         if await api_tokens.count_live(tx, actor.user_id) >= TOKENS_PER_PERSON:
             raise Problem(HTTPStatus.CONFLICT, "too_many_api_tokens", "End one of your API tokens first.")

@@ -109,6 +109,15 @@ async def still_stands(tx: Transaction, actor: Actor) -> bool:
     return await people.actor_by_login(tx, actor.login_id) is not None
 
 
+async def hold(tx: Transaction, actor: Actor) -> None:
+    """401 unless the actor's login or API token lasts, and until commit: for what outlives the request.
+
+    Ending it meanwhile waits, and then finds and ends what was made.
+    """
+    if not await people.hold(tx, actor):
+        raise login_needed()
+
+
 async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
     """The person who sits at this browser: by the cookie alone. Pages are for people, not for tokens."""
     return await actor_of(tx, parts, credential) if credential.kind == "cookie" else None

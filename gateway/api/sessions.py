@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
 from gateway.api.devices import find
 from gateway.api.models import (
     SessionBody,
@@ -44,14 +44,13 @@ async def create_session(
     settings = parts.settings
     session_id, jti, label = uuid4(), uuid4(), new_label()
     async with parts.database.transaction() as tx:
+        # Before the device: a logout that commits meanwhile would not see, and so not end, this session.
+        await hold(tx, await logged_in(tx, parts, credential))
         # Locked: a revocation that commits meanwhile would not see, and so not end, this session.
         actor, device = await find(tx, parts, credential, device_id, Action.SESSION_CREATE, lock=True)
         kind = _openable(device, body.service)
         by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
         consent = None if by_role else await support.consent_for(tx, device_id, actor.user_id)
-        if consent is not None and kind == "web" and body.binding != "browser":
-            # Its page is where the engineer is told that it is logged, and a link must not be handed on.
-            raise wrong_field("binding", "support opens in the engineer's own browser alone")
         try:
             expires_at = durations.session_expiry(body.duration_s, settings.session_duration_max_s, tx.now)
         except durations.DurationError as error:
@@ -78,7 +77,9 @@ async def create_session(
             support_id=None if consent is None else consent.id,
         )
         await sessions.add_link(tx, jti, session_id, body.binding, utc(link_expires_at))
-        token = parts.tokens.link(jti, session_id, label, body.binding, tx.now, link_expires_at)
+        token = parts.tokens.link(
+            jti, session_id, label, body.binding, tx.now, link_expires_at, support=consent is not None
+        )
         tx.audit(
             AuditEvent(
                 "session.created",

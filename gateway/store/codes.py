@@ -53,13 +53,16 @@ async def add(
 
 
 async def lock(tx: Transaction, code_sha256: bytes) -> Code | None:
-    """The code, locked until commit: of two uses at once one is the first."""
+    """The code, locked until commit: of two uses at once one is the first.
+
+    So is the login in which it was given: ending that waits, and then ends what the code gave.
+    """
     row = await tx.fetchrow(
         "SELECT c.client_id, c.redirect_uri, c.code_challenge, c.expires_at, c.used_at, c.gave_login_id,"
         " l.user_id, l.kind, l.provider,"
         " l.ended_at IS NULL AND l.expires_at > $2 AND u.disabled_at IS NULL AS live"
         " FROM authorization_codes c JOIN logins l ON l.id = c.login_id JOIN users u ON u.id = l.user_id"
-        " WHERE c.code_sha256 = $1 FOR UPDATE OF c",
+        " WHERE c.code_sha256 = $1 FOR UPDATE OF c FOR SHARE OF l",
         code_sha256,
         tx.at,
     )

@@ -193,8 +193,25 @@ async def end_password_logins(tx: Transaction, user_id: UUID) -> int:
     )
 
 
+async def hold(tx: Transaction, actor: Actor) -> bool:
+    """Whether the actor's login or API token lasts; nobody ends it before commit.
+
+    Call it before other rows are locked: in one order (login, device, person) these locks cannot deadlock.
+    """
+    by_login = actor.api_token_id is None
+    table, key = ("logins", actor.login_id) if by_login else ("api_tokens", actor.api_token_id)
+    held = f"SELECT true FROM {table} WHERE id = $1 AND ended_at IS NULL FOR SHARE"
+    return bool(await tx.fetchval(held, key))
+
+
 async def end_logins(tx: Transaction, user_id: UUID) -> int:
-    """End every login of the person; how many."""
+    """End every login of the person; how many. One that an app begins meanwhile is waited for and ended."""
+    ended = await _end_logins(tx, user_id)
+    await tx.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
+    return ended + await _end_logins(tx, user_id)
+
+
+async def _end_logins(tx: Transaction, user_id: UUID) -> int:
     return await tx.execute(
         "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2",
         user_id,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from gateway import program_logins
 from runtime.clock import FakeClock
 from testbed.redis_server import RedisServer
 from tests.gateway.world import ADMIN_PASSWORD, Device, World, open_session, settings_for
@@ -368,3 +370,39 @@ async def test_revoking_needs_the_tokens_own_client(world: World) -> None:
     assert await works(world, given["access_token"])
     for junk in ("x", "twr_x", "twl_x", "a.b.c"):
         assert (await world.program().post("/v1/oauth/revoke", data={"token": junk})).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["login", "API token"])
+async def test_a_session_that_opens_while_its_login_ends_does_not_stay(world: World, way: str) -> None:
+    given = await log_in(world)
+    device, _ = await opened(world, given["access_token"])
+    access, table = given["access_token"], "logins"
+    if way == "API token":
+        wish = {"name": "x", "scopes": ["sessions"]}
+        access = (await world.program(access).post("/v1/me/api-tokens", json=wish)).json()["token"]
+        table = "api_tokens"
+    database = world.gateway.parts.database
+    async with database.transaction() as ending:
+        await ending.execute(f"UPDATE {table} SET ended_at = $1", ending.at)
+        program = world.program(access)
+        opening = asyncio.create_task(program.post(f"/v1/devices/{device.id}/sessions", json={}))
+        async with asyncio.timeout(10), database.transaction() as looking:
+            while not await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not opening.done()
+    assert (await opening).status_code == 401
+
+
+async def test_an_app_that_logs_in_while_everything_ends_does_not_stay(world: World) -> None:
+    given = await log_in(world)
+    database = world.gateway.parts.database
+    user = (await world.program(given["access_token"]).get("/v1/me")).json()["id"]
+    async with database.transaction() as beginning:
+        _, late = await program_logins.begin(
+            beginning, world.gateway.parts, UUID(user), "password", "towline", ""
+        )
+        ending = asyncio.create_task(world.program(given["access_token"]).post("/v1/me/logout-everywhere"))
+        async with asyncio.timeout(10), database.transaction() as looking:
+            while not await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not ending.done()
+    assert (await ending).json()["logins"] == 2
+    assert not await works(world, late.access_token)
