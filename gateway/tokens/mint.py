@@ -61,10 +61,20 @@ class Tokens:
         return AccessClaims(_uuid(claims, "sub"), _uuid(claims, "lid"))
 
     def link(
-        self, jti: UUID, sid: UUID, label: str, bind: Literal["browser", "click"], now: float, expires_at: int
+        self,
+        jti: UUID,
+        sid: UUID,
+        label: str,
+        bind: Literal["browser", "click"],
+        now: float,
+        expires_at: int,
+        *,
+        support: bool = False,
     ) -> str:
-        """All that a URL ever holds; it opens nothing by itself."""
+        """All that a URL ever holds; it opens nothing by itself. `support`: its page is to say so."""
         claims = {"aud": LINK_AUDIENCE, "sid": str(sid), "jti": str(jti), "label": label, "bind": bind}
+        if support:
+            claims["support"] = "logged"
         return self._keyring.login.sign(LINK_TYP, claims | self._times(now, expires_at), now)
 
     def read_link(self, token: str, now: float) -> LinkClaims:

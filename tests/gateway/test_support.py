@@ -279,11 +279,14 @@ async def test_a_consent_that_commits_behind_its_owners_fall_opens_nothing(case:
     assert (await case.engineer.http.post(sessions, json={})).status_code == 404
 
 
-async def test_a_support_link_opens_in_the_engineers_browser_alone(case: Case) -> None:
+async def test_a_link_says_that_it_is_for_support(case: Case) -> None:
+    """The node's page for clicks shows it; the page of the gateway asks for the rest."""
     await case.consented()
-    sessions = f"/v1/devices/{case.device.id}/sessions"
-    refused = await case.engineer.http.post(sessions, json={"binding": "click"})
-    assert (refused.status_code, refused.json()["field"]) == (422, "binding")
+    shown = []
+    for person in (case.engineer, case.owner):
+        link = await open_session(person.http, case.device, binding="click")
+        shown.append(jwt.decode(link.token, options={"verify_signature": False}).get("support"))
+    assert shown == ["logged", None]
 
 
 async def test_every_step_is_in_the_audit_log(case: Case) -> None:

@@ -31,6 +31,7 @@
     show("wait");
     location.replace(document.body.dataset.gateway + "/open#" + secret);
   } else {
+    if (said.support) show("support");
     field.name = "token";
     field.value = secret;
     show("form");

@@ -247,6 +247,7 @@ def open_page(gateway_url: str, *, keep: bool) -> tuple[bytes, bytes]:
         "Open a device",
         '<h1>Open a device</h1><p id="wait">One moment …</p>'
         '<p id="nothing" hidden>The address is not complete. Copy the link again, whole.</p>'
+        '<p id="support" hidden>Support: the owner consented, and can read which pages are asked for.</p>'
         '<form id="form" method="post" action="/.towline/open" hidden>'
         "<p>The link gives this browser access to a device for a limited time.</p>"
         '<input type="hidden" id="secret"><button>Open the device</button></form>'
