@@ -37,7 +37,9 @@ HEADS = [Head(row.seq, row.hash) for row in CHAIN]
 NUMBERS = st.integers(1, LENGTH)
 
 
-def walked(rows: Sequence[Row], heads: Sequence[Head] = HEADS, stored: Head | None = HEADS[-1]) -> Fault | None:
+def walked(
+    rows: Sequence[Row], heads: Sequence[Head] = HEADS, stored: Head | None = HEADS[-1]
+) -> Fault | None:
     walk = Walk(iter(heads))
     return walk.over(rows) or walk.end(stored)
 
