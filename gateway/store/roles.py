@@ -44,7 +44,7 @@ async def may_migrate(connection: Connection) -> bool:
 async def grant(owner: Connection, service: str) -> None:
     """Give the role `service` its rights and no others, the same however often. `owner` made the tables.
 
-    MigrationError when it has more by other ways, naming them: then the two roles protect nothing.
+    MigrationError when it has more by other ways.
     """
     await owner.execute("SELECT pg_advisory_lock($1)", LOCK_KEY, timeout=MIGRATION_TIMEOUT_S)
     try:
@@ -83,37 +83,50 @@ async def _tables(owner: Connection) -> list[str]:
     return [row["relname"] for row in rows]
 
 
-async def _refuse_too_much(owner: Connection, service: str) -> None:
+async def refuse_unfit(owner: Connection, service: str) -> None:
+    """MigrationError when `service` has what two roles are there to part: then they protect nothing."""
     found = await owner.fetchrow(
         """
         SELECT
             r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls AS powerful,
             (SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_class c
-             WHERE c.relowner = r.oid AND c.relnamespace = $2::regnamespace) AS owned,
+             WHERE c.relowner = r.oid AND c.relnamespace = $2::regnamespace AND c.relkind IN ('r', 'p', 'v')
+            ) AS owned,
             (SELECT string_agg(o.rolname, ', ' ORDER BY o.rolname) FROM pg_roles o
              WHERE o.oid <> r.oid AND pg_has_role(r.oid, o.oid, 'MEMBER')
              AND (o.rolsuper OR o.rolcreaterole OR o.rolname = ANY($3) OR o.rolname = current_user)
-            ) AS member_of,
-            has_schema_privilege(r.oid, $2, 'CREATE') AS may_create,
-            has_table_privilege(r.oid, $4, 'UPDATE, DELETE, TRUNCATE, TRIGGER') AS may_change
+            ) AS member_of
         FROM pg_roles r WHERE r.rolname = $1
         """,
         service,
         SCHEMA,
         list(_POWERS),
-        f"{SCHEMA}.audit_events",
     )
     assert found is not None  # it logged in
-    faults = {
-        "is a superuser, or may make roles or databases, replicate, or pass row security": found["powerful"],
-        f"owns {found['owned']} (once, as a superuser: REASSIGN OWNED BY service TO owner)": found["owned"],
-        f"is a member of {found['member_of']}": found["member_of"],
-        f"may make tables in the schema {SCHEMA}": found["may_create"],
-        "may change audit_events": found["may_change"],
-    }
-    wrong = [text for text, applies in faults.items() if applies]
-    if wrong:
-        raise MigrationError(f"the service's database role {service} {'; it '.join(wrong)}")
+    if found["powerful"]:
+        raise _unfit(
+            service, "is a superuser, or may make roles or databases, replicate or pass row security"
+        )
+    if found["owned"]:
+        once = "once, as a superuser: REASSIGN OWNED BY the service's role TO the owner's"
+        raise _unfit(service, f"owns {found['owned']} ({once})")
+    if found["member_of"]:
+        raise _unfit(service, f"is a member of {found['member_of']}")
+
+
+async def _refuse_too_much(owner: Connection, service: str) -> None:
+    """Rights that came from somebody else than `owner` are still there."""
+    if await owner.fetchval("SELECT has_schema_privilege($1, $2, 'CREATE')", service, SCHEMA):
+        raise _unfit(service, f"may make tables in the schema {SCHEMA}")
+    changes = "UPDATE, DELETE, TRUNCATE, TRIGGER"
+    if await owner.fetchval(
+        "SELECT has_table_privilege($1, $2, $3)", service, f"{SCHEMA}.audit_events", changes
+    ):
+        raise _unfit(service, "may change audit_events")
+
+
+def _unfit(service: str, why: str) -> MigrationError:
+    return MigrationError(f"the service's database role {service} {why}")
 
 
 def _quoted(name: str) -> str:

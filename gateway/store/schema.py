@@ -50,8 +50,11 @@ async def _by_owner(service_url: str, owner_url: str, migrations: list[Migration
     try:
         if where != await owner.fetchval("SELECT current_database()"):
             raise MigrationError("the URL for migrations leads to another database than the service's")
+        parted = name != await owner.fetchval("SELECT current_user")
+        if parted:
+            await roles.refuse_unfit(owner, name)
         applied = await migrate.migrate(owner, migrations)
-        if name != await owner.fetchval("SELECT current_user"):
+        if parted:
             await roles.grant(owner, name)
         return applied
     finally:
