@@ -15,6 +15,7 @@ need redis-server redis-server
 need haproxy haproxy
 need curl curl
 need openssl openssl
+need jq jq
 need node nodejs
 need npm npm
 need ip iproute2
