@@ -18,12 +18,14 @@ from gateway.metrics import gateway_metrics
 from gateway.policy.limits import Limit
 from gateway.shortlived.in_postgres import PostgresShortLived
 from gateway.shortlived.in_redis import RedisShortLived
+from gateway.shortlived.interface import Heard
 from gateway.shortlived.redis_url import parse_redis_url
 from gateway.store.database import Database
 from runtime.clock import FakeClock
 from runtime.metrics import Registry
 from runtime.settings import SettingsError
 from testbed.certificates import Authority
+from testbed.processes import ROOT
 from testbed.redis_server import RedisServer
 from tests.gateway.world import settings_for
 
@@ -191,3 +193,29 @@ async def test_over_tls_with_a_ca_of_its_own(tls_redis: tuple[RedisServer, Path]
         with pytest.raises(StoreUnavailableError):
             await stranger.burn("state", "key")
         await stranger.close()
+
+
+async def test_a_user_with_the_rights_of_the_runbook_is_enough(
+    redis_server: RedisServer, clock: FakeClock
+) -> None:
+    """The commands, keys and channels that docs/runbook.md names, and nothing else."""
+    rights = "+set +getdel +get +eval +evalsha +script|load +publish +psubscribe +ping +auth +select"
+    assert rights in (ROOT / "docs/runbook.md").read_text("utf-8")
+    prefix = "t" + secrets.token_hex(4)
+    user = ("ACL", "SETUSER", prefix, "on", ">secret", "resetkeys", f"~{prefix}:*", f"&{prefix}:wake:*", "-@all")
+    assert redis_server.ask(*user, *rights.split()) == "+OK"
+    url = redis_server.url(database=1).replace(f":{redis_server.password}@", f"{prefix}:secret@")
+    one = store(url, clock, prefix=prefix)
+    running = asyncio.ensure_future(one.run())
+    await one.put("state", "key", b"x", 60.0)
+    assert await one.burn("state", "key") == b"x"
+    assert (await one.take([(Limit("t", burst=1, refill_s=10.0), "x")])).refused is None
+    with one.follow("news") as following:
+        async with asyncio.timeout(10):
+            assert await anext(following) is Heard.LIVE
+            await one.wake("news")
+            assert await anext(following) is Heard.WAKE
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await one.close()
