@@ -10,6 +10,7 @@ from gateway.api.app import public_app
 from gateway.api.wellknown import failed_checks
 from gateway.audit.witness import Witness
 from gateway.errors import KeyFileError
+from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.guard import Guard
 from gateway.internal.app import internal_app
@@ -72,6 +73,7 @@ class Gateway:
             passwords=passwords or Passwords(),
             providers=Providers(settings, shortlived, clock, metrics),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
+            events=EventWatch(database, shortlived, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
         )
@@ -79,7 +81,9 @@ class Gateway:
         self._ops = OpsServer(settings.ops_listen, self.registry, lambda: failed_checks(self.parts))
         folder = settings.audit_heads_dir
         self.witness = None if folder is None else self._witness(folder)
-        self._public = Listener(public_app(self.parts), settings.public_listen, self._tasks, name="public")
+        self._public = Listener(
+            public_app(self.parts), settings.public_listen, self._tasks, name="public", websockets=True
+        )
 
         def internal_files() -> tuple[Path, Path]:
             return internal_server_files(keyring, settings.internal_names, clock.wall())
@@ -119,6 +123,7 @@ class Gateway:
         self.prepared = self._tasks.start(prepare(self.parts, self._admin_password), "prepare")
         self._tasks.start(self.parts.shortlived.run(), "shortlived")
         self._tasks.start(self.parts.feed.run(), "feed")
+        self._tasks.start(self.parts.events.run(), "events")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
         self._tasks.start(self.keys.run(), "keys")
@@ -130,6 +135,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop to accept, finish what is in flight, end."""
+        self.parts.events.close()
         await self.parts.feed.close()
         await asyncio.gather(self._public.close(), self._internal.close())
         await self._ops.close()

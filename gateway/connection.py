@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 # Bytes of a request's line and headers, and at most one read more. Cookies and an access token fit several
 # times.
@@ -40,6 +41,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # For an answer whose reader does not read: closing would wait for it.
+        cast(dict[str, Any], self.scope)["towline.abort"] = self.transport.abort
         self._in_head, self._head_bytes = True, 0
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
@@ -56,7 +59,29 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_deadline()
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        self._end_deadline()
+        super().handle_websocket_upgrade()
+
     def _end_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class EventSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, whose application can cut it while the other side does not read."""
+
+    async def run_asgi(self) -> None:
+        cast(dict[str, Any], self.scope)["towline.abort"] = self.transport.abort
+        app = self.app
+
+        async def whole(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            if self.initial_response is not None:
+                # A refusal as an answer of our own; uvicorn takes it for a handshake that was forgotten, and
+                # would write an error into the log for every stranger who tries.
+                self.handshake_complete = True
+
+        self.app = whole
+        await super().run_asgi()

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.connection import BoundedProtocol
+from gateway.connection import BoundedProtocol, EventSocketProtocol
 from runtime.addresses import Address, parse_address
 from runtime.tasks import TaskOwner
 
@@ -26,6 +26,9 @@ BACKLOG = 1024  # agents that all return at once knock here together
 START_TIMEOUT_S = 10.0
 # A node shakes hands in milliseconds; as long as visitors and agents get at a node.
 TLS_HANDSHAKE_S = 10.0
+# Followers of events have nothing to say.
+WEBSOCKET_MESSAGE_MAX = 1024
+WEBSOCKET_PING_S = 20.0  # under the minute after which proxies cut a silent connection
 _TICKS_PER_S = 10  # how uvicorn counts in on_tick
 
 
@@ -41,11 +44,17 @@ class Listener:
         name: str,
         tls: ssl.SSLContext | None = None,
         protocol: type[BoundedProtocol] = BoundedProtocol,
+        websockets: bool = False,
     ) -> None:
         config = uvicorn.Config(
             app,
             http=protocol,
-            ws="none",
+            ws=EventSocketProtocol if websockets else "none",
+            ws_max_size=WEBSOCKET_MESSAGE_MAX,
+            ws_max_queue=1,
+            ws_per_message_deflate=False,  # a dictionary of 32 KB a stream, for messages of 200 bytes
+            ws_ping_interval=WEBSOCKET_PING_S,
+            ws_ping_timeout=WEBSOCKET_PING_S,
             lifespan="off",
             log_config=None,
             access_log=False,

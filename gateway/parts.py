@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
+from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.guard import Guard
 from gateway.keys.keyring import Keyring
@@ -35,11 +37,12 @@ class GatewayParts:
     passwords: Passwords
     providers: Providers
     feed: FeedWatch
+    events: EventWatch
     metrics: GatewayMetrics
     welcome_sha256: bytes | None
 
 
-def parts_of(request: Request) -> GatewayParts:
+def parts_of(request: HTTPConnection) -> GatewayParts:
     return cast(GatewayParts, request.app.state.parts)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Response
+from starlette.requests import HTTPConnection
 
 from gateway.errors import BadTokenError, Problem, login_needed, not_found
 from gateway.parts import GatewayParts, Parts
@@ -39,7 +40,7 @@ def cookie_name(settings: Settings) -> str:
     return "__Host-towline_login" if settings.secure else "towline_login"
 
 
-def credential_of(request: Request, parts: Parts) -> Credential:
+def credential_of(request: HTTPConnection, parts: Parts) -> Credential:
     """The request's credential. A cookie counts for an unsafe method only from our own pages."""
     header = request.headers.get("authorization")
     if header is not None:
@@ -49,7 +50,7 @@ def credential_of(request: Request, parts: Parts) -> Credential:
     if len(cookies) != 1:
         # Two of our own name: somebody planted one. Neither is believed.
         return Credential("none")
-    if request.method not in SAFE_METHODS:
+    if request.scope.get("method", "GET") not in SAFE_METHODS:  # a WebSocket's handshake has none
         refuse_cross_origin(request, parts.settings, strict=True)
     return Credential("cookie", cookies[0])
 
@@ -62,7 +63,7 @@ def acts(access: Action | Literal["anybody", "device"]) -> dict[str, Any]:
 CredentialOf = Annotated[Credential, Depends(credential_of)]
 
 
-def refuse_cross_origin(request: Request, settings: Settings, *, strict: bool) -> None:
+def refuse_cross_origin(request: HTTPConnection, settings: Settings, *, strict: bool) -> None:
     """403 unless the request comes from the gateway's own origin.
 
     `strict` also refuses a request that says nothing about where it comes from (browsers always do on
@@ -172,13 +173,13 @@ def clear_login_cookie(response: Response, settings: Settings) -> None:
     )
 
 
-def login_cookie_of(request: Request, settings: Settings) -> str | None:
+def login_cookie_of(request: HTTPConnection, settings: Settings) -> str | None:
     """The login cookie as it came, not verified; None without one, or with several."""
     found = cookies_of(request, cookie_name(settings))
     return found[0] if len(found) == 1 else None
 
 
-def cookies_of(request: Request, name: str) -> list[str]:
+def cookies_of(request: HTTPConnection, name: str) -> list[str]:
     """Every value that the browser sent under this name."""
     values = []
     for header in request.headers.getlist("cookie"):

@@ -79,7 +79,8 @@ class Edge:
         notes = scope.setdefault("state", {}).setdefault(NOTES, {})
         exchange = _Exchange(self._headers, notes, send, bodiless=scope["method"] == "HEAD")
         # HEAD is what GET says, without the body (RFC 9110, 9.3.2): the same route, the same login.
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        head = scope["method"] == "HEAD"
+        inner = {**scope, "method": "GET", "towline.head": True} if head else scope
         try:
             await self._app(inner, _limited(receive, self._body_max), exchange.send)
         except Exception as error:

@@ -67,6 +67,10 @@ class DevicePresence:
     """When the state (online, offline) that the device is in began; None: never connected."""
     tunnels: dict[TunnelKey, Tunnel]
     recent_replacements: int
+    untold: set[TunnelKey] = field(default_factory=set)
+    """Tunnels of nodes that fell silent: people were told that these have gone."""
+    was_online: bool = False
+    """As people were last told."""
     software: str | None = None
     services: tuple[Mapping[str, str], ...] | None = None
     """None (software, services, last_error, rtt_ms): the report says nothing of it, keep what is stored."""
@@ -83,6 +87,11 @@ class PresenceChanges:
     touched: dict[str, DevicePresence] = field(default_factory=dict)
     replaced: dict[str, bytes] = field(default_factory=dict)
     flapping: set[str] = field(default_factory=set)
+
+
+def is_online(device: DevicePresence) -> bool:
+    """Whether a tunnel is left whose node is heard."""
+    return any(key not in device.untold for key in device.tunnels)
 
 
 def proper_services(announced: Iterable[tuple[str, str]]) -> tuple[Mapping[str, str], ...]:

@@ -16,6 +16,7 @@ from gateway.audit.chain import chain_hash
 from gateway.errors import StoreUnavailableError
 from gateway.guard import Fault, Guard
 from gateway.metrics import GatewayMetrics, gateway_metrics
+from gateway.policy.live import Change, told
 from runtime.metrics import Registry
 from runtime.settings import SettingsError
 
@@ -36,6 +37,7 @@ IDLE_LIFETIME_S = 60.0
 IDLE_IN_TRANSACTION_MS = 15_000
 
 REVOCATION_CHANNEL = "towline_revocations"
+EVENT_CHANNEL = "towline_events"
 
 # What asyncpg raises when the server is gone, starting, stopping, full, or too slow.
 _AWAY = (
@@ -99,8 +101,8 @@ class Revocation:
 
 
 class Transaction:
-    """One database transaction. Audit events and revocations are written at its end, in that fixed order,
-    because both take a lock that lasts until commit: late, short and in one order, they cannot deadlock.
+    """One database transaction. Revocations, live events and audit events are written at its end, in that
+    order, because each takes a lock until commit: late, short and in one order, they cannot deadlock.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Transaction:
         """Unix seconds at the transaction's begin, by the gateway's clock: one time for one decision."""
         self._audits: list[AuditEvent] = []
         self._revocations: list[Revocation] = []
+        self._changes: list[Change] = []
         self.wakes: set[str] = set()
         """Channels that are woken when this commits."""
 
@@ -142,8 +145,23 @@ class Transaction:
         await self._connection.executemany(query, rows, timeout=self._timeout_s)
 
     def audit(self, event: AuditEvent) -> None:
-        """Write `event` with this transaction: both happen or neither."""
+        """Write `event` with this transaction: both happen or neither. Those who follow are told of it."""
         self._audits.append(event)
+        change = told(
+            event.kind,
+            actor=event.actor,
+            owner=event.owner,
+            site=event.site,
+            device=event.device,
+            detail=event.detail,
+        )
+        if change is not None:
+            self.tell(change)
+
+    def tell(self, change: Change) -> None:
+        """Tell those who follow live, with this transaction. What `audit` tells needs no second word."""
+        self._changes.append(change)
+        self.wake(EVENT_CHANNEL)
 
     def revoke(self, entry: Revocation) -> None:
         """Put `entry` into the feed with this transaction."""
@@ -158,6 +176,8 @@ class Transaction:
         """Called once, last, by Database.transaction."""
         if self._revocations:
             await self._write_revocations()
+        if self._changes:
+            await self._write_changes()
         if self._audits:
             await self._write_audits()
 
@@ -173,6 +193,21 @@ class Transaction:
         await self.executemany(
             "INSERT INTO revocations (n, kind, ref, keep, exp, at) VALUES ($1, $2, $3, $4, $5, $6)",
             [(first + i, e.kind, e.ref, e.keep, e.exp, self.at) for i, e in enumerate(entries)],
+        )
+
+    async def _write_changes(self) -> None:
+        changes = self._changes
+        head: int = await self.fetchval("UPDATE event_head SET n = n + $1 RETURNING n", len(changes))
+        first = head - len(changes) + 1
+        await self.executemany(
+            "INSERT INTO events (n, kind, at, org_id, site_id, user_id, device_id, ref)"
+            " SELECT $1, $2, $3, coalesce($4::text, s.org_id), w.site_id, $6, $7::text, $8"
+            " FROM (SELECT coalesce($5::text, (SELECT site_id FROM devices WHERE id = $7)) AS site_id) w"
+            " LEFT JOIN sites s ON s.id = w.site_id",
+            [
+                (first + i, c.kind, self.at, c.org_id, c.site_id, c.user_id, c.device_id, c.ref)
+                for i, c in enumerate(changes)
+            ],
         )
 
     async def _write_audits(self) -> None:

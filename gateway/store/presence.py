@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.policy.live import Change
 from gateway.policy.presence import (
     FLAP_WINDOW_S,
     NODE_SILENT_S,
@@ -11,13 +12,18 @@ from gateway.policy.presence import (
     PresenceChanges,
     Tunnel,
     TunnelKey,
+    is_online,
 )
 from gateway.store.database import AuditEvent, Revocation, Transaction, unix, utc
 
 
 async def heartbeat(tx: Transaction, node: str, boot: str) -> bool:
     """Note that the node lives. True when it is new or restarted: what it held before is gone."""
-    known: str | None = await tx.fetchval("SELECT boot FROM nodes WHERE name = $1 FOR UPDATE", node)
+    row = await tx.fetchrow("SELECT boot, told_lost FROM nodes WHERE name = $1 FOR UPDATE", node)
+    known = None if row is None else row["boot"]
+    if row is not None and row["told_lost"]:
+        await tx.execute("UPDATE nodes SET told_lost = false WHERE name = $1", node)
+        await _tell_of_node(tx, node, "device.online")
     await tx.execute(
         "INSERT INTO nodes (name, boot, last_heartbeat) VALUES ($1, $2, $3)"
         " ON CONFLICT (name) DO UPDATE SET boot = $2, last_heartbeat = greatest($3, nodes.last_heartbeat)",
@@ -82,13 +88,18 @@ async def load_devices(
 
 async def _load_tunnels(tx: Transaction, devices: dict[str, DevicePresence]) -> None:
     rows = await tx.fetch(
-        "SELECT node, device_id, instance, connection, connected_at, rtt_ms FROM tunnels"
-        " WHERE device_id = ANY($1)",
+        "SELECT t.node, t.device_id, t.instance, t.connection, t.connected_at, t.rtt_ms, n.told_lost"
+        " FROM tunnels t JOIN nodes n ON n.name = t.node WHERE t.device_id = ANY($1)",
         list(devices),
     )
     for row in rows:
         key = TunnelKey(row["node"], row["device_id"], row["instance"], row["connection"])
-        devices[key.device_id].tunnels[key] = Tunnel(key, unix(row["connected_at"]), row["rtt_ms"])
+        device = devices[key.device_id]
+        device.tunnels[key] = Tunnel(key, unix(row["connected_at"]), row["rtt_ms"])
+        if row["told_lost"]:
+            device.untold.add(key)
+    for device in devices.values():
+        device.was_online = is_online(device)
 
 
 async def save(tx: Transaction, changes: PresenceChanges) -> None:
@@ -125,10 +136,40 @@ async def save(tx: Transaction, changes: PresenceChanges) -> None:
             for d in changes.touched.values()
         ],
     )
+    for device in changes.touched.values():
+        if is_online(device) != device.was_online:
+            tx.tell(
+                Change(f"device.{'online' if is_online(device) else 'offline'}", device_id=device.device_id)
+            )
     for device_id, keep in changes.replaced.items():
         tx.revoke(Revocation("replaced", device_id, keep=keep))
     for device_id in sorted(changes.flapping):
         await _report_flapping(tx, device_id)
+
+
+async def tell_lost(tx: Transaction) -> None:
+    """Tell of the devices whose nodes fell silent: nobody reports the end of those tunnels."""
+    silent = utc(tx.now - NODE_SILENT_S)
+    if await tx.fetchval("SELECT 1 FROM nodes WHERE NOT told_lost AND last_heartbeat < $1 LIMIT 1", silent):
+        rows = await tx.fetch(
+            "SELECT name FROM nodes WHERE NOT told_lost AND last_heartbeat < $1 ORDER BY name FOR UPDATE",
+            silent,
+        )
+        for row in rows:
+            await tx.execute("UPDATE nodes SET told_lost = true WHERE name = $1", row["name"])
+            await _tell_of_node(tx, row["name"], "device.offline")
+
+
+async def _tell_of_node(tx: Transaction, node: str, kind: str) -> None:
+    """Of the approved devices that `node` holds and no node that is heard does."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT t.device_id FROM tunnels t JOIN devices d ON d.id = t.device_id WHERE t.node = $1"
+        " AND d.status = 'approved' AND NOT EXISTS (SELECT 1 FROM tunnels o JOIN nodes n ON n.name = o.node"
+        " WHERE o.device_id = t.device_id AND o.node <> $1 AND NOT n.told_lost) ORDER BY 1",
+        node,
+    )
+    for row in rows:
+        tx.tell(Change(kind, device_id=row["device_id"]))
 
 
 async def _report_flapping(tx: Transaction, device_id: str) -> None:

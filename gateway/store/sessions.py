@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.policy.links import Binding, LinkFacts
+from gateway.policy.live import Change
 from gateway.store.database import Revocation, Row, Transaction, unix
 
 
@@ -164,13 +165,14 @@ def is_live(session: Session, now: float) -> bool:
 async def end(tx: Transaction, session: Session) -> bool:
     """End it here and, through the feed, on every node. False when it had ended before."""
     ended = await tx.fetchrow(
-        "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL RETURNING id, expires_at",
+        "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL"
+        " RETURNING id, expires_at, device_id, user_id",
         session.id,
         tx.at,
     )
     if ended is None:
         return False
-    tx.revoke(Revocation("session", str(ended["id"]), exp=ended["expires_at"]))
+    _tell_ended(tx, ended)
     return True
 
 
@@ -224,13 +226,19 @@ async def end_on_device_without_role(tx: Transaction, device_id: str) -> int:
 async def _end_where(tx: Transaction, condition: str, value: object) -> int:
     rows = await tx.fetch(
         f"UPDATE sessions SET ended_at = $1 WHERE {condition} AND ended_at IS NULL AND expires_at > $1"
-        " RETURNING id, expires_at",
+        " RETURNING id, expires_at, device_id, user_id",
         tx.at,
         value,
     )
     for row in rows:
-        tx.revoke(Revocation("session", str(row["id"]), exp=row["expires_at"]))
+        _tell_ended(tx, row)
     return len(rows)
+
+
+def _tell_ended(tx: Transaction, row: Row) -> None:
+    """To the nodes, and to the people who follow."""
+    tx.revoke(Revocation("session", str(row["id"]), exp=row["expires_at"]))
+    tx.tell(Change("session.ended", device_id=row["device_id"], user_id=row["user_id"], ref=str(row["id"])))
 
 
 _LINK = (

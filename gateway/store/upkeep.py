@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.store import feed
+from gateway.store import events, feed
 from gateway.store.database import Transaction, utc
 
 # The list of past sessions that people may ask about; the audit log keeps the fact for ever.
@@ -26,4 +26,5 @@ async def run(tx: Transaction) -> int:
     gone += await tx.execute("DELETE FROM request_log WHERE at < $1", session)
     gone += await tx.execute("DELETE FROM sessions WHERE expires_at < $1", session)
     gone += await tx.execute("DELETE FROM device_certificates WHERE expires_at < $1", session)
-    return gone + await feed.prune(tx)
+    gone += await tx.execute("DELETE FROM idempotency_keys WHERE created_at < $1", trace)
+    return gone + await feed.prune(tx) + await events.prune(tx)
