@@ -151,6 +151,13 @@ class Person:
         session: dict[str, Any] = self.call("POST", f"/v1/devices/{device}/sessions", wish)
         return session
 
+    def open_here(self, device: str, service: str = "web") -> dict[str, Any]:
+        """As the gateway's pages open it: a link of this browser's login, and a code for it in `url`."""
+        wish = session_wish(service) | {"binding": "browser"}
+        session: dict[str, Any] = self.call("POST", f"/v1/devices/{device}/sessions", wish)
+        token = urlsplit(session["url"]).fragment
+        return session | {"url": self.call("POST", "/v1/links/code", {"token": token})["url"]}
+
     def close(self) -> None:
         self.http.close()
 
@@ -166,7 +173,9 @@ class Visitor:
 
     def enter(self) -> httpx.Response:
         """The click on the landing page."""
-        return self.http.post(OPEN_PATH, data={"token": self.token}, headers={"Origin": self.origin})
+        kind, mark, code = self.token.partition(".")
+        presented = {"code": code} if mark and kind == "code" else {"token": self.token}
+        return self.http.post(OPEN_PATH, data=presented, headers={"Origin": self.origin})
 
     @property
     def cookie(self) -> str:
