@@ -27,7 +27,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.answers: Queue[dict[str, str]] = Queue()
-        answers = self.answers
+        self.page = b"done"
+        app, answers = self, self.answers
 
         class Back(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -35,9 +36,10 @@ class Desk:
                 if parts.path == "/back":
                     answers.put({name: value for name, [value] in parse_qs(parts.query).items()})
                 self.send_response(200)
-                self.send_header("Content-Length", "4")
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(app.page)))
                 self.end_headers()
-                self.wfile.write(b"done")
+                self.wfile.write(app.page)
 
             def log_message(self, format: str, *args: object) -> None:
                 return
@@ -114,10 +116,8 @@ def test_a_no_is_told_to_the_app(page: Page, gateways: Gateways, desk: Desk) -> 
 def test_the_question_shows_in_no_frame(page: Page, gateways: Gateways, desk: Desk) -> None:
     app = asked(page, gateways, desk)
     question = f"{gateways.url}/v1/oauth/authorize?{app.query}"
-    html = f'<iframe src="{question}"></iframe>'
-    evil = "http://evil.tunnel.test/"
-    page.route(evil, lambda route: route.fulfill(body=html, content_type="text/html"))
-    page.goto(evil)
+    desk.page = f'<iframe src="{question}"></iframe>'.encode()
+    page.goto(desk.redirect_uri.removesuffix("back"))
     page.wait_for_load_state("networkidle")
     [frame] = [one for one in page.frames if one is not page.main_frame]
     assert frame.url.startswith("chrome-error://")
