@@ -19,6 +19,7 @@ LEEWAY_S = 30
 TOKEN_MAX_BYTES = 16 * 1024  # with a picture's URL and a hundred groups about 8 KB
 KEYS_MAX = 64  # providers publish two to six
 RSA_BITS_MIN = 2048
+_BITS_OF_A_CHARACTER = 6  # base64url
 SUBJECT_MAX = 255  # Core section 2
 
 
@@ -44,6 +45,8 @@ def read_keys(document: Mapping[str, Any]) -> KeySet:
 def _verifies(key: Mapping[str, Any]) -> bool:
     operations = key.get("key_ops", ["verify"])
     public = key.get("kty") in {"RSA", "EC"} and "d" not in key
+    if key.get("kty") == "RSA" and len(str(key.get("n"))) * _BITS_OF_A_CHARACTER < RSA_BITS_MIN:
+        return False
     return (
         public and key.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
     )

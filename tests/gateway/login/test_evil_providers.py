@@ -175,7 +175,9 @@ async def test_a_provider_without_a_safe_signature(login_world: World, provider:
 async def test_short_keys_and_private_keys_do_not_count(login_world: World, provider: FreeProvider) -> None:
     with pytest.warns(match="2048"):
         short = RSAKey.generate_key(1024, {"kid": "short", "use": "sig"})
-    provider.signing_key = short
+    provider.signing_key, provider.keys = short, [short]
+    visitor = Visitor(login_world)
+    await refused(visitor, await visitor.log_in(provider), 502, "provider_refused")
     sets: list[list[dict[str, Any]]] = [
         [{"kty": "oct", "k": "c2VjcmV0", "kid": "short"}],
         [KEY.as_dict(private=False) | {"use": "enc"}],
