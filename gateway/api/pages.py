@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import jinja2
 from fastapi import APIRouter, Request
@@ -13,11 +14,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from gateway.api.credentials import CredentialOf, at_browser
 from gateway.api.models import device_answer, session_answer
 from gateway.api.paging import PAGE_MAX
+from gateway.api.support import OPEN_STATES, PassedAnswer, support_resource, support_row
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action, Actor, Resource, may
 from gateway.policy.return_path import HOME, return_path
-from gateway.store import devices, sessions
+from gateway.store import devices, sessions, support
 
 STATIC = Path(__file__).parent / "static"
 # Small files under a fixed name: a new version must show soon.
@@ -46,7 +48,12 @@ async def home(request: Request, credential: CredentialOf, parts: Parts) -> Resp
         if actor is None:
             return _to_login(request)
         found = await devices.list_seen(tx, actor.user_id, "", PAGE_MAX)
-    return page("home.html", actor=actor, devices=[device_answer(d) for d in found])
+        asked = await support.list_seen(tx, actor.user_id, None, PAGE_MAX)
+    may_ask = may(actor, Action.SUPPORT_ASK, Resource())
+    shown = [support_row(actor, one) for one in asked if one.state in OPEN_STATES]
+    return page(
+        "home.html", actor=actor, devices=[device_answer(d) for d in found], requests=shown, may_ask=may_ask
+    )
 
 
 @router.get("/devices/{device_id}")
@@ -57,14 +64,47 @@ async def device_page(device_id: str, request: Request, credential: CredentialOf
         if actor is None:
             return _to_login(request)
         device = await devices.get(tx, device_id, actor.user_id)
-        if device is None or not may(actor, Action.DEVICE_READ, Resource(device.role)):
+        consent = await support.consent_for(tx, device_id, actor.user_id)
+        seen = None if device is None else Resource(device.role, consented=consent is not None)
+        if device is None or not may(actor, Action.DEVICE_READ, seen):
             raise not_found("device")
         live = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
+        asked = await support.list_seen(tx, actor.user_id, None, PAGE_MAX)
+    runs = may(actor, Action.DEVICE_REVOKE, seen)
+    by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
     return page(
         "device.html",
         actor=actor,
         device=device_answer(device),
         sessions=[session_answer(s) for s in live if s.device_id == device_id],
+        requests=[support_row(actor, one) for one in asked if one.device_id == device_id],
+        may_revoke=runs,
+        consent=None if consent is None or by_role else support_row(actor, consent),
+    )
+
+
+@router.get("/support/{request_id}")
+async def support_page(
+    request_id: UUID, request: Request, credential: CredentialOf, parts: Parts
+) -> Response:
+    """One request for support: what is asked, who decides, and for the owner's side what was done."""
+    async with parts.database.transaction() as tx:
+        actor = await at_browser(tx, parts, credential)
+        if actor is None:
+            return _to_login(request)
+        found = await support.get(tx, request_id, actor.user_id)
+        seen = None if found is None else support_resource(actor, found)
+        if found is None or not may(actor, Action.SUPPORT_READ, seen):
+            raise not_found("support request")
+        reads = may(actor, Action.SUPPORT_LOG_READ, seen)
+        entries = await support.list_newest(tx, request_id, PAGE_MAX) if reads else []
+    return page(
+        "support.html",
+        actor=actor,
+        request=support_row(actor, found),
+        reads=reads,
+        entries=[PassedAnswer.of(n, one) for n, one in entries],
+        most=PAGE_MAX,
     )
 
 

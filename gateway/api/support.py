@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
 from gateway.api.devices import find
+from gateway.api.idempotency import OnceOf
 from gateway.api.limits import SUPPORT_PER_ENGINEER, take
 from gateway.api.models import Body, moment
 from gateway.api.paging import PageQuery
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import RULES, Action, Actor, Resource
+from gateway.policy.access import RULES, Action, Actor, Resource, may
 from gateway.policy.names import clean_name
 from gateway.policy.support import CONSENT_MAX_S, CONSENT_MIN_S, REASON_MAX, Move, Part, State, moved
 from gateway.store import support
@@ -24,6 +25,9 @@ from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.support import Passed, SupportRequest
 
 Duration = Annotated[int, Field(ge=CONSENT_MIN_S, le=CONSENT_MAX_S, description="Seconds.")]
+
+# Somebody has to do something about it, or still can.
+OPEN_STATES = frozenset({State.PENDING, State.APPROVED})
 
 router = APIRouter(prefix="/v1", tags=["support"])
 
@@ -94,6 +98,24 @@ class PassedAnswer(BaseModel):
     sent: int
     ms: float
 
+    @classmethod
+    def of(cls, n: int, one: Passed) -> PassedAnswer:
+        """The entry of number `n`."""
+        return cls(
+            n=n,
+            request=one.entry,
+            part=one.part,
+            lost=one.lost,
+            session_id=one.session_id,
+            at=moment(one.at),
+            method=one.method,
+            path=one.path,
+            status=one.status,
+            received=one.received,
+            sent=one.sent,
+            ms=one.ms,
+        )
+
 
 class PassedList(BaseModel):
     """`next_cursor` null: that was all until now."""
@@ -108,7 +130,7 @@ class PassedList(BaseModel):
     openapi_extra=acts(Action.SUPPORT_ASK),
 )
 async def ask_for_support(
-    device_id: str, body: AskBody, request: Request, credential: CredentialOf, parts: Parts
+    device_id: str, body: AskBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> SupportAnswer:
     """Ask the device's owner for access. It is pending for a week at the longest."""
     async with parts.database.transaction() as tx:
@@ -116,6 +138,9 @@ async def ask_for_support(
     await take(parts, request, (SUPPORT_PER_ENGINEER, str(actor.user_id)))
     async with parts.database.transaction() as tx:
         actor, device = await find(tx, parts, credential, device_id, Action.SUPPORT_ASK, lock=True)
+        earlier = await once.earlier(tx, actor.user_id, SupportAnswer)
+        if earlier is not None:
+            return earlier
         if device.status != "approved":
             raise Problem(HTTPStatus.CONFLICT, "device_not_approved", f"The device is {device.status}.")
         try:
@@ -133,7 +158,7 @@ async def ask_for_support(
             ) from error
         asked = await _get(tx, made, actor)
         _audit(tx, "support.asked", actor, asked, reason=body.reason, duration_s=body.duration_s)
-        return _answer(asked)
+        return await once.keep(tx, actor.user_id, _answer(asked))
 
 
 @router.get("/support-requests", openapi_extra=acts(Action.SUPPORT_LIST))
@@ -217,7 +242,7 @@ async def read_support_log(
         after = wanted.after_number("support-log") or 0
         found = await support.list_passed(tx, request_id, after, wanted.asked)
     page, next_cursor = wanted.cut(found, "support-log", lambda one: one[0])
-    return PassedList(items=[_passed(n, one) for n, one in page], next_cursor=next_cursor)
+    return PassedList(items=[PassedAnswer.of(n, one) for n, one in page], next_cursor=next_cursor)
 
 
 async def _find(
@@ -231,7 +256,7 @@ async def _find(
 ) -> tuple[Actor, SupportRequest]:
     actor = await logged_in(tx, parts, credential)
     found = await support.get(tx, request_id, actor.user_id, lock=lock)
-    seen = None if found is None else Resource(found.role, mine=found.engineer_id == actor.user_id)
+    seen = None if found is None else support_resource(actor, found)
     permit(actor, action, seen, "support request")
     assert found is not None  # nothing is permitted about what does not exist
     return actor, found
@@ -257,6 +282,19 @@ def _audit(tx: Transaction, kind: str, actor: Actor, found: SupportRequest, **de
     tx.audit(AuditEvent(kind, user, site=site, device=found.device_id, detail=detail))
 
 
+def support_resource(actor: Actor, found: SupportRequest) -> Resource:
+    """The request as the person sees it."""
+    return Resource(found.role, mine=found.engineer_id == actor.user_id)
+
+
+def support_row(actor: Actor, found: SupportRequest) -> dict[str, object]:
+    """What a page shows of it: the answer, and what the person may do."""
+    mine = found.engineer_id == actor.user_id
+    ends = found.state is State.APPROVED and may(actor, Action.SUPPORT_END, support_resource(actor, found))
+    withdraws = found.state is State.PENDING and mine
+    return _answer(found).model_dump() | {"may_end": ends or withdraws, "mine": mine}
+
+
 def _answer(found: SupportRequest) -> SupportAnswer:
     return SupportAnswer(
         id=found.id,
@@ -280,20 +318,3 @@ def _answer(found: SupportRequest) -> SupportAnswer:
 
 def _optional(unix_s: float | None) -> str | None:
     return None if unix_s is None else moment(unix_s)
-
-
-def _passed(n: int, one: Passed) -> PassedAnswer:
-    return PassedAnswer(
-        n=n,
-        request=one.entry,
-        part=one.part,
-        lost=one.lost,
-        session_id=one.session_id,
-        at=moment(one.at),
-        method=one.method,
-        path=one.path,
-        status=one.status,
-        received=one.received,
-        sent=one.sent,
-        ms=one.ms,
-    )

@@ -255,25 +255,34 @@ async def list_passed(tx: Transaction, request_id: UUID, after: int, limit: int)
         after,
         limit,
     )
-    return [
-        (
-            row["n"],
-            Passed(
-                entry=row["entry"],
-                part=row["part"],
-                session_id=row["session_id"],
-                at=unix(row["at"]),
-                method=row["method"],
-                path=row["path"],
-                status=row["status"],
-                received=row["received"],
-                sent=row["sent"],
-                ms=row["ms"],
-                lost=row["lost"],
-            ),
-        )
-        for row in rows
-    ]
+    return [_passed(row) for row in rows]
+
+
+async def list_newest(tx: Transaction, request_id: UUID, limit: int) -> list[tuple[int, Passed]]:
+    """What passed last under the consent, newest first."""
+    rows = await tx.fetch(
+        "SELECT * FROM request_log WHERE support_id = $1 ORDER BY n DESC LIMIT $2", request_id, limit
+    )
+    return [_passed(row) for row in rows]
+
+
+def _passed(row: Row) -> tuple[int, Passed]:
+    return (
+        row["n"],
+        Passed(
+            entry=row["entry"],
+            part=row["part"],
+            session_id=row["session_id"],
+            at=unix(row["at"]),
+            method=row["method"],
+            path=row["path"],
+            status=row["status"],
+            received=row["received"],
+            sent=row["sent"],
+            ms=row["ms"],
+            lost=row["lost"],
+        ),
+    )
 
 
 def _request(row: Row, now: float) -> SupportRequest:

@@ -1,5 +1,6 @@
 import { call, localTimes, notice } from "./call.js";
 
+const LIVE_MS = 1500; // what support does is to be seen within two seconds
 const REFRESH_MS = 3000; // presence itself is right within 15 s; this only has to feel alive
 
 const actions = {
@@ -30,6 +31,26 @@ const actions = {
     await call("DELETE", `/v1/sessions/${session}`);
     location.reload();
   },
+  async ask() {
+    const device = document.getElementById("ask-device");
+    const reason = document.getElementById("ask-reason");
+    const path = `/v1/devices/${encodeURIComponent(device.value.trim())}/support-requests`;
+    await call("POST", path, { reason: reason.value });
+    device.value = reason.value = "";
+    await follow();
+  },
+  async allow({ support }) {
+    await call("POST", `/v1/support-requests/${support}/approve`, {});
+    await follow();
+  },
+  async refuse({ support }) {
+    await call("POST", `/v1/support-requests/${support}/refuse`);
+    await follow();
+  },
+  async "end-support"({ support }) {
+    await call("POST", `/v1/support-requests/${support}/end`);
+    await follow();
+  },
   async token() {
     const { token } = await call("POST", "/v1/registration-tokens", {});
     document.getElementById("token-text").textContent = token;
@@ -50,6 +71,7 @@ document.addEventListener("click", async (event) => {
     await actions[button.dataset.action]({
       button,
       device: button.closest("[data-device]")?.dataset.device,
+      support: button.closest("[data-support]")?.dataset.support,
       session: button.closest("[data-session]")?.dataset.session,
     });
   } catch (problem) {
@@ -96,6 +118,35 @@ async function refresh() {
   }
 }
 
+// Parts that change under the reader's eyes: taken from the page as it is now, when they differ.
+const last = new Map();
+
+function pageNow() {
+  // The one way to a parsed page under Trusted Types: the browser parses it, and runs nothing in it.
+  return new Promise((resolve) => {
+    const request = new XMLHttpRequest();
+    request.open("GET", location.pathname);
+    request.responseType = "document";
+    request.onload = () => resolve(request.status === 200 ? request.response : null);
+    request.onerror = () => resolve(null);
+    request.send();
+  });
+}
+
+async function follow() {
+  const now = await pageNow();
+  if (now === null) return;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const fresh = now.getElementById(part.id);
+    if (!fresh || last.get(part.id) === fresh.innerHTML) continue;
+    last.set(part.id, fresh.innerHTML);
+    part.replaceChildren(...fresh.childNodes);
+    localTimes(part);
+  }
+}
+
+for (const part of document.querySelectorAll("[data-live]")) last.set(part.id, part.innerHTML);
+if (document.querySelector("[data-live]")) setInterval(() => document.hidden || follow(), LIVE_MS);
 for (const place of document.querySelectorAll("[data-origin]")) place.textContent = location.origin;
 localTimes();
 if (document.querySelector("[data-device], #token")) setInterval(refresh, REFRESH_MS);
