@@ -48,6 +48,10 @@ METRICS: dict[str, Metric] = {
     "kib_per_tunnel": Metric("KiB a tunnel", "KiB", True, 1),
     "cpu_ms_handshake": Metric("CPU-ms a handshake", "ms", True, 2),
     "handshakes_per_s": Metric("handshakes/s", "/s", False, 0, 0.15),
+    "per_core_s": Metric("requests/s a core", "/s", False, 0),
+    "logins_per_s": Metric("logins/s", "/s", False, 1, 0.15),
+    "cpu_ms_login": Metric("CPU-ms a login", "ms", True, 1),
+    "last_byte_ms": Metric("ms to the last byte", "ms", True, 0, 0.30),
     "errors": Metric("errors", "", True, 0, 0.0),
 }
 
@@ -107,6 +111,23 @@ SECTIONS: dict[str, Section] = {
     "connected": Section(
         "1 KB, 32 connections, while other tunnels are connected",
         ("cpu_us", "requests_per_s"),
+    ),
+    "gateway_reads": Section(
+        "The gateway: authorised reads, 8 connections",
+        ("cpu_us", "per_core_s", "requests_per_s", "errors"),
+        "CPU is the gateway's and PostgreSQL's; a core is shared by the two. Every request looks "
+        "up the login or the API token behind it, and the role at the device's site.",
+    ),
+    "gateway_logins": Section(
+        "The gateway: logins",
+        ("logins_per_s", "cpu_ms_login"),
+        "Argon2id with 64 MiB, three passes, two checks at once; six addresses log in beside each other.",
+    ),
+    "gateway_sessions": Section("The gateway: sessions, one after the other", ("p50_us", "p99_us")),
+    "gateway_cut": Section(
+        "The gateway: revocation to the last byte",
+        ("last_byte_ms",),
+        "From the call that ends a session to the end of a download in it; the spread's end is the worst.",
     ),
 }
 

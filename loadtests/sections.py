@@ -15,6 +15,7 @@ from itertools import islice
 
 from loadtests import goals
 from loadtests.figures import SNITUN, SSH, TOWLINE, Figure, Figures, Paths, medians, percentile
+from loadtests.gateway_api import gateway
 from loadtests.idle_tunnels import (
     TUNNELS_PER_DEVICE,
     Dialled,
@@ -318,5 +319,6 @@ MEASUREMENTS: dict[str, Callable[[Lab], Figures]] = {
     "under_bulk": lambda lab: {"under_bulk": under_bulk(lab)},
     "latency": lambda lab: {"latency": latency(lab)},
     "tunnels32": lambda lab: {"tunnels32": tunnels32(lab)},
+    "gateway": gateway,
     "idle": idle,
 }

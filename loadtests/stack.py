@@ -40,6 +40,7 @@ class TowlineStack:
     server_pid: int
     agent_pid: int
     gateway_pid: int
+    postgres_pid: int  # of its first process
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def towline_stack(root: Path, upstream_port: int) -> Iterator[TowlineStack]:
                 (("Origin", f"http://{host}"),),
             )  # fmt: skip
             state = config.parent / "state"
+            gateway, postgres = product.stack.pid("gateway"), product.stack.pid("postgres")
             yield TowlineStack(
-                target, product.gateway, product.data, state, server, agent.pid, product.stack.pid("gateway")
+                target, product.gateway, product.data, state, server, agent.pid, gateway, postgres
             )

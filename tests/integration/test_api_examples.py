@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -39,10 +40,9 @@ def fences(text: str) -> list[tuple[int, str, str]]:
 def examples(text: str) -> list[Example]:
     """The `sh` blocks; a `text` block that follows one is its output."""
     found = [*fences(text), (0, "", "")]
-    pairs = zip(found, found[1:], strict=False)
     return [
         Example(line, content, following[2] if following[1] == "text" else None)
-        for (line, language, content), following in pairs
+        for (line, language, content), following in itertools.pairwise(found)
         if language == "sh"
     ]
 
@@ -92,9 +92,8 @@ def test_every_command_of_the_page_does_what_the_page_says(site: SmallSite, tmp_
     assert done.returncode == 0, f"docs/api.md, line {last}: {said[last]}{done.stderr[-2000:]}"
     for one in of:
         if one.shown is not None:
-            assert pattern(one.shown).fullmatch(said[one.line]), (
-                f"line {one.line}: printed {said[one.line]!r}"
-            )
+            told = said[one.line]
+            assert pattern(one.shown).fullmatch(told), f"docs/api.md, line {one.line}: printed {told!r}"
 
 
 def test_nothing_on_the_page_looks_like_a_command_and_is_not_run() -> None:
