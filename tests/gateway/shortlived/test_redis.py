@@ -195,15 +195,30 @@ async def test_over_tls_with_a_ca_of_its_own(tls_redis: tuple[RedisServer, Path]
         await stranger.close()
 
 
+RIGHTS = "+set +getdel +get +eval +evalsha +script|load +publish +psubscribe +ping +auth +select"
+
+
+def test_the_runbook_names_the_rights() -> None:
+    assert RIGHTS in (ROOT / "docs/runbook.md").read_text("utf-8")
+
+
 async def test_a_user_with_the_rights_of_the_runbook_is_enough(
     redis_server: RedisServer, clock: FakeClock
 ) -> None:
     """The commands, keys and channels that docs/runbook.md names, and nothing else."""
-    rights = "+set +getdel +get +eval +evalsha +script|load +publish +psubscribe +ping +auth +select"
-    assert rights in (ROOT / "docs/runbook.md").read_text("utf-8")
     prefix = "t" + secrets.token_hex(4)
-    user = ("ACL", "SETUSER", prefix, "on", ">secret", "resetkeys", f"~{prefix}:*", f"&{prefix}:wake:*", "-@all")
-    assert redis_server.ask(*user, *rights.split()) == "+OK"
+    user = (
+        "ACL",
+        "SETUSER",
+        prefix,
+        "on",
+        ">secret",
+        "resetkeys",
+        f"~{prefix}:*",
+        f"&{prefix}:wake:*",
+        "-@all",
+    )
+    assert redis_server.ask(*user, *RIGHTS.split()) == "+OK"
     url = redis_server.url(database=1).replace(f":{redis_server.password}@", f"{prefix}:secret@")
     one = store(url, clock, prefix=prefix)
     running = asyncio.ensure_future(one.run())
