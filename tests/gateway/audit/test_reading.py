@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from gateway.api import audit as routes
+from gateway.api.places import find_place as find_place_for
 from gateway.audit.chain import chain_hash
 from gateway.audit.export import NoExportError, read_export
 from gateway.audit.verify import verify_log, verify_part
@@ -216,7 +217,7 @@ async def test_a_long_export_comes_in_parts_and_ends_with_the_right(
     whole = (await owner.get(path)).content.splitlines(keepends=True)
     assert len(list(read_export(whole))) == len(whole) - 2
 
-    original, asked = routes.find_place, 0
+    original, asked = find_place_for, 0
 
     async def find_place(tx: Any, *arguments: Any) -> Any:
         nonlocal asked

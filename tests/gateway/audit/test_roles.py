@@ -83,6 +83,7 @@ async def site(server: Server) -> AsyncIterator[Site]:
         f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'",
         f"CREATE ROLE {service} LOGIN PASSWORD '{password}'",
         f"CREATE DATABASE {name} OWNER {owner}",
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
     )
     made = Site(
         server,
