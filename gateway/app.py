@@ -12,6 +12,7 @@ from gateway.audit.witness import Witness
 from gateway.errors import KeyFileError
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
+from gateway.general_limit import GeneralLimit
 from gateway.guard import Guard
 from gateway.internal.app import internal_app
 from gateway.internal.peer import NodeProtocol, server_context
@@ -74,6 +75,7 @@ class Gateway:
             providers=Providers(settings, shortlived, clock, metrics),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
             events=EventWatch(database, shortlived, clock),
+            general_limit=GeneralLimit(settings.requests_per_login_s, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
         )

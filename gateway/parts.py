@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
+from gateway.general_limit import GeneralLimit
 from gateway.guard import Guard
 from gateway.keys.keyring import Keyring
 from gateway.login.providers import Providers
@@ -38,6 +39,7 @@ class GatewayParts:
     providers: Providers
     feed: FeedWatch
     events: EventWatch
+    general_limit: GeneralLimit
     metrics: GatewayMetrics
     welcome_sha256: bytes | None
 

@@ -153,6 +153,11 @@ class Settings:
         default=100,
         check=between(1, 10_000),
     )
+    requests_per_login_s: int = setting(
+        "Requests a second that one login or API token may make of this gateway, twenty times as many at once.",
+        default=50,
+        check=between(1, 100_000),
+    )
     link_ttl_s: int = setting("Life of a link.", default=60, check=between(5, LINK_CEILING_S))
     access_token_ttl_s: int = setting(
         "Life of an access token.", default=900, check=between(60, ACCESS_CEILING_S)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
+from gateway.api.idempotency import OnceOf
 from gateway.api.limits import take
 from gateway.api.models import Body, moment
 from gateway.errors import Problem, not_found, wrong_field
@@ -82,7 +83,7 @@ class ApiTokenList(BaseModel):
 
 @router.post("/v1/me/api-tokens", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.API_TOKEN_MANAGE))
 async def create_api_token(
-    body: ApiTokenBody, request: Request, credential: CredentialOf, parts: Parts
+    body: ApiTokenBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> ApiTokenCreated:
     """Make a token for scripts. It may do what its scopes say and its person may, but make no other token."""
     secret = new_api_token()
@@ -92,6 +93,9 @@ async def create_api_token(
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.API_TOKEN_MANAGE)
         await hold(tx, actor)
+        earlier = await once.earlier(tx, actor.user_id, ApiTokenCreated)
+        if earlier is not None:
+            return earlier
         expires_at = _expiry(body.expires_at, tx.now)
         if await api_tokens.count_live(tx, actor.user_id) >= TOKENS_PER_PERSON:
             raise Problem(HTTPStatus.CONFLICT, "too_many_api_tokens", "End one of your API tokens first.")
@@ -100,7 +104,8 @@ async def create_api_token(
         user = str(actor.user_id)
         detail = {"token": str(token.id), "name": token.name, "scopes": list(token.scopes)}
         tx.audit(AuditEvent("api_token.created", user, owner=user, detail=detail))
-    return ApiTokenCreated(**_answer(token).model_dump(), token=secret)
+        answer = ApiTokenCreated(**_answer(token).model_dump(), token=secret)
+        return await once.keep(tx, actor.user_id, answer)
 
 
 @router.get("/v1/me/api-tokens", openapi_extra=acts(Action.API_TOKEN_MANAGE))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
 
+from gateway.api.edge import retry_after
+from gateway.api.limits import tell
 from gateway.errors import BadTokenError, Problem, login_needed, not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import RULES, Action, Actor, Resource, Verdict, judge
+from gateway.policy.limits import Taken
 from gateway.randomness import digest
 from gateway.settings import Settings
 from gateway.store import api_tokens, people
@@ -23,6 +26,7 @@ from gateway.tokens.opaque import API_TOKEN_PREFIX
 ANYBODY: Final = "anybody"
 DEVICE: Final = "device"
 
+_COUNTED: Final = "towline.counted"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = re.compile(r"Bearer ([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
@@ -33,6 +37,8 @@ class Credential:
 
     kind: Literal["none", "cookie", "bearer"]
     value: str = ""
+    connection: HTTPConnection | None = field(default=None, repr=False, compare=False)
+    """What carried it; None: nothing to count, as for `none`."""
 
 
 def cookie_name(settings: Settings) -> str:
@@ -45,14 +51,14 @@ def credential_of(request: HTTPConnection, parts: Parts) -> Credential:
     header = request.headers.get("authorization")
     if header is not None:
         match = _BEARER.fullmatch(header.strip())
-        return Credential("bearer", match[1]) if match else Credential("none")
+        return Credential("bearer", match[1], request) if match else Credential("none")
     cookies = cookies_of(request, cookie_name(parts.settings))
     if len(cookies) != 1:
         # Two of our own name: somebody planted one. Neither is believed.
         return Credential("none")
     if request.scope.get("method", "GET") not in SAFE_METHODS:  # a WebSocket's handshake has none
         refuse_cross_origin(request, parts.settings, strict=True)
-    return Credential("cookie", cookies[0])
+    return Credential("cookie", cookies[0], request)
 
 
 def acts(access: Action | Literal["anybody", "device"]) -> dict[str, Any]:
@@ -125,11 +131,31 @@ async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credentia
 
 
 async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor:
-    """The person; 401 when there is none."""
+    """The person; 401 when there is none, 429 when they ask too much of this gateway."""
     actor = await actor_of(tx, parts, credential)
     if actor is None:
         raise login_needed()
+    if credential.connection is not None:
+        _count(parts, actor, credential.connection)
     return actor
+
+
+def _count(parts: GatewayParts, actor: Actor, connection: HTTPConnection) -> None:
+    """Count the request once, however often it asks who is there."""
+    state = connection.scope.setdefault("state", {})
+    whose = actor.api_token_id or actor.login_id
+    if state.get(_COUNTED) or whose is None:
+        return
+    state[_COUNTED] = True
+    stands = parts.general_limit.take(whose)
+    tell(connection, Taken((stands,)))
+    if not stands.granted:
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "Too many requests. Wait a little.",
+            retry_after_s=retry_after(stands.wait_s),
+        )
 
 
 async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:

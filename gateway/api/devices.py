@@ -5,10 +5,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
-from pydantic import Field
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
 from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
 from gateway.api.paging import PageQuery
 from gateway.approval import approve
@@ -54,27 +55,45 @@ async def list_devices(
     return DeviceList(items=[device_answer(device) for device in page], next_cursor=next_cursor)
 
 
-@router.get("/{device_id}", openapi_extra=acts(Action.DEVICE_READ))
-async def read_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
+@router.get(
+    "/{device_id}",
+    openapi_extra=acts(Action.DEVICE_READ),
+    response_model=DeviceAnswer,
+    responses=NOT_MODIFIED,
+)
+async def read_device(
+    device_id: str,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_none_match: IfNoneMatch = None,
+) -> BaseModel | Response:
     """One device: what people set, and whether it is online."""
     async with parts.database.transaction() as tx:
         _, device = await find(tx, parts, credential, device_id, Action.DEVICE_READ)
-    return device_answer(device)
+    return unless_known(if_none_match, response, device_answer(device), device.version)
 
 
 @router.patch("/{device_id}", openapi_extra=acts(Action.DEVICE_CHANGE))
 async def change_device(
-    device_id: str, body: DeviceChange, credential: CredentialOf, parts: Parts
+    device_id: str,
+    body: DeviceChange,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_match: IfMatch = None,
 ) -> DeviceAnswer:
     """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions."""
     async with parts.database.transaction() as tx:
         actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_CHANGE, lock=True)
+        refuse_other_version(if_match, device.version)
         name = device.name if body.name is None else body.name
         tags = device.tags if body.tags is None else tuple(sorted(set(body.tags)))
         site_id = device.site_id if body.site_id is None else body.site_id
         if site_id != device.site_id:
             await _may_move(tx, actor, device, site_id)
         if (name, tags, site_id) == (device.name, device.tags, device.site_id):
+            tagged(response, device_answer(device), device.version)
             return device_answer(device)
         await devices.change(tx, device_id, name=name, tags=tags, site_id=site_id)
         tx.audit(_event("device.changed", actor, device, new_name=name, tags=list(tags), new_site=site_id))
@@ -83,7 +102,9 @@ async def change_device(
             await support.end_of_device(tx, device_id)
             user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
             tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
-        return await _fresh(tx, actor, device_id)
+        answer = await _fresh(tx, actor, device_id)
+    tagged(response, answer, device.version + 1)
+    return answer
 
 
 async def _may_move(tx: Transaction, actor: Actor, device: Device, site_id: str) -> None:

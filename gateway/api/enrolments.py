@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
 from gateway.api.credentials import DEVICE, CredentialOf, acts, logged_in, permit
+from gateway.api.idempotency import OnceOf
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
     RENEW_PER_ADDRESS,
@@ -57,7 +58,7 @@ router = APIRouter(tags=["enrolment"])
     "/v1/registration-tokens", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.TOKEN_CREATE)
 )
 async def create_registration_token(
-    body: RegistrationTokenBody, request: Request, credential: CredentialOf, parts: Parts
+    body: RegistrationTokenBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> RegistrationTokenAnswer:
     """A one-use token that lets one device ask to join. `approve` accepts it in advance."""
     async with parts.database.transaction() as tx:
@@ -69,6 +70,9 @@ async def create_registration_token(
     await take(parts, request, (TOKENS_PER_USER, str(actor.user_id)))
     token = new_secret()
     async with parts.database.transaction() as tx:
+        earlier = await once.earlier(tx, actor.user_id, RegistrationTokenAnswer)
+        if earlier is not None:
+            return earlier
         expires_at = tx.now + REGISTRATION_TOKEN_TTL_S
         await people.add_registration_token(
             tx,
@@ -87,7 +91,8 @@ async def create_registration_token(
                 detail={"name": body.name, "approve": body.approve},
             )
         )
-    return RegistrationTokenAnswer(token=token, expires_at=moment(expires_at))
+        answer = RegistrationTokenAnswer(token=token, expires_at=moment(expires_at))
+        return await once.keep(tx, actor.user_id, answer)
 
 
 @router.post("/v1/enrolments", status_code=HTTPStatus.CREATED, openapi_extra=acts(DEVICE))

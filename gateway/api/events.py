@@ -90,7 +90,9 @@ class EventStream(Response):
                 await _in_time(_gone(receive, "http.disconnect"))
 
 
-@router.get("", openapi_extra=acts(Action.EVENTS_FOLLOW), response_class=EventStream)
+@router.get(
+    "", status_code=HTTPStatus.OK, openapi_extra=acts(Action.EVENTS_FOLLOW), response_class=EventStream
+)
 async def follow_events(
     request: Request,
     credential: CredentialOf,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, Secret, moment
 from gateway.api.places import Kind, find_place
 from gateway.errors import Problem, not_found
@@ -134,13 +135,16 @@ async def remove_member(
 
 
 async def invite(
-    place_id: PlaceId, body: RoleBody, request: Request, credential: CredentialOf, parts: Parts
+    place_id: PlaceId, body: RoleBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> InvitationCreated:
     """A secret that makes whoever accepts it a member: once, within a week, while one may give the role."""
     token, role = new_secret(), Role.of(body.role)
     async with parts.database.transaction() as tx:
         actor, place = await _find(tx, parts, credential, request, place_id, Action.MEMBER_MANAGE, lock=True)
         _may_give(place, role)
+        earlier = await once.earlier(tx, actor.user_id, InvitationCreated)
+        if earlier is not None:
+            return earlier
         if len(await invitations.list_open(tx, place, INVITATIONS_PER_PLACE)) >= INVITATIONS_PER_PLACE:
             raise Problem(HTTPStatus.CONFLICT, "too_many_invitations", "Withdraw an open invitation first.")
         expires_at = utc(tx.now + INVITATION_TTL_S)
@@ -148,7 +152,8 @@ async def invite(
         _audit(tx, "member.invited", actor, place, None, role=role.word, invitation=str(new))
         made = await invitations.get(tx, new)
         assert made is not None  # the line above
-        return InvitationCreated(token=token, **_invitation(made).model_dump())
+        answer = InvitationCreated(token=token, **_invitation(made).model_dump())
+        return await once.keep(tx, actor.user_id, answer)
 
 
 async def list_invitations(

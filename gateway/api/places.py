@@ -5,10 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
+from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, moment
 from gateway.api.paging import PageQuery
 from gateway.errors import Problem
@@ -79,40 +81,66 @@ async def list_orgs(credential: CredentialOf, parts: Parts, wanted: Wanted) -> O
 
 
 @router.post("/orgs", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.ORG_CREATE))
-async def create_org(body: PlaceBody, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+async def create_org(body: PlaceBody, credential: CredentialOf, parts: Parts, once: OnceOf) -> OrgAnswer:
     """A new org without sites; the person owns it."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.ORG_CREATE)
+        earlier = await once.earlier(tx, actor.user_id, OrgAnswer)
+        if earlier is not None:
+            return earlier
         if await places.count_owned_orgs(tx, actor.user_id) >= ORGS_PER_PERSON:
             raise Problem(
                 HTTPStatus.CONFLICT, "too_many_orgs", f"A person owns at most {ORGS_PER_PERSON} orgs."
             )
         org_id = await places.add_org(tx, actor.user_id, body.name)
         _audit(tx, "org.created", actor, None, org=org_id, name=body.name)
-        return _org(await _fresh(tx, actor, "org", org_id))
+        return await once.keep(tx, actor.user_id, _org(await _fresh(tx, actor, "org", org_id)))
 
 
-@router.get("/orgs/{org_id}", openapi_extra=acts(Action.ORG_READ))
-async def read_org(org_id: str, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+@router.get(
+    "/orgs/{org_id}",
+    openapi_extra=acts(Action.ORG_READ),
+    response_model=OrgAnswer,
+    responses=NOT_MODIFIED,
+)
+async def read_org(
+    org_id: str,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_none_match: IfNoneMatch = None,
+) -> BaseModel | Response:
     """One org, for everybody with a role at any of its sites."""
     async with parts.database.transaction() as tx:
         _, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_READ)
-    return _org(place)
+    return unless_known(if_none_match, response, _org(place), place.version)
 
 
 @router.patch("/orgs/{org_id}", openapi_extra=acts(Action.ORG_CHANGE))
-async def rename_org(org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> OrgAnswer:
+async def rename_org(
+    org_id: str,
+    body: PlaceBody,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_match: IfMatch = None,
+) -> OrgAnswer:
     """Give it another name."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_CHANGE, lock=True)
-        return _org(await _rename(tx, actor, place, body.name))
+        refuse_other_version(if_match, place.version)
+        renamed = await _rename(tx, actor, place, body.name)
+    answer = _org(renamed)
+    tagged(response, answer, renamed.version)
+    return answer
 
 
 @router.delete("/orgs/{org_id}", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ORG_CHANGE))
-async def delete_org(org_id: str, credential: CredentialOf, parts: Parts) -> None:
+async def delete_org(org_id: str, credential: CredentialOf, parts: Parts, if_match: IfMatch = None) -> None:
     """Only an org without sites."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "org", org_id, Action.ORG_CHANGE, lock=True)
+        refuse_other_version(if_match, place.version)
         if await places.count_sites(tx, org_id):
             raise Problem(HTTPStatus.CONFLICT, "org_not_empty", "Delete the org's sites first.")
         await places.delete(tx, place)
@@ -120,15 +148,20 @@ async def delete_org(org_id: str, credential: CredentialOf, parts: Parts) -> Non
 
 
 @router.post("/orgs/{org_id}/sites", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.SITE_CREATE))
-async def create_site(org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+async def create_site(
+    org_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts, once: OnceOf
+) -> SiteAnswer:
     """A new site of the org."""
     async with parts.database.transaction() as tx:
         actor, _ = await find_place(tx, parts, credential, "org", org_id, Action.SITE_CREATE, lock=True)
+        earlier = await once.earlier(tx, actor.user_id, SiteAnswer)
+        if earlier is not None:
+            return earlier
         if await places.count_sites(tx, org_id) >= SITES_PER_ORG:
             raise Problem(HTTPStatus.CONFLICT, "too_many_sites", f"An org has at most {SITES_PER_ORG} sites.")
         site_id = await places.add_site(tx, org_id, body.name)
         _audit(tx, "site.created", actor, site_id, name=body.name)
-        return _site(await _fresh(tx, actor, "site", site_id))
+        return await once.keep(tx, actor.user_id, _site(await _fresh(tx, actor, "site", site_id)))
 
 
 @router.get("/sites", openapi_extra=acts(Action.SITE_LIST))
@@ -141,27 +174,50 @@ async def list_sites(credential: CredentialOf, parts: Parts, wanted: Wanted) -> 
     return SiteList(items=[_site(place) for place in page], next_cursor=next_cursor)
 
 
-@router.get("/sites/{site_id}", openapi_extra=acts(Action.SITE_READ))
-async def read_site(site_id: str, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+@router.get(
+    "/sites/{site_id}",
+    openapi_extra=acts(Action.SITE_READ),
+    response_model=SiteAnswer,
+    responses=NOT_MODIFIED,
+)
+async def read_site(
+    site_id: str,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_none_match: IfNoneMatch = None,
+) -> BaseModel | Response:
     """One site, for everybody with a role there."""
     async with parts.database.transaction() as tx:
         _, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_READ)
-    return _site(place)
+    return unless_known(if_none_match, response, _site(place), place.version)
 
 
 @router.patch("/sites/{site_id}", openapi_extra=acts(Action.SITE_CHANGE))
-async def rename_site(site_id: str, body: PlaceBody, credential: CredentialOf, parts: Parts) -> SiteAnswer:
+async def rename_site(
+    site_id: str,
+    body: PlaceBody,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_match: IfMatch = None,
+) -> SiteAnswer:
     """Give it another name."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_CHANGE, lock=True)
-        return _site(await _rename(tx, actor, place, body.name))
+        refuse_other_version(if_match, place.version)
+        renamed = await _rename(tx, actor, place, body.name)
+    answer = _site(renamed)
+    tagged(response, answer, renamed.version)
+    return answer
 
 
 @router.delete("/sites/{site_id}", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.SITE_DELETE))
-async def delete_site(site_id: str, credential: CredentialOf, parts: Parts) -> None:
+async def delete_site(site_id: str, credential: CredentialOf, parts: Parts, if_match: IfMatch = None) -> None:
     """Only a site whose devices are revoked or rejected."""
     async with parts.database.transaction() as tx:
         actor, place = await find_place(tx, parts, credential, "site", site_id, Action.SITE_DELETE, lock=True)
+        refuse_other_version(if_match, place.version)
         if await places.has_devices(tx, site_id):
             raise Problem(
                 HTTPStatus.CONFLICT, "site_not_empty", "Revoke the site's devices or release them first."

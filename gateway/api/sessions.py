@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
 from gateway.api.devices import find
+from gateway.api.idempotency import OnceOf
 from gateway.api.models import (
     SessionBody,
     SessionCreated,
@@ -38,7 +39,7 @@ router = APIRouter(tags=["sessions"])
     openapi_extra=acts(Action.SESSION_CREATE),
 )
 async def create_session(
-    device_id: str, body: SessionBody, credential: CredentialOf, parts: Parts
+    device_id: str, body: SessionBody, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> SessionCreated:
     """Open one service of a device for a while; `url` is the one-time link."""
     settings = parts.settings
@@ -48,6 +49,9 @@ async def create_session(
         await hold(tx, await logged_in(tx, parts, credential))
         # Locked: a revocation that commits meanwhile would not see, and so not end, this session.
         actor, device = await find(tx, parts, credential, device_id, Action.SESSION_CREATE, lock=True)
+        earlier = await once.earlier(tx, actor.user_id, SessionCreated)
+        if earlier is not None:
+            return earlier
         kind = _openable(device, body.service)
         by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
         consent = None if by_role else await support.consent_for(tx, device_id, actor.user_id)
@@ -95,12 +99,13 @@ async def create_session(
                 },
             )
         )
-    return SessionCreated(
-        id=session_id,
-        url=f"{settings.session_url(label)}#{token}",
-        expires_at=moment(expires_at),
-        link_expires_at=moment(link_expires_at),
-    )
+        answer = SessionCreated(
+            id=session_id,
+            url=f"{settings.session_url(label)}#{token}",
+            expires_at=moment(expires_at),
+            link_expires_at=moment(link_expires_at),
+        )
+        return await once.keep(tx, actor.user_id, answer)
 
 
 @router.get("/v1/sessions", openapi_extra=acts(Action.SESSION_LIST))

@@ -6,10 +6,12 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import CredentialOf, acts, require
+from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
+from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, moment
 from gateway.api.paging import PageQuery
 from gateway.errors import Problem, not_found
@@ -74,7 +76,7 @@ async def list_users(
 
 
 @router.post("", status_code=HTTPStatus.CREATED, openapi_extra=acts(Action.USER_MANAGE))
-async def create_user(body: UserBody, credential: CredentialOf, parts: Parts) -> UserFacts:
+async def create_user(body: UserBody, credential: CredentialOf, parts: Parts, once: OnceOf) -> UserFacts:
     """Somebody who logs in with a password, with an org of their own."""
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
@@ -82,23 +84,45 @@ async def create_user(body: UserBody, credential: CredentialOf, parts: Parts) ->
     password_hash = await parts.passwords.hash(body.password)
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.USER_MANAGE)
+        earlier = await once.earlier(tx, actor.user_id, UserFacts)
+        if earlier is not None:
+            return earlier
         user_id = await people.add_user(tx, body.username, password_hash, body.role)
         if user_id is None:
             raise Problem(HTTPStatus.CONFLICT, "username_taken", "Somebody has this name.", field="username")
         _audit(tx, "user.created", actor.user_id, user_id, username=body.username, role=body.role.value)
-        return _facts(await _get(tx, user_id))
+        return await once.keep(tx, actor.user_id, _facts(await _get(tx, user_id)))
 
 
-@router.get("/{user_id}", openapi_extra=acts(Action.USER_MANAGE))
-async def read_user(user_id: UUID, credential: CredentialOf, parts: Parts) -> UserFacts:
+@router.get(
+    "/{user_id}",
+    openapi_extra=acts(Action.USER_MANAGE),
+    response_model=UserFacts,
+    responses=NOT_MODIFIED,
+)
+async def read_user(
+    user_id: UUID,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_none_match: IfNoneMatch = None,
+) -> BaseModel | Response:
     """One person's account."""
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
-        return _facts(await _get(tx, user_id))
+        user = await _get(tx, user_id)
+    return unless_known(if_none_match, response, _facts(user), user.version)
 
 
 @router.patch("/{user_id}", openapi_extra=acts(Action.USER_MANAGE))
-async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf, parts: Parts) -> UserFacts:
+async def change_user(
+    user_id: UUID,
+    body: UserChange,
+    response: Response,
+    credential: CredentialOf,
+    parts: Parts,
+    if_match: IfMatch = None,
+) -> UserFacts:
     """Another standing or password, or shut out: logins, tokens and sessions end within two seconds."""
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
@@ -107,6 +131,7 @@ async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf,
         actor = await require(tx, parts, credential, Action.USER_MANAGE)
         admins = await users.lock_admins(tx)
         user = await _get(tx, user_id, lock=True)
+        refuse_other_version(if_match, user.version)
         falls = body.disabled is True or (body.role is not None and body.role is not Staff.ADMIN)
         if user.staff is Staff.ADMIN and not user.disabled and falls and admins <= 1:
             raise Problem(HTTPStatus.CONFLICT, "last_admin", "Make somebody else an administrator first.")
@@ -126,7 +151,9 @@ async def change_user(user_id: UUID, body: UserChange, credential: CredentialOf,
             await support.end_without_standing(tx, user_id, actor.user_id)
         if changed:
             _audit(tx, "user.changed", actor.user_id, user_id, **changed)
-        return _facts(await _get(tx, user_id))
+        after = await _get(tx, user_id)
+    tagged(response, _facts(after), after.version)
+    return _facts(after)
 
 
 async def _get(tx: Transaction, user_id: UUID, *, lock: bool = False) -> User:

@@ -240,7 +240,7 @@ async def set_status(tx: Transaction, device_id: str, status: str, *, allowed_fr
     """False when the device is in none of the states `allowed_from`."""
     return bool(
         await tx.execute(
-            "UPDATE devices SET status = $2 WHERE id = $1 AND status = ANY($3)",
+            "UPDATE devices SET status = $2, version = version + 1 WHERE id = $1 AND status = ANY($3)",
             device_id,
             status,
             list(allowed_from),

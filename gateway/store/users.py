@@ -18,9 +18,11 @@ class User:
     staff: Staff
     created_at: float
     disabled: bool
+    version: int
+    """Counts changes of what administrators set."""
 
 
-_SELECT = "SELECT id, username, role, created_at, disabled_at FROM users WHERE "
+_SELECT = "SELECT id, username, role, created_at, disabled_at, version FROM users WHERE "
 
 
 async def list_all(tx: Transaction, after: str, limit: int) -> list[User]:
@@ -43,12 +45,13 @@ async def lock_admins(tx: Transaction) -> int:
 
 
 async def set_staff(tx: Transaction, user_id: UUID, staff: Staff) -> None:
-    await tx.execute("UPDATE users SET role = $2 WHERE id = $1", user_id, staff.value)
+    await tx.execute("UPDATE users SET role = $2, version = version + 1 WHERE id = $1", user_id, staff.value)
 
 
 async def set_disabled(tx: Transaction, user_id: UUID, *, disabled: bool) -> None:
     await tx.execute(
-        "UPDATE users SET disabled_at = CASE WHEN $2 THEN coalesce(disabled_at, $3) END WHERE id = $1",
+        "UPDATE users SET version = version + 1,"
+        " disabled_at = CASE WHEN $2 THEN coalesce(disabled_at, $3) END WHERE id = $1",
         user_id,
         disabled,
         tx.at,
@@ -56,7 +59,9 @@ async def set_disabled(tx: Transaction, user_id: UUID, *, disabled: bool) -> Non
 
 
 async def set_password(tx: Transaction, user_id: UUID, password_hash: str) -> None:
-    await tx.execute("UPDATE users SET password_hash = $2 WHERE id = $1", user_id, password_hash)
+    await tx.execute(
+        "UPDATE users SET password_hash = $2, version = version + 1 WHERE id = $1", user_id, password_hash
+    )
 
 
 def _user(row: Row) -> User:
@@ -66,4 +71,5 @@ def _user(row: Row) -> User:
         staff=Staff(row["role"]),
         created_at=unix(row["created_at"]),
         disabled=row["disabled_at"] is not None,
+        version=row["version"],
     )
