@@ -175,11 +175,6 @@ def hanging(provider: FreeProvider) -> Callable[[Received], Reply | None]:
     return hang
 
 
-def endless(received: Received) -> Reply:
-    """Metadata that is right and far too large."""
-    return 200, {"filler": "x" * 4_000_000}
-
-
 def _handler(provider: FreeProvider) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
