@@ -102,10 +102,9 @@ class PassedRequest(Body):
 
 
 class PassedBody(Body):
-    """What passed in support sessions at a node since its last call; `dropped`: found no room there."""
+    """What passed in support sessions at a node since its last call."""
 
     entries: Annotated[list[PassedRequest], Field(max_length=PASSED_MAX)]
-    dropped: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class GrantFacts(BaseModel):

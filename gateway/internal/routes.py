@@ -233,9 +233,10 @@ async def log_requests(body: PassedBody, node: Node, parts: Parts) -> None:
     ]
     async with parts.database.transaction() as tx:
         written = await support.add_passed(tx, node, entries)
-    if body.dropped or written < len(entries):
+    dropped = sum(entry.lost for entry in entries)
+    if dropped or written < len(entries):
         left_out = len(entries) - written
-        log.warning("request log", extra={"node": node, "dropped": body.dropped, "left_out": left_out})
+        log.warning("request log", extra={"node": node, "dropped": dropped, "left_out": left_out})
 
 
 def _session_facts(parts: GatewayParts, session: Session, now: float) -> SessionFacts:
