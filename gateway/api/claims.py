@@ -115,8 +115,8 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
             )
         name = token["name"] or device.name
         await devices.move_claimed(tx, device_id, token["site_id"], name)
-        ended = await sessions.end_of_device(tx, device_id)
-        await support.end_of_device(tx, device_id)
+        # The consents first, as whoever ends one does.
+        ended = await support.end_of_device(tx, device_id) + await sessions.end_of_device(tx, device_id)
         new_owner = str(token["user_id"])
         for kind, site in (("device.handed_over", device.site_id), ("device.claimed", token["site_id"])):
             detail = {"name": name, "sessions": ended}

@@ -109,6 +109,7 @@ async def change_device(
 
 async def _may_move(tx: Transaction, actor: Actor, device: Device, site_id: str) -> None:
     permit(actor, Action.DEVICE_RELEASE, Resource(device.role), "device")
+    await places.hold_site(tx, site_id)
     role = await places.role_at(tx, actor.user_id, site_id)
     try:
         permit(actor, Action.TOKEN_CREATE, None if role is None else Resource(role), "site")
@@ -150,8 +151,8 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
             if not await devices.set_status(tx, device_id, "revoked", allowed_from=["approved", "pending"]):
                 raise _wrong_status(device, "revoked")
             tx.revoke(Revocation("device", device_id))
-            ended = await sessions.end_of_device(tx, device_id)
-            await support.end_of_device(tx, device_id)
+            # The consents first, as whoever ends one does.
+            ended = await support.end_of_device(tx, device_id) + await sessions.end_of_device(tx, device_id)
             await devices.drop_tunnels(tx, device_id)
             tx.audit(_event("device.revoked", actor, device, sessions=ended))
         return await _fresh(tx, actor, device_id)
@@ -168,10 +169,17 @@ async def find(
 ) -> tuple[Actor, Device]:
     """The person and the device they may do `action` to; 401, 403, or one 404 for unknown and not theirs."""
     actor = await logged_in(tx, parts, credential)
+    return actor, await find_for(tx, actor, device_id, action, lock=lock)
+
+
+async def find_for(
+    tx: Transaction, actor: Actor, device_id: str, action: Action, *, lock: bool = False
+) -> Device:
+    """As `find`, for a person who is known already."""
     device = await devices.get(tx, device_id, actor.user_id, lock=lock)
     permit(actor, action, await _seen(tx, actor, action, device), "device")
     assert device is not None  # nothing is permitted about what does not exist
-    return actor, device
+    return device
 
 
 async def _seen(tx: Transaction, actor: Actor, action: Action, device: Device | None) -> Resource | None:

@@ -9,15 +9,15 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, require
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, Secret, moment
 from gateway.api.places import Kind, find_place
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Resource, Role, RoleWord, may_give
+from gateway.policy.access import Action, Actor, Role, RoleWord, may_give
 from gateway.randomness import digest, new_secret
-from gateway.store import invitations, places, sessions, support
+from gateway.store import invitations, places, sessions, support, users
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.invitations import Invitation
 from gateway.store.places import Place
@@ -104,7 +104,7 @@ async def change_member(
         _may_give(place, member.role)
         _may_give(place, role)
         if member.role is Role.OWNER and role is not Role.OWNER:
-            await _keep_an_owner(tx, place)
+            await _keep_an_owner(tx, place, user_id)
         await places.put_membership(tx, place.org_id, place.site_id, user_id, role)
         await sessions.end_without_role(tx, user_id)
         await support.end_without_standing(tx, user_id, actor.user_id)
@@ -125,7 +125,7 @@ async def remove_member(
         if not leaves:
             _may_give(place, member.role)
         if member.role is Role.OWNER:
-            await _keep_an_owner(tx, place)
+            await _keep_an_owner(tx, place, user_id)
         await places.remove_membership(tx, place, user_id)
         await sessions.end_without_role(tx, user_id)
         await support.end_without_standing(tx, user_id, actor.user_id)
@@ -207,18 +207,11 @@ async def accept_invitation(body: TokenBody, credential: CredentialOf, parts: Pa
     """Become a member. The invitation is used up."""
     async with parts.database.transaction() as tx:
         actor = await require(tx, parts, credential, Action.INVITATION_ACCEPT)
-        found = await _open(tx, body.token)
-        place_id = found.site_id or found.org_id
-        get = places.get_site if found.site_id else places.get_org
-        place = await get(tx, place_id, found.invited_by, lock=True)
-        if place is None or place.role is None or not may_give(place.role, found.role):
-            raise Problem(
-                HTTPStatus.GONE, "invitation_void", f"{found.inviter} may not give this role any more."
-            )
+        found, place = await _open_and_locked(tx, body.token)
         known = await places.member(tx, place, actor.user_id)
         if known is not None and known.role >= found.role:
             raise Problem(HTTPStatus.CONFLICT, "already_member", f"You are {known.role.word} there already.")
-        if len(await places.members(tx, place, MEMBERS_PER_PLACE + 1)) > MEMBERS_PER_PLACE:
+        if known is None and len(await places.members(tx, place, MEMBERS_PER_PLACE)) >= MEMBERS_PER_PLACE:
             raise Problem(HTTPStatus.CONFLICT, "too_many_members", "Nobody else fits in there.")
         await invitations.use(tx, found.id, actor.user_id)
         await places.put_membership(tx, place.org_id, place.site_id, actor.user_id, found.role)
@@ -240,12 +233,7 @@ async def _find(
 ) -> tuple[Actor, Place]:
     """As `find_place`; the path says which kind of place the id is of. `mine`: one's own membership."""
     kind: Kind = "org" if request.url.path.startswith("/v1/orgs/") else "site"
-    if not mine:
-        return await find_place(tx, parts, credential, kind, place_id, action, lock=lock)
-    reading = Action.ORG_READ if kind == "org" else Action.SITE_READ
-    actor, place = await find_place(tx, parts, credential, kind, place_id, reading, lock=lock)
-    permit(actor, action, Resource(place.role, mine=True))
-    return actor, place
+    return await find_place(tx, parts, credential, kind, place_id, action, lock=lock, mine=mine)
 
 
 async def _member_of(tx: Transaction, place: Place, user_id: UUID) -> places.Member:
@@ -262,9 +250,9 @@ def _may_give(place: Place, role: Role) -> None:
         )
 
 
-async def _keep_an_owner(tx: Transaction, place: Place) -> None:
+async def _keep_an_owner(tx: Transaction, place: Place, user_id: UUID) -> None:
     """409 for the last owner of an org: a place that nobody owns is lost."""
-    if place.site_id is None and await places.count_owners(tx, place.org_id) <= 1:
+    if place.site_id is None and not await places.is_owned_besides(tx, place.org_id, user_id):
         raise Problem(HTTPStatus.CONFLICT, "last_owner", "Make somebody else an owner first.")
 
 
@@ -275,6 +263,25 @@ async def _open(tx: Transaction, token: str) -> Invitation:
             HTTPStatus.GONE, "invitation_gone", "This invitation is unknown, used or too old.", field="token"
         )
     return found
+
+
+async def _open_and_locked(tx: Transaction, token: str) -> tuple[Invitation, Place]:
+    """The invitation that its author may still make, and its place as they see it, locked until commit."""
+    found = await _open(tx, token)
+    get = places.get_site if found.site_id else places.get_org
+    place = await get(tx, found.site_id or found.org_id, found.invited_by, lock=True)
+    # Looked at again behind the lock, which whoever withdraws it or deletes its place takes first as well.
+    await _open(tx, token)
+    author = await users.get(tx, found.invited_by)
+    if (
+        author is None
+        or author.disabled
+        or place is None
+        or place.role is None
+        or not may_give(place.role, found.role)
+    ):
+        raise Problem(HTTPStatus.GONE, "invitation_void", f"{found.inviter} may not give this role any more.")
+    return found, place
 
 
 def _audit(

@@ -235,18 +235,27 @@ async def find_place(
     action: Action,
     *,
     lock: bool = False,
+    mine: bool = False,
 ) -> tuple[Actor, Place]:
     """The person and the org or site they may do `action` to; 401, 403, or one 404 for both unknown
     and not theirs.
 
     `lock` holds the org until commit: what changes its people, or depends on them, takes turns.
+    `mine`: the action is about their own membership there.
     """
     actor = await logged_in(tx, parts, credential)
-    return actor, await _permitted(tx, actor, kind, place_id, action, lock=lock)
+    return actor, await _permitted(tx, actor, kind, place_id, action, lock=lock, mine=mine)
 
 
 async def _permitted(
-    tx: Transaction, actor: Actor, kind: Kind, place_id: str, action: Action, *, lock: bool = False
+    tx: Transaction,
+    actor: Actor,
+    kind: Kind,
+    place_id: str,
+    action: Action,
+    *,
+    lock: bool = False,
+    mine: bool = False,
 ) -> Place:
     place = await (places.get_org if kind == "org" else places.get_site)(
         tx, place_id, actor.user_id, lock=lock
@@ -254,7 +263,7 @@ async def _permitted(
     seen = None
     if place is not None and place.sees:
         # Whoever is somebody at one site of an org knows the org, as its least.
-        seen = Resource(place.role or Role.SUPPORT)
+        seen = Resource(place.role or Role.SUPPORT, mine=mine)
     permit(actor, action, seen, kind)
     assert place is not None  # nothing is permitted about what does not exist
     return place

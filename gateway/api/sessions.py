@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter
 
 from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
-from gateway.api.devices import find
+from gateway.api.devices import find, find_for
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import (
     SessionBody,
@@ -45,16 +45,19 @@ async def create_session(
     settings = parts.settings
     session_id, jti, label = uuid4(), uuid4(), new_label()
     async with parts.database.transaction() as tx:
-        # Before the device: a logout that commits meanwhile would not see, and so not end, this session.
-        await hold(tx, await logged_in(tx, parts, credential))
-        # Locked: a revocation that commits meanwhile would not see, and so not end, this session.
-        actor, device = await find(tx, parts, credential, device_id, Action.SESSION_CREATE, lock=True)
+        # What carries the session is locked, in this order: login, device, role or consent. Whoever ends one
+        # of them meanwhile would not see, and so not end, this session.
+        actor = await logged_in(tx, parts, credential)
+        await hold(tx, actor)
+        device = await find_for(tx, actor, device_id, Action.SESSION_CREATE, lock=True)
         earlier = await once.earlier(tx, actor.user_id, SessionCreated)
         if earlier is not None:
             return earlier
         kind = _openable(device, body.service)
-        by_role = may(actor, Action.SESSION_CREATE, Resource(device.role))
+        role = await places.hold_role(tx, actor.user_id, device.site_id)
+        by_role = may(actor, Action.SESSION_CREATE, Resource(role))
         consent = None if by_role else await support.consent_for(tx, device_id, actor.user_id)
+        permit(actor, Action.SESSION_CREATE, Resource(role, consented=consent is not None), "device")
         try:
             expires_at = durations.session_expiry(body.duration_s, settings.session_duration_max_s, tx.now)
         except durations.DurationError as error:

@@ -128,8 +128,9 @@ async def change_user(
         await require(tx, parts, credential, Action.USER_MANAGE)
     password_hash = None if body.password is None else await parts.passwords.hash(body.password)
     async with parts.database.transaction() as tx:
-        actor = await require(tx, parts, credential, Action.USER_MANAGE)
         admins = await users.lock_admins(tx)
+        # Behind the lock: somebody else may just have made them none.
+        actor = await require(tx, parts, credential, Action.USER_MANAGE)
         user = await _get(tx, user_id, lock=True)
         refuse_other_version(if_match, user.version)
         falls = body.disabled is True or (body.role is not None and body.role is not Staff.ADMIN)

@@ -58,6 +58,8 @@ _BUSY = (asyncpg.TransactionRollbackError, asyncpg.QueryCanceledError)
 
 Row = asyncpg.Record
 
+_TURNS = 20_004  # sets these advisory locks apart from others; they are two numbers, the migrations' is one
+
 
 def fault(error: BaseException) -> Fault:
     """What an exception says about Postgres."""
@@ -140,6 +142,12 @@ class Transaction:
         status = await self._connection.execute(query, *args, timeout=self._timeout_s)
         count = status.rsplit(" ", 1)[-1]
         return int(count) if count.isdigit() else 0
+
+    async def take_turns(self, name: str) -> None:
+        """Until commit nobody else has the turn of this name: for limits that count rows, where two who count
+        at once would both find room. Take it last: whoever has it waits for nobody.
+        """
+        await self.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _TURNS, name)
 
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         await self._connection.executemany(query, rows, timeout=self._timeout_s)

@@ -75,8 +75,8 @@ async def get(tx: Transaction, invitation_id: UUID) -> Invitation | None:
 
 
 async def by_token(tx: Transaction, token_sha256: bytes) -> Invitation | None:
-    """The open invitation of this secret, locked until commit: two who accept it take turns."""
-    row = await tx.fetchrow(_SELECT + "i.token_sha256 = $2 FOR UPDATE OF i", tx.at, token_sha256)
+    """The open invitation of this secret. It stays so while its place is locked."""
+    row = await tx.fetchrow(_SELECT + "i.token_sha256 = $2", tx.at, token_sha256)
     return None if row is None else _invitation(row)
 
 

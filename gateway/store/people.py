@@ -159,8 +159,14 @@ async def add_registration_token(
 async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
     """user_id, site_id, name, approve of a token that was unused and in time; it is used now.
 
-    Like the invitation, it falls with the role of whoever made it.
+    Like the invitation, it falls with the role of whoever made it. Its site stays until commit.
     """
+    site_id = await tx.fetchval(
+        "SELECT site_id FROM registration_tokens WHERE token_sha256 = $1", token_sha256
+    )
+    if site_id is None:
+        return None
+    await places.hold_site(tx, site_id)
     return await tx.fetchrow(
         "UPDATE registration_tokens t SET used_at = $2 FROM users u WHERE t.token_sha256 = $1"
         " AND t.used_at IS NULL AND t.expires_at > $2 AND u.id = t.user_id AND u.disabled_at IS NULL"

@@ -56,11 +56,37 @@ async def role_at(tx: Transaction, user_id: UUID, site_id: str) -> Role | None:
     return None if word is None else Role.of(word)
 
 
+async def hold_role(tx: Transaction, user_id: UUID, site_id: str) -> Role | None:
+    """As `role_at`, and it stays until commit: whoever lowers it waits, and then finds what it carries."""
+    rows = await tx.fetch(
+        "SELECT m.role FROM memberships m JOIN sites s ON s.org_id = m.org_id AND s.id = $1"
+        " WHERE m.user_id = $2 AND (m.site_id IS NULL OR m.site_id = s.id) AND s.deleted_at IS NULL"
+        " FOR SHARE OF m",
+        site_id,
+        user_id,
+    )
+    return max((Role.of(row["role"]) for row in rows), default=None)
+
+
+async def hold_site(tx: Transaction, site_id: str) -> None:
+    """Keep the site, and the roles of its people, until commit: for what comes into it.
+
+    Read what depends on them afterwards. Lock devices before it, registration tokens behind it.
+    """
+    await tx.execute(
+        "SELECT 1 FROM orgs WHERE id = (SELECT org_id FROM sites WHERE id = $1) FOR SHARE", site_id
+    )
+
+
 async def first_site(tx: Transaction, user_id: UUID, least: Role) -> str | None:
-    """The site that is meant when the person names none: the oldest where they are at least `least`."""
+    """The site that is meant when the person names none: of those where they are at least `least`, the one
+    where they have been longest. Its own age does not count: an invitation to an old place moves nothing.
+    """
     site_id: str | None = await tx.fetchval(
-        "SELECT s.id FROM site_roles r JOIN sites s ON s.id = r.site_id"
-        " WHERE r.user_id = $1 AND r.role >= $2::text::site_role ORDER BY s.created_at, s.id LIMIT 1",
+        "SELECT s.id FROM memberships m JOIN sites s"
+        " ON s.org_id = m.org_id AND (m.site_id IS NULL OR m.site_id = s.id)"
+        " WHERE m.user_id = $1 AND m.role >= $2::text::site_role AND s.deleted_at IS NULL"
+        " ORDER BY m.created_at, s.created_at, s.id LIMIT 1",
         user_id,
         least.word,
     )
@@ -180,6 +206,8 @@ async def count_sites(tx: Transaction, org_id: str) -> int:
 
 
 async def count_owned_orgs(tx: Transaction, user_id: UUID) -> int:
+    """Whoever counts their orgs takes turns until commit."""
+    await tx.take_turns(f"orgs {user_id}")
     count: int = await tx.fetchval(
         "SELECT count(*) FROM memberships m JOIN orgs o ON o.id = m.org_id WHERE m.user_id = $1"
         " AND m.site_id IS NULL AND m.role = 'owner' AND o.deleted_at IS NULL",
@@ -250,14 +278,15 @@ async def remove_membership(tx: Transaction, place: Place, user_id: UUID) -> Non
     )
 
 
-async def count_owners(tx: Transaction, org_id: str) -> int:
-    """People who own the whole org and may log in."""
-    count: int = await tx.fetchval(
-        "SELECT count(*) FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1"
-        " AND m.site_id IS NULL AND m.role = 'owner' AND u.disabled_at IS NULL",
+async def is_owned_besides(tx: Transaction, org_id: str, user_id: UUID) -> bool:
+    """Whether somebody else owns the whole org and may log in."""
+    found: bool = await tx.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1"
+        " AND m.site_id IS NULL AND m.role = 'owner' AND u.disabled_at IS NULL AND u.id <> $2)",
         org_id,
+        user_id,
     )
-    return count
+    return found
 
 
 def _place(row: Row | None) -> Place | None:

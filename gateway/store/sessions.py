@@ -140,6 +140,8 @@ async def list_of_device(tx: Transaction, device_id: str, limit: int) -> list[Se
 
 
 async def count_live(tx: Transaction, user_id: UUID) -> int:
+    """Whoever counts the person's sessions takes turns until commit."""
+    await tx.take_turns(f"sessions {user_id}")
     count: int = await tx.fetchval(
         "SELECT count(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2",
         user_id,
@@ -224,8 +226,10 @@ async def end_on_device_without_role(tx: Transaction, device_id: str) -> int:
 
 
 async def _end_where(tx: Transaction, condition: str, value: object) -> int:
+    # Locked by id: two who end some of the same for different reasons do not wait for each other in a ring.
     rows = await tx.fetch(
-        f"UPDATE sessions SET ended_at = $1 WHERE {condition} AND ended_at IS NULL AND expires_at > $1"
+        "UPDATE sessions SET ended_at = $1 WHERE id IN (SELECT id FROM sessions"
+        f" WHERE {condition} AND ended_at IS NULL AND expires_at > $1 ORDER BY id FOR UPDATE)"
         " RETURNING id, expires_at, device_id, user_id",
         tx.at,
         value,

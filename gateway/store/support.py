@@ -177,15 +177,15 @@ async def end(tx: Transaction, request_id: UUID, state: State, ended_by: UUID) -
     return await sessions.end_of_support(tx, request_id)
 
 
-async def end_of_device(tx: Transaction, device_id: str) -> None:
-    """The device is gone from where the consents were given: they end, with the sessions under them."""
+async def end_of_device(tx: Transaction, device_id: str) -> int:
+    """The device is gone from where the consents were given: they end with their sessions: how many."""
     await tx.execute(
         "UPDATE support_requests SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
         " ended_at = $2 WHERE device_id = $1 AND state IN ('pending', 'approved')",
         device_id,
         tx.at,
     )
-    await sessions.end_of_support_on(tx, device_id)
+    return await sessions.end_of_support_on(tx, device_id)
 
 
 async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None:
