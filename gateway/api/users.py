@@ -18,7 +18,7 @@ from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
-from gateway.policy.names import clean_name
+from gateway.policy.usernames import USERNAME_MAX, clean_username
 from gateway.store import people, support, users
 from gateway.store.database import AuditEvent, Transaction
 from gateway.store.users import User
@@ -26,7 +26,15 @@ from gateway.store.users import User
 # NIST SP 800-63B-4: fifteen where the password stands alone. No rules about its letters.
 PASSWORD_MIN = 15
 
-Username = Annotated[str, AfterValidator(clean_name)]
+
+def _plain_username(text: str) -> str:
+    """As providers' people are named: one alphabet, one case, so that no two names look alike."""
+    if clean_username(text) != text:
+        raise ValueError(f"must be 1..{USERNAME_MAX} of a-z, 0-9, dot, dash and underscore, none at its ends")
+    return text
+
+
+Username = Annotated[str, AfterValidator(_plain_username)]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_MAX)]
 
 router = APIRouter(prefix="/v1/users", tags=["users"])

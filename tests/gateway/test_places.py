@@ -202,6 +202,15 @@ async def test_administrators_keep_people(world: World) -> None:
     assert names == ["admin", "ann", "zoe"]
 
 
+@pytest.mark.parametrize(
+    "name", ["Admin", "ADMIN", "\u0430dmin", "\uff41dmin", "zo\u00eb", " ann", "a b", "-ann", ""]
+)
+async def test_no_name_looks_like_another(world: World, name: str) -> None:
+    admin = await home(world, "admin")
+    refused = await admin.http.post("/v1/users", json={"username": name, "password": "x" * 15})
+    assert (refused.status_code, refused.json()["field"]) == (422, "username")
+
+
 async def test_who_is_shut_out_is_out_everywhere(world: World) -> None:
     admin, ann = await home(world, "admin"), await home(world, "ann")
     device = await world.enrol(ann.http)
