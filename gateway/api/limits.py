@@ -12,6 +12,7 @@ from gateway.api.edge import note, retry_after
 from gateway.errors import Problem
 from gateway.parts import GatewayParts
 from gateway.policy.limits import MICROS_PER_S, Limit, Taken
+from gateway.randomness import digest
 from runtime.client_address import group_of
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
@@ -42,9 +43,10 @@ def address_of(request: Request) -> str:
 
 
 async def take_login(parts: GatewayParts, request: Request, username: str) -> None:
-    """Take one try to log in as `username`."""
-    own = f"{group_of(address_of(request))} {username}"
-    wanted = ((LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, own), (LOGIN_PER_ACCOUNT_ALL, username))
+    """Take one try to log in as `username`, kept as a digest: people type passwords there."""
+    account = digest(username).hex()
+    own = f"{group_of(address_of(request))} {account}"
+    wanted = ((LOGIN_PER_ADDRESS, None), (LOGIN_PER_ACCOUNT, own), (LOGIN_PER_ACCOUNT_ALL, account))
     await take(parts, request, *wanted)
 
 
