@@ -52,6 +52,10 @@ class RedirectAnswer(BaseModel):
 @router.get(
     "/v1/oauth/authorize",
     response_class=HTMLResponse,
+    responses={
+        303: {"description": "To the login, or back to the app."},
+        400: {"description": "A page that says what is wrong.", "content": {"text/html": {}}},
+    },
     openapi_extra=acts(ANYBODY)
     | {
         "parameters": [

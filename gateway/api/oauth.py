@@ -6,10 +6,11 @@ Errors are told as RFC 6749, section 5.2, has them; limits and a store that is a
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from gateway import program_logins
 from gateway.api.credentials import ANYBODY, acts
@@ -48,6 +49,27 @@ class OAuthError(Exception):
         return JSONResponse(body, self.status, _HEADERS)
 
 
+class Refusal(BaseModel):
+    """As RFC 6749, section 5.2, has it."""
+
+    error: str
+    error_description: str
+
+
+class TokenAnswer(BaseModel):
+    """As RFC 6749, section 5.1, has it."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    refresh_token: str
+
+
+# For a route's `responses`.
+REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Refusal, "description": "The request, the code or the token is not good."},
+    401: {"model": Refusal, "description": "The client is not registered, or is not public."},
+}
 _HEADERS: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
@@ -60,6 +82,8 @@ def _form(required: list[str], fields: dict[str, str]) -> dict[str, Any]:
 
 @router.post(
     "/v1/oauth/token",
+    response_model=TokenAnswer,
+    responses=REFUSALS,
     openapi_extra=acts(ANYBODY)
     | _form(
         ["grant_type", "client_id"],
@@ -98,6 +122,8 @@ async def token(request: Request, parts: Parts) -> Response:
 
 @router.post(
     "/v1/oauth/revoke",
+    response_class=Response,
+    responses=REFUSALS,
     openapi_extra=acts(ANYBODY)
     | _form(
         ["token"],

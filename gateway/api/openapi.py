@@ -81,6 +81,8 @@ def problems_of(route: APIRoute) -> dict[HTTPStatus, list[str]]:
     codes = set(codes_of_route(route))
     if route.body_field is not None:
         codes |= {"bad_json", "too_large", "unsupported_media_type", "invalid_field"}
+    elif "requestBody" in (route.openapi_extra or {}):
+        codes.add("too_large")  # a form, which says itself what is wrong with it
     elif (route.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
         codes |= {"bad_json", "too_large", "unsupported_media_type"}
     flat = route.dependant

@@ -32,7 +32,7 @@ OUTSIDE_V1 = {
     "/devices/{device_id}": "page",
     "/login": "page",
     "/login/with/{provider_id}": "a browser navigates there: the way to a provider",
-    "/login/from/{provider_id}": "a browser navigates there: the redirect URI that the provider has registered",
+    "/login/from/{provider_id}": "a browser navigates there: the redirect URI that providers know",
     "/welcome": "page",
     "/open": "page",
     "/static/{name}": "what the pages load",

@@ -182,7 +182,7 @@ async def test_a_change_of_what_has_changed_is_refused(world: World) -> None:
         for wrong in ("x", '"', "1.2", '"1.x'):
             answer = await admin.patch(path, json=change, headers={"if-match": wrong})
             assert (answer.status_code, answer.json()["field"]) == (422, "If-Match")
-        foreign = await admin.patch(path, json=change, headers={"if-match": '"made elsewhere"'})
+        foreign = await admin.patch(path, json=change, headers={"if-match": '"made-elsewhere"'})
         assert foreign.status_code == 412
     org = next(path for path in writable if "/orgs/" in path)
     assert (await admin.delete(org, headers={"if-match": '"1.0123456789abcdef"'})).status_code == 412
