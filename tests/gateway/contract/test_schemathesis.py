@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import CheckFunction, not_a_server_error
+from schemathesis.core.result import Err
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -113,6 +114,7 @@ def play(stage: Stage, mode: GenerationMode, examples: int) -> list[str]:
     tried = 0
     token = stage.token_now()
     for found in schema.get_all_operations():
+        assert not isinstance(found, Err), found
         operation = found.ok()
         ends = operation.path.startswith(ENDING)
         checks = [*CHECKS, negative_data_rejection] if mode is GenerationMode.NEGATIVE else CHECKS
