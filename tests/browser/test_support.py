@@ -76,6 +76,12 @@ def test_both_sides_of_a_support_session(
     engineer.get_by_role("link", name="Open device").click()
     expect(engineer.locator("#banner")).to_contain_text("The owner consented")
     expect(engineer.get_by_role("button", name="Revoke")).to_have_count(0)
+    by_click = f"""fetch("/v1/devices/{device}/sessions", {{method: "POST", body: '{{"binding": "click"}}',
+        headers: {{"content-type": "application/json"}}}}).then((answer) => answer.json())"""
+    clicked = engineer.context.new_page()
+    clicked.goto(engineer.evaluate(by_click)["url"])
+    expect(clicked.get_by_text("the owner consented")).to_be_visible()
+    clicked.close()
     engineer.get_by_role("button", name="Open", exact=True).click()
     engineer.wait_for_url(lambda url: ".localhost" in url and "/.towline/" not in url)
     log = owner.locator("#log")

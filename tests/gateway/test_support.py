@@ -216,6 +216,26 @@ async def test_the_banner_and_the_log(case: Case) -> None:
     assert "secret" not in json.dumps(log)
 
 
+async def test_its_page_is_for_the_two_sides_and_the_log_for_one(case: Case) -> None:
+    request_id = await case.consented()
+    link = await case.opened()
+    hostile = "/<script>alert(1)</script>"
+    entry = {"id": str(uuid4()), "sid": link.session, "at": case.world.clock.wall(), "method": "GET"}
+    sizes = {"path": hostile, "status": 200, "received": 0, "sent": 12, "ms": 3.5}
+    told = await case.node.http.post("/internal/v1/request-log", json={"entries": [entry | sizes]})
+    assert told.status_code == 204, told.text
+    page = f"/support/{request_id}"
+    seen = await case.owner.http.get(page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in seen.text
+    assert hostile not in seen.text
+    engineers = await case.engineer.http.get(page)
+    assert (engineers.status_code, "alert(1)" in engineers.text) == (200, False)
+    stranger = await home(case.world, "eve")
+    assert (await stranger.http.get(page)).status_code == 404
+    assert (await stranger.http.get(f"/devices/{case.device.id}")).status_code == 404
+    assert (await case.world.browser().get(page)).headers["location"].startswith("/login?next=")
+
+
 async def test_a_device_that_leaves_takes_no_consent_along(case: Case) -> None:
     request_id = await case.consented()
     await case.owner.http.post(f"/v1/devices/{case.device.id}/revoke")
