@@ -156,9 +156,7 @@ def to_problem(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, BodyTooLargeError):
-        return Problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request's body is too large."
-        )
+        return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request's body is too large.")
     if isinstance(error, StoreUnavailableError):
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
