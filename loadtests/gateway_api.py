@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ import httpx
 
 from loadtests.figures import Figure, Figures, Paths, medians, percentile
 from loadtests.lab import Lab
-from loadtests.measure import RequestCost, Target, cpu_ms_with_ended_threads, request_cost
+from loadtests.measure import RequestCost, Target, cpu_ms_with_ended_threads, tokens_cost
 from loadtests.seeding import seed_devices
 from loadtests.stack import TowlineStack
 from testbed.people import Person, entered
@@ -27,9 +28,11 @@ from towline.gateway_client import Credentials
 
 LISTED = 100  # devices of a list
 READ_CONNECTIONS = 8
+TOKENS = 8  # of each kind, who take turns: one may ask 50 times a second and 1,000 times at once
 READ_S = 1  # a round, for each kind of read
 LOGINS_PER_ADDRESS = 5  # the gateway lets one account in ten times from one address, then slowly
 LOGIN_ADDRESSES = 6
+OWN_ADDRESS = "127.98.0.1"  # whose tries to log in nobody else uses up
 MINTS = 50  # sessions made and ended, a round
 REVOCATIONS = 4  # a round
 CUT_DEADLINE_S = 20.0
@@ -44,7 +47,7 @@ class Measured:
     pids: dict[str, tuple[int, ...]]
     credentials: Credentials
     owner: Person  # a program with an access token
-    api_token: str
+    tokens: dict[str, Path]  # by kind: a file with one a line
     device: str  # one that is online and whose web service has an endless page
 
     def spent_ms(self) -> dict[str, float]:
@@ -53,26 +56,32 @@ class Measured:
 
 
 @contextmanager
-def measured(product: TowlineStack) -> Iterator[Measured]:
-    """Logged in, with an API token, beside a list of LISTED devices."""
+def measured(product: TowlineStack, folder: Path) -> Iterator[Measured]:
+    """Logged in, with TOKENS of each kind, beside a list of LISTED devices."""
     seed_devices(product.data, LISTED)
     credentials = Credentials.load(product.data.credentials)
     with ExitStack() as leaving:
-        stranger = leaving.enter_context(closing(Person(product.gateway.address)))
-        token = stranger.log_in(credentials.username, credentials.password)
-        owner = leaving.enter_context(closing(stranger.bearer(token)))
+        stranger = leaving.enter_context(closing(Person(product.gateway.address, address=OWN_ADDRESS)))
+        own, *access = [
+            stranger.log_in(credentials.username, credentials.password) for _ in range(TOKENS + 1)
+        ]
+        owner = leaving.enter_context(closing(stranger.bearer(own)))
         wish = {"name": "Benchmark", "scopes": ["devices:read"]}
-        api_token: str = owner.call("POST", "/v1/me/api-tokens", wish)["token"]
+        api = [owner.call("POST", "/v1/me/api-tokens", wish)["token"] for _ in range(TOKENS)]
+        files = {}
+        for kind, tokens in (("access tokens", access), ("API tokens", api)):
+            files[kind] = folder / kind
+            files[kind].write_text("\n".join(tokens) + "\n")
         pids = {"gateway": (product.gateway_pid,), "postgres": family(product.postgres_pid)}
         device = product.gateway.device("bench")["id"]
-        yield Measured(product.gateway.address, pids, credentials, owner, api_token, device)
+        yield Measured(product.gateway.address, pids, credentials, owner, files, device)
 
 
 def gateway(lab: Lab) -> Figures:
     """All sections of the gateway; nothing where it does not take part."""
     if lab.towline is None:
         return {}
-    with measured(lab.towline) as one:
+    with measured(lab.towline, lab.root) as one:
         rounds = lab.options.rounds
         return {
             "gateway_reads": reads(one, rounds),
@@ -84,26 +93,20 @@ def gateway(lab: Lab) -> Figures:
 
 def reads(one: Measured, rounds: int) -> Paths:
     """GET of one device and of a list, by each kind of token."""
-    access_token = one.owner.http.headers["Authorization"]
-    targets = [
-        (_target(one, f"{what}, {whose}", authorization), path)
+    asked = {
+        f"{what}, {kind}": (path, tokens)
         for what, path in (
             ("a device", f"/v1/devices/{one.device}"),
             (f"{LISTED} devices", f"/v1/devices?limit={LISTED}"),
         )
-        for whose, authorization in (
-            ("access token", access_token),
-            ("API token", f"Bearer {one.api_token}"),
-        )
-    ]
-    runs: dict[str, list[RequestCost]] = {target.name: [] for target, _ in targets}
-    for target, path in targets:  # connections to the database, caches of its plans
-        request_cost(target, path, READ_CONNECTIONS, READ_S)
+        for kind, tokens in one.tokens.items()
+    }
+    runs: dict[str, list[RequestCost]] = {name: [] for name in asked}
+    for path, tokens in asked.values():  # connections to the database, caches of its plans
+        tokens_cost(_target(one), path, tokens, READ_CONNECTIONS, READ_S)
     for _ in range(rounds):
-        for target, path in targets:
-            # PostgreSQL's processes come and go with the pool's connections.
-            fresh = replace(target, pids={**one.pids, "postgres": family(one.pids["postgres"][0])})
-            runs[target.name].append(request_cost(fresh, path, READ_CONNECTIONS, READ_S))
+        for name, (path, tokens) in asked.items():
+            runs[name].append(tokens_cost(_target(one), path, tokens, READ_CONNECTIONS, READ_S))
     return {
         name: {
             "cpu_us": Figure(tuple(run.total_us for run in of), medians([run.cpu_us for run in of])),
@@ -115,11 +118,12 @@ def reads(one: Measured, rounds: int) -> Paths:
     }
 
 
-def _target(one: Measured, name: str, authorization: str) -> Target:
+def _target(one: Measured) -> Target:
     url = urlsplit(one.origin)
     assert url.port is not None  # `towline up` names it
-    headers = (("Host", url.netloc), ("Authorization", authorization))
-    return Target(name, "127.0.0.1", url.port, headers, one.pids)
+    # PostgreSQL's processes come and go with the pool's connections.
+    pids = {**one.pids, "postgres": family(one.pids["postgres"][0])}
+    return Target("gateway", "127.0.0.1", url.port, (("Host", url.netloc),), pids)
 
 
 def logins(one: Measured, rounds: int) -> Paths:

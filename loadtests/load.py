@@ -1,4 +1,4 @@
-"""`make load`: visitors by locust, over many tunnels.
+"""`make load`: visitors, mobile apps and support engineers by locust, over many tunnels: 6 to 3 to 1.
 
 Without --host it starts its own stack: gateway, tunnel server, a demo device, and --tunnels agents in one
 process that all offer it. With --host the visitors go to a gateway that runs; its online devices must be demo
@@ -31,7 +31,7 @@ from towline.errors import TowlineError
 from towline.gateway_client import Credentials
 
 ROOT = Path(__file__).resolve().parent.parent
-SCENARIO = ROOT / "loadtests" / "scenarios" / "visitors.py"
+SCENARIOS = [ROOT / "loadtests" / "scenarios" / name for name in ("visitors.py", "people.py")]
 PYTHON_VARIABLE = "TOWLINE_LOAD_PYTHON"
 END_S = 120  # locust's own end, beyond the time it was given
 MOST_VISITORS = 90  # a person may have 100 sessions, and all visitors are one person
@@ -78,8 +78,9 @@ def credentials_of(data: Path | None) -> Credentials:
 def locust(host: str, who: Credentials, args: argparse.Namespace, *, own_addresses: bool) -> list[Any]:
     """Runs the visitors; what `locust --json` says."""
     command = [
-        locust_python(), "-m", "locust", "-f", str(SCENARIO), "--headless", "--json", "--host", host,
-        "-u", str(args.users), "-r", str(args.spawn_rate), "-t", f"{args.time}s", "--stop-timeout", "20",
+        locust_python(), "-m", "locust", "-f", ",".join(map(str, SCENARIOS)), "--headless", "--json",
+        "--host", host, "-u", str(args.users), "-r", str(args.spawn_rate), "-t", f"{args.time}s",
+        "--stop-timeout", "20",
     ]  # fmt: skip
     environment = {
         **os.environ,

@@ -26,6 +26,7 @@ SETTLE_STEP_S = 0.2
 SETTLED_KIB = 512  # memory that moves less than this over four steps has settled
 SETTLE_DEADLINE_S = 5.0
 _WRK_SESSIONS = Path(__file__).with_name("wrk_sessions.lua")
+_WRK_TOKENS = Path(__file__).with_name("wrk_tokens.lua")
 
 
 def cpu_ns(pids: Iterable[int]) -> int:
@@ -118,6 +119,14 @@ def sessions_cost(target: Target, path: str, sessions: Path, number: int, second
     threads = [f"-t{number}", f"-c{number}"]  # one connection a thread: only a thread has headers of its own
     script = ["-s", str(_WRK_SESSIONS), target.url(path), "--", str(sessions)]
     return _wrk(target, ["wrk", *threads, f"-d{seconds}s", *script])
+
+
+def tokens_cost(target: Target, path: str, tokens: Path, connections: int, seconds: int) -> RequestCost:
+    """The same with requests that take turns with Bearer tokens; `tokens` holds one a line."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_WRK_TOKENS)]
+    for name, value in target.headers:
+        command += ["-H", f"{name}: {value}"]
+    return _wrk(target, [*command, target.url(path), "--", str(tokens)])
 
 
 def _wrk(target: Target, command: list[str]) -> RequestCost:
