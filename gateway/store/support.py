@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from gateway.policy.access import Role
+from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.support import REQUEST_TTL_S, Part, State, state_at
 from gateway.store import sessions
 from gateway.store.database import AuditEvent, Row, Transaction, unix, utc
@@ -142,6 +143,8 @@ async def list_seen(tx: Transaction, asking: UUID, before: int | None, limit: in
 
 async def consent_for(tx: Transaction, device_id: str, engineer_id: UUID) -> SupportRequest | None:
     """The consent under which the engineer may open the device now; locked, so that it ends after commit."""
+    if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
+        return None
     row = await tx.fetchrow(
         "SELECT id FROM support_requests q WHERE device_id = $1 AND engineer_id = $2 AND state = 'approved'"
         f" AND until > $3 AND {_HOLDS} FOR UPDATE OF q",

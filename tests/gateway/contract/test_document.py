@@ -33,6 +33,7 @@ OUTSIDE_V1 = {
     "/login": "page",
     "/login/with/{provider_id}": "a browser navigates there: the way to a provider",
     "/login/from/{provider_id}": "a browser navigates there: the redirect URI that providers know",
+    "/support/{request_id}": "page",
     "/welcome": "page",
     "/open": "page",
     "/static/{name}": "what the pages load",
