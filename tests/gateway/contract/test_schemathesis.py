@@ -41,7 +41,7 @@ from tests.gateway.world import World, settings_for
 
 SEED = int(os.environ.get("TOWLINE_SEED") or random.randrange(2**32))
 DOCUMENT = describe(documented_routes(), "http://gateway.localhost")
-EXAMPLES = 4  # of each kind, for each of some seventy operations: under a minute here
+EXAMPLES = 3  # of each kind, for each of some seventy operations: under a minute here
 EXAMPLES_SOAK = 150
 REQUEST_S = 20.0
 # They end the login that asks.
