@@ -22,6 +22,7 @@ from runtime.clock import Clock
 from runtime.logs import get_logger
 
 EVERY_S = 60.0
+UNPREPARED_S = 0.5
 # A day of them; a second store that is away for longer still gets the last ones, which vouch for all before.
 WAITING_MAX = 1440
 # A disk that hangs must not hold up anything: who waits longer tries again in a minute.
@@ -75,10 +76,10 @@ class Witness:
         self._disk = _Disk()
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever; first as soon as the store is prepared."""
         while True:
             await self.witness()
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(EVERY_S if self._database.prepared else UNPREPARED_S)
 
     async def close(self) -> None:
         """The last head, so that nothing of before a stop can go unnoticed."""
