@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends
@@ -42,10 +43,17 @@ class GatewayParts:
     general_limit: GeneralLimit
     metrics: GatewayMetrics
     welcome_sha256: bytes | None
+    administered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the administrator of the settings is there: until then nobody gets in by a password."""
 
 
 def parts_of(request: HTTPConnection) -> GatewayParts:
     return cast(GatewayParts, request.app.state.parts)
 
 
-Parts = Annotated[GatewayParts, Depends(parts_of)]
+async def _parts(request: HTTPConnection) -> GatewayParts:
+    """Not a plain function: the framework sends those to another thread and back, for each request."""
+    return parts_of(request)
+
+
+Parts = Annotated[GatewayParts, Depends(_parts)]

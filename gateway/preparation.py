@@ -30,6 +30,7 @@ async def prepare(parts: GatewayParts, admin_password: str | None) -> None:
             parts.database.prepared = True
             parts.feed.look_now()
             await _put_administrator(parts, admin_password)
+            parts.administered.set()
             return
         except StoreUnavailableError as error:
             awaited = "the migrations" if isinstance(error, SchemaBehindError) else "Postgres"

@@ -66,7 +66,12 @@ def acts(access: Action | Literal["anybody", "device"]) -> dict[str, Any]:
     return {"x-towline-access": str(access)}
 
 
-CredentialOf = Annotated[Credential, Depends(credential_of)]
+async def _credential(request: HTTPConnection, parts: Parts) -> Credential:
+    """Not a plain function: the framework would ask it in another thread."""
+    return credential_of(request, parts)
+
+
+CredentialOf = Annotated[Credential, Depends(_credential)]
 
 
 def refuse_cross_origin(request: HTTPConnection, settings: Settings, *, strict: bool) -> None:

@@ -37,8 +37,10 @@ async def readyz(parts: Parts) -> JSONResponse:
 
 
 def failed_checks(parts: GatewayParts) -> list[str]:
-    """Names of what does not work: schema, postgres, redis."""
+    """Names of what does not work: schema, postgres, redis, administrator (is not written yet)."""
     failed = {guard.name for guard in parts.guards if not guard.is_closed}
     if not parts.feed.is_fresh():
         failed.add("postgres" if parts.database.prepared else "schema")
+    elif not parts.administered.is_set():
+        failed.add("administrator")
     return sorted(failed)

@@ -38,8 +38,8 @@ def common_name(certificate: Any) -> str:
     return ""
 
 
-def node_of(request: Request) -> str:
-    """The verified node name."""
+async def node_of(request: Request) -> str:
+    """The verified node name. (Not a plain function: the framework would ask it in another thread.)"""
     return str(request.scope[_SCOPE_KEY])
 
 

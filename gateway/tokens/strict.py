@@ -23,6 +23,8 @@ TOKEN_MAX_BYTES = 4096
 LEEWAY_S = 30.0
 # A header with anything else (jku, jwk, x5u, x5c, crit, b64, zip …) is not one of ours.
 _HEADER = frozenset({"alg", "typ", "kid"})
+# Made once: it sets up every algorithm that PyJWT knows.
+_SIGNATURES = jwt.PyJWS(algorithms=["RS256"])
 
 
 def verify(
@@ -94,7 +96,7 @@ def _no_constant(text: str) -> None:
 def _check_signature(token: str, key: rsa.RSAPublicKey) -> None:
     try:
         # Times, audience and issuer are checked below against the caller's clock, not the machine's.
-        jwt.PyJWS(algorithms=["RS256"]).decode(token, key, algorithms=["RS256"])
+        _SIGNATURES.decode(token, key, algorithms=["RS256"])
     except jwt.PyJWTError as error:
         raise BadTokenError("signature") from error
 

@@ -194,3 +194,26 @@ def every_call() -> list[tuple[str, str, Any]]:
         ("POST", "/v1/links/inspect", {"token": "x"}),
         ("POST", "/v1/links/code", {"token": "x"}),
     ]
+
+
+async def test_a_gateway_is_not_ready_before_its_administrator_can_log_in(
+    tmp_path: Path, database_url: str, owner_url: str, keys_dir: Path
+) -> None:
+    settings = settings_for(tmp_path, database_url, keys_dir)
+    first = World(settings, SYSTEM_CLOCK, tmp_path)
+    await (await first.start()).prepared()
+    await first.close()
+    world = World(settings, SYSTEM_CLOCK, tmp_path)
+    connection = await asyncpg.connect(owner_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+            await world.start()
+            async with asyncio.timeout(RECOVERY_S):
+                while (await world.program().get("/readyz")).json()["failed"] != ["administrator"]:  # noqa: ASYNC110
+                    await asyncio.sleep(POLL_S)
+        await until(world.browser(), "/readyz", 200)
+        assert (await (await world.person()).get("/v1/me")).status_code == 200
+    finally:
+        await connection.close()
+        await world.close()
