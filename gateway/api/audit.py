@@ -140,8 +140,8 @@ async def list_own_audit(
     responses={200: {"content": {NDJSON: {}}, "description": "One JSON object a line."}},
 )
 async def export_site_audit(site_id: str, credential: CredentialOf, parts: Parts) -> StreamingResponse:
-    """All of a site's lines, oldest first, with what proves them: each one's record as it was written, and the
-    hashes that chain it into the log. The last line says that nothing was cut off; `towline audit verify
+    """All of a site's lines, oldest first, with what proves them: each one's record as it was written, and
+    the hashes that chain it into the log. The last line says that nothing was cut off; `towline audit verify
     --export` reads it.
     """
     async with parts.database.transaction() as tx:

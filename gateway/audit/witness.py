@@ -22,7 +22,8 @@ from runtime.clock import Clock
 from runtime.logs import get_logger
 
 EVERY_S = 60.0
-UNPREPARED_S = 0.5
+# Until this process knows of a head: the store is not ready yet, or nothing has happened ever.
+BEGINNING_S = 0.5
 # A day of them; a second store that is away for longer still gets the last ones, which vouch for all before.
 WAITING_MAX = 1440
 # A disk that hangs must not hold up anything: who waits longer tries again in a minute.
@@ -76,10 +77,10 @@ class Witness:
         self._disk = _Disk()
 
     async def run(self) -> None:
-        """For ever; first as soon as the store is prepared."""
+        """For ever; first as soon as there is something to sign."""
         while True:
             await self.witness()
-            await asyncio.sleep(EVERY_S if self._database.prepared else UNPREPARED_S)
+            await asyncio.sleep(EVERY_S if self._known.seq else BEGINNING_S)
 
     async def close(self) -> None:
         """The last head, so that nothing of before a stop can go unnoticed."""
