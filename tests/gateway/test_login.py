@@ -194,7 +194,8 @@ async def test_a_form_is_no_json(world: World) -> None:
         content='{"username":"admin","password":"x"}',
         headers={"content-type": "text/plain"},
     )
-    assert answer.status_code == 422
+    assert answer.status_code == 415
+    assert answer.json()["code"] == "unsupported_media_type"
 
 
 async def test_secrets_are_not_in_the_database(world: World) -> None:
