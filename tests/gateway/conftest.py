@@ -7,9 +7,11 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from gateway.keys.keyring import load_keyring
 from gateway.store import migrate, schema
@@ -52,6 +54,16 @@ def made_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "keys"
     load_keyring(folder, time.time())
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_read_once() -> Iterator[None]:
+    """OpenSSL proves again that a key's factors are prime each time it reads the key: half of a gateway's
+    start. The same bytes are the same key.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "load_pem_private_key", cache(serialization.load_pem_private_key))
+        yield
 
 
 @pytest.fixture
