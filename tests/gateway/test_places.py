@@ -202,13 +202,11 @@ async def test_administrators_keep_people(world: World) -> None:
     assert names == ["admin", "ann", "zoe"]
 
 
-@pytest.mark.parametrize(
-    "name", ["Admin", "ADMIN", "\u0430dmin", "\uff41dmin", "zo\u00eb", " ann", "a b", "-ann", ""]
-)
-async def test_no_name_looks_like_another(world: World, name: str) -> None:
+async def test_no_name_looks_like_another(world: World) -> None:
     admin = await home(world, "admin")
-    refused = await admin.http.post("/v1/users", json={"username": name, "password": "x" * 15})
-    assert (refused.status_code, refused.json()["field"]) == (422, "username")
+    for name in ("Admin", "ADMIN", "\u0430dmin", "\uff41dmin", "zo\u00eb", " ann", "a b", "-ann", ""):
+        refused = await admin.http.post("/v1/users", json={"username": name, "password": "x" * 15})
+        assert (refused.status_code, refused.json()["field"]) == (422, "username"), name
 
 
 async def test_who_is_shut_out_is_out_everywhere(world: World) -> None:

@@ -92,28 +92,29 @@ async def test_filters_say_which_lines(world: World, clock: FakeClock) -> None:
     assert await lines(owner, site, kind="nothing") == []
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("kind=%25", "kind"),
-        ("kind=a%00b", "kind"),
-        ("device=x'y", "device"),
-        ("actor=%00", "actor"),
-        ("from=yesterday", "from"),
-        ("from=2026-01-01T00:00:00", "from"),
-        ("from=0001-01-01T00:00:00%2B23:00", "from"),
-        ("to=99999-01-01T00:00:00Z", "to"),
-        ("order=random", "order"),
-        ("cursor=!", "cursor"),
-        ("limit=0", "limit"),
-        ("limit=9999", "limit"),
-        ("since=2026-01-01T00:00:00Z", "since"),
-    ],
-)
-async def test_a_query_that_cannot_be_answered_names_its_field(world: World, query: str, field: str) -> None:
+UNANSWERABLE = [
+    ("kind=%25", "kind"),
+    ("kind=a%00b", "kind"),
+    ("device=x'y", "device"),
+    ("actor=%00", "actor"),
+    ("from=yesterday", "from"),
+    ("from=2026-01-01T00:00:00", "from"),
+    ("from=0001-01-01T00:00:00%2B23:00", "from"),
+    ("to=99999-01-01T00:00:00Z", "to"),
+    ("order=random", "order"),
+    ("cursor=!", "cursor"),
+    ("limit=0", "limit"),
+    ("limit=9999", "limit"),
+    ("since=2026-01-01T00:00:00Z", "since"),
+]
+
+
+async def test_a_query_that_cannot_be_answered_names_its_field(world: World) -> None:
     owner = await world.person("anna")
-    answer = await owner.get(f"/v1/sites/{await site_of(owner)}/audit?{query}")
-    assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
+    site = await site_of(owner)
+    for query, field in UNANSWERABLE:
+        answer = await owner.get(f"/v1/sites/{site}/audit?{query}")
+        assert (answer.status_code, answer.json()["field"]) == (422, field), f"{query}: {answer.text}"
 
 
 async def test_a_cursor_goes_in_its_own_direction(world: World) -> None:
