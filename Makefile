@@ -18,16 +18,16 @@ setup-dev: ## the same with the tools for tests and checks
 run: setup ## start everything on this machine and print the address (ARGS="--port 9000 --no-demo")
 	@exec $(PYTHON_BIN) -m towline up $(ARGS)
 
+# Four processes on two cores: many tests wait, and waiting overlaps. Whole stacks come last and one by one (tests/conftest.py).
 test: setup-dev ## every test: installs the system packages it needs as root on Debian, else names them
 	@sh scripts/system_packages.sh
 	@sh scripts/device_uis.sh
-	$(PYTHON_BIN) -m pytest $(ARGS)
+	$(PYTHON_BIN) -m pytest -n 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Those drive whole stacks, browsers and other programs, some as root.
 WHOLE := browser cluster connect deployment device_uis fuzz hostile integration networks testbed
 FAST := $(WHOLE:%=--ignore=tests/%) -m "not database and not soak"
 
-# Four processes on two cores: many tests wait for a deadline, and waiting overlaps.
 test-fast: setup-dev ## the tests that need no whole stack, no database and no other program: about a minute
 	$(PYTHON_BIN) -m pytest tests $(FAST) -n 4 --dist worksteal $(ARGS)
 
@@ -71,7 +71,7 @@ load: setup-dev ## visitors by locust over many tunnels (ARGS="--users 50 --time
 	@sh scripts/setup.sh load .venv-load
 	$(PYTHON_BIN) -m loadtests.load $(if $(HOST),--host $(HOST)) $(if $(TIME),--time $(TIME)) $(ARGS)
 
-docs: setup-dev ## write docs/settings.md and docs/metrics.md from the code
+docs: setup-dev ## write docs/settings.md, metrics.md and api-reference.md from the code
 	$(PYTHON_BIN) -m towline.documents docs
 
 lock: ## lock the dependencies of pyproject.toml again (needs uv)

@@ -37,3 +37,9 @@ def test_linked_files_exist() -> None:
         if not (page.parent / link).exists()
     ]
     assert missing == []
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(words) > 30
+    assert words == sorted(words, key=str.lower)
