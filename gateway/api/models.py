@@ -246,7 +246,8 @@ def moment(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _optional(unix_s: float | None) -> str | None:
+def moment_if(unix_s: float | None) -> str | None:
+    """The same; None stays None."""
     return None if unix_s is None else moment(unix_s)
 
 
@@ -258,10 +259,10 @@ def device_answer(device: Device) -> DeviceAnswer:
         tags=list(device.tags),
         status=device.status,
         created_at=moment(device.created_at),
-        released_until=_optional(device.released_until),
+        released_until=moment_if(device.released_until),
         online=device.online,
-        since=_optional(device.since),
-        last_seen=_optional(device.last_seen),
+        since=moment_if(device.since),
+        last_seen=moment_if(device.last_seen),
         last_error=device.last_error,
         rtt_ms=device.rtt_ms,
         software=device.software,
@@ -288,5 +289,5 @@ def session_answer(session: Session) -> SessionAnswer:
         service=session.service,
         created_at=moment(session.created_at),
         expires_at=moment(session.expires_at),
-        redeemed_at=_optional(session.redeemed_at),
+        redeemed_at=moment_if(session.redeemed_at),
     )

@@ -13,7 +13,7 @@ from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, p
 from gateway.api.devices import find
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import SUPPORT_PER_ENGINEER, take
-from gateway.api.models import Body, moment
+from gateway.api.models import Body, moment, moment_if
 from gateway.api.paging import PageQuery
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
@@ -308,13 +308,9 @@ def _answer(found: SupportRequest) -> SupportAnswer:
         created_at=moment(found.created_at),
         lapses_at=moment(found.lapses_at),
         decided_by=found.decided_by,
-        decided_at=_optional(found.decided_at),
-        until=_optional(found.until),
+        decided_at=moment_if(found.decided_at),
+        until=moment_if(found.until),
         ended_by=found.ended_by,
-        ended_at=_optional(found.ended_at),
+        ended_at=moment_if(found.ended_at),
         yours_to_decide=found.state is State.PENDING and found.role in RULES[Action.SUPPORT_DECIDE].roles,
     )
-
-
-def _optional(unix_s: float | None) -> str | None:
-    return None if unix_s is None else moment(unix_s)
