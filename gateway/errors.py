@@ -57,7 +57,7 @@ def wrong_field(field: str, detail: str) -> Problem:
 
 
 class StoreUnavailableError(Exception):
-    """Postgres, or Redis, does not answer. Requests get 503; nothing was changed, or the commit's fate is unknown."""
+    """Postgres or Redis does not answer. Requests get 503; the commit's fate may be unknown."""
 
 
 class SchemaBehindError(StoreUnavailableError):

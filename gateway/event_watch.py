@@ -78,7 +78,9 @@ class Follower:
         if not self._queue:
             self._something.clear()
             try:
-                await asyncio.wait_for(self._something.wait(), wait_s)
+                # Not wait_for: up to Python 3.11 it swallows a cancellation that meets what it waited for.
+                async with asyncio.timeout(wait_s):
+                    await self._something.wait()
             except TimeoutError:
                 return []
         taken = list(self._queue)
@@ -123,7 +125,8 @@ class EventWatch:
             except StoreUnavailableError:  # said by the revocation feed's own look
                 self._end_if_blind()
             try:
-                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

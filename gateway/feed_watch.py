@@ -137,7 +137,8 @@ class FeedWatch:
 
     async def _wait_wake(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._wake.wait()
         except TimeoutError:
             return  # the regular look
 

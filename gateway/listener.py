@@ -112,7 +112,8 @@ class _Server(uvicorn.Server):
         while not await self.on_tick(counter):
             counter += _TICKS_PER_S
             try:
-                await asyncio.wait_for(self._stopped.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._stopped.wait()
             except TimeoutError:
                 continue
 

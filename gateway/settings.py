@@ -154,7 +154,8 @@ class Settings:
         check=between(1, 10_000),
     )
     requests_per_login_s: int = setting(
-        "Requests a second that one login or API token may make of this gateway, twenty times as many at once.",
+        "Requests a second that one login or API token may make of this gateway, twenty times as many at"
+        " once.",
         default=50,
         check=between(1, 100_000),
     )

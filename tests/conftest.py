@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,34 @@ def seed() -> int:
 def figures(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
     """Records a figure by name, as text with its unit; `make soak` puts it into its table."""
     return record_property
+
+
+# Folders whose tests drive whole stacks, browsers and other programs (the Makefile's WHOLE).
+WHOLE = frozenset(
+    {
+        "browser",
+        "cluster",
+        "connect",
+        "deployment",
+        "device_uis",
+        "fuzz",
+        "hostile",
+        "integration",
+        "networks",
+        "testbed",
+    }
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole stacks come last, one after the other: what runs beside them would be their load."""
+    tests = Path(__file__).parent
+    alone = {item: item.path.relative_to(tests).parts[0] in WHOLE for item in items}
+    for item in items:
+        if alone[item]:
+            item.add_marker(pytest.mark.xdist_group("whole"))
+    items.sort(key=alone.__getitem__)
 
 
 @pytest.hookimpl(hookwrapper=True)

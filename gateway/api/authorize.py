@@ -1,4 +1,4 @@
-"""Where an app sends the person's browser (RFC 6749, section 4.1): our login, then a page asking for a yes."""
+"""Where an app sends the person's browser (RFC 6749, section 4.1): our login, then a page that asks."""
 
 from __future__ import annotations
 

@@ -292,7 +292,8 @@ async def _farewell(write: Callable[..., Awaitable[None]], code: str) -> None:
 
 async def _in_time(work: Awaitable[None]) -> bool:
     try:
-        await asyncio.wait_for(_awaited(work), FAREWELL_S)
+        async with asyncio.timeout(FAREWELL_S):
+            await work
     except (TimeoutError, WebSocketDisconnect):
         return False
     return True

@@ -113,7 +113,8 @@ class PostgresShortLived:
     async def _wait_wanted(self) -> None:
         """Until a channel is new, the connection ended, or it is time to ping."""
         try:
-            await asyncio.wait_for(self._wakes.wanted.wait(), PING_EVERY_S)
+            async with asyncio.timeout(PING_EVERY_S):
+                await self._wakes.wanted.wait()
         except TimeoutError:
             return
 

@@ -43,7 +43,7 @@ def verify(
 
 
 def signed_claims(token: str, keys: Mapping[str, rsa.RSAPublicKey], *, typ: str) -> dict[str, Any]:
-    """What somebody with one of the keys signed as `typ`, whenever and for whomever. BadTokenError otherwise."""
+    """What somebody with one of the keys signed as `typ`, whenever, for whomever; else BadTokenError."""
     if len(token) > TOKEN_MAX_BYTES or not token.isascii():
         raise BadTokenError("too long or not ASCII")
     parts = token.split(".")

@@ -50,7 +50,28 @@ class DeviceEvents:
         self.ended_at = time.monotonic()
 
 
-Stream = Download | Chart | DeviceEvents
+class GatewayEvents:
+    """What changes at the gateway, as the opener's own app follows it."""
+
+    def __init__(self, opener: Person) -> None:
+        self.started = threading.Event()
+        self.ended_at = 0.0
+        self._opener = opener
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._opener.http.stream("GET", "/v1/events") as answer:
+                for line in answer.iter_lines():
+                    if line == "event: ready":
+                        self.started.set()
+        except httpx.HTTPError:
+            pass
+        self.ended_at = time.monotonic()
+
+
+Stream = Download | Chart | DeviceEvents | GatewayEvents
 
 
 @dataclass
@@ -62,6 +83,8 @@ class Opened:
     revoke: Callable[[], object]
     comes_back: bool = False
     """Whether the opener may ask for another session afterwards."""
+    out: bool = False
+    """Whether the opener is out altogether: then their app's events end as well."""
     session: str = ""
     """Its id, once it is open."""
 
@@ -101,12 +124,13 @@ class Ground:
 def user(ground: Ground) -> Opened:
     user_id, person = ground.member()
     disable = {"disabled": True}
-    return Opened(person, ground.device, lambda: ground.owner.call("PATCH", f"/v1/users/{user_id}", disable))
+    path = f"/v1/users/{user_id}"
+    return Opened(person, ground.device, lambda: ground.owner.call("PATCH", path, disable), out=True)
 
 
 def login(ground: Ground) -> Opened:
     _, person = ground.member()
-    return Opened(person, ground.device, lambda: person.call("POST", "/v1/logout"))
+    return Opened(person, ground.device, lambda: person.call("POST", "/v1/logout"), out=True)
 
 
 def role(ground: Ground) -> Opened:
@@ -146,6 +170,8 @@ def opened_streams(opened: Opened, leaving: ExitStack) -> list[Stream]:
     visitor = leaving.enter_context(closing(entered(made["url"])))
     eventually("the page", lambda: visitor.http.get("/").status_code == 200)
     streams: list[Stream] = [Download(visitor), Chart(visitor), DeviceEvents(visitor)]
+    if opened.out:
+        streams.append(GatewayEvents(opened.opener))
     for stream in streams:
         assert stream.started.wait(CALL_TIMEOUT_S), type(stream).__name__
     leaving.callback(lambda: ends(streams))
