@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
@@ -25,6 +25,8 @@ from gateway.tokens.opaque import API_TOKEN_PREFIX
 # Who calls a route that no person does: anybody, or a device with a secret of its own in the request.
 ANYBODY: Final = "anybody"
 DEVICE: Final = "device"
+
+Thing = TypeVar("Thing")
 
 _COUNTED: Final = "towline.counted"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -177,6 +179,13 @@ def permit(actor: Actor, action: Action, resource: Resource | None = None, what:
         raise not_found(what)
     if verdict is Verdict.FORBIDDEN:
         raise Problem(HTTPStatus.FORBIDDEN, "forbidden", _refusal(actor, action))
+
+
+def permitted(actor: Actor, action: Action, thing: Thing | None, seen: Resource | None, what: str) -> Thing:
+    """`thing`, when `permit` lets it pass. `seen`: as the actor sees it, None when they do not."""
+    permit(actor, action, None if thing is None else seen, what)
+    assert thing is not None  # nothing is permitted about what does not exist
+    return thing
 
 
 def _refusal(actor: Actor, action: Action) -> str:

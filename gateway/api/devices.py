@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, permitted, require
 from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
 from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
 from gateway.api.paging import PageQuery
@@ -177,9 +177,7 @@ async def find_for(
 ) -> Device:
     """As `find`, for a person who is known already."""
     device = await devices.get(tx, device_id, actor.user_id, lock=lock)
-    permit(actor, action, await _seen(tx, actor, action, device), "device")
-    assert device is not None  # nothing is permitted about what does not exist
-    return device
+    return permitted(actor, action, device, await _seen(tx, actor, action, device), "device")
 
 
 async def _seen(tx: Transaction, actor: Actor, action: Action, device: Device | None) -> Resource | None:

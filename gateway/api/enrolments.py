@@ -12,7 +12,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
-from gateway.api.credentials import DEVICE, CredentialOf, acts, logged_in, permit
+from gateway.api.credentials import DEVICE, CredentialOf, acts, logged_in, permitted
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
@@ -65,8 +65,8 @@ async def create_registration_token(
         actor = await logged_in(tx, parts, credential)
         site_id = body.site_id or await places.first_site(tx, actor.user_id, Role.ADMIN)
         role = None if site_id is None else await places.role_at(tx, actor.user_id, site_id)
-        permit(actor, Action.TOKEN_CREATE, None if role is None else Resource(role), "site")
-        assert site_id is not None  # nothing is permitted about what does not exist
+        seen = None if role is None else Resource(role)
+        site_id = permitted(actor, Action.TOKEN_CREATE, site_id, seen, "site")
     await take(parts, request, (TOKENS_PER_USER, str(actor.user_id)))
     token = new_secret()
     async with parts.database.transaction() as tx:

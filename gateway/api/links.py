@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permitted
 from gateway.api.models import CodeAnswer, LinkAnswer, LinkBody, moment, support_notice
 from gateway.errors import BadTokenError, Problem, login_needed
 from gateway.parts import GatewayParts, Parts
@@ -81,6 +81,4 @@ async def _own_link(
         raise link_problem(LinkRefusal.BAD) from error
     link = await sessions.link_by_jti(tx, claims.jti)
     mine = link is not None and link.session.user_id == actor.user_id
-    permit(actor, action, Resource(mine=True) if mine else None, "link")
-    assert link is not None  # nothing is permitted about what does not exist
-    return link
+    return permitted(actor, action, link, Resource(mine=True) if mine else None, "link")

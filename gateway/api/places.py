@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permitted, require
 from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, moment
@@ -264,9 +264,7 @@ async def _permitted(
     if place is not None and place.sees:
         # Whoever is somebody at one site of an org knows the org, as its least.
         seen = Resource(place.role or Role.SUPPORT, mine=mine)
-    permit(actor, action, seen, kind)
-    assert place is not None  # nothing is permitted about what does not exist
-    return place
+    return permitted(actor, action, place, seen, kind)
 
 
 async def _fresh(tx: Transaction, actor: Actor, kind: Kind, place_id: str) -> Place:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter
 
-from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, require
+from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, permitted, require
 from gateway.api.devices import find, find_for
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import (
@@ -138,8 +138,7 @@ async def end_session(session_id: UUID, credential: CredentialOf, parts: Parts) 
         actor = await logged_in(tx, parts, credential)
         session = await sessions.get(tx, session_id)
         seen = None if session is None else await resource_of(tx, actor, session)
-        permit(actor, Action.SESSION_END, seen, "session")
-        assert session is not None  # nothing is permitted about what does not exist
+        session = permitted(actor, Action.SESSION_END, session, seen, "session")
         if await sessions.end(tx, session):
             tx.audit(
                 AuditEvent(

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, permitted, require
 from gateway.api.devices import find
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import SUPPORT_PER_ENGINEER, take
@@ -257,9 +257,7 @@ async def _find(
     actor = await logged_in(tx, parts, credential)
     found = await support.get(tx, request_id, actor.user_id, lock=lock)
     seen = None if found is None else support_resource(actor, found)
-    permit(actor, action, seen, "support request")
-    assert found is not None  # nothing is permitted about what does not exist
-    return actor, found
+    return actor, permitted(actor, action, found, seen, "support request")
 
 
 async def _get(tx: Transaction, request_id: UUID, actor: Actor) -> SupportRequest:
