@@ -18,6 +18,7 @@ from gateway.api.credentials import (
     logged_in,
     permit,
     refuse_cross_origin,
+    require,
     set_login_cookie,
 )
 from gateway.api.limits import WELCOME_PER_ADDRESS, address_of, take, take_login
@@ -98,11 +99,11 @@ async def log_out(credential: CredentialOf, response: Response, parts: Parts) ->
     clear_login_cookie(response, parts.settings)
 
 
-@router.get("/v1/me", openapi_extra=acts(Action.ACCOUNT))
+@router.get("/v1/me", openapi_extra=acts(Action.WHO_AM_I))
 async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
-    """Who is logged in."""
+    """Who is logged in, or whose API token this is."""
     async with parts.database.transaction() as tx:
-        actor = await logged_in(tx, parts, credential)
+        actor = await require(tx, parts, credential, Action.WHO_AM_I)
     return UserAnswer(id=actor.user_id, username=actor.name, role=actor.staff)
 
 

@@ -56,6 +56,7 @@ class Action(StrEnum):
     """Everything that a person can ask of the gateway."""
 
     ACCOUNT = "account"
+    WHO_AM_I = "account.who"
     API_TOKEN_MANAGE = "api_token.manage"
     APP_ALLOW = "app.allow"
     USER_MANAGE = "user.manage"
@@ -137,7 +138,8 @@ class Rule:
     """Any of the ways that is given allows. `staff`: everything of its kind, without a role there."""
 
     scope: Scope | None
-    """What an API token needs for it; None: no API token does this."""
+    """What an API token needs for it; None: no API token does this, but where `any_token` says so."""
+    any_token: bool = False
     anyone: bool = False
     """About nothing that is somebody else's: every person may."""
     roles: frozenset[Role] = frozenset()
@@ -153,6 +155,7 @@ _USERS = frozenset({Role.MEMBER, Role.ADMIN, Role.OWNER})
 
 RULES: dict[Action, Rule] = {
     Action.ACCOUNT: Rule(None, anyone=True),
+    Action.WHO_AM_I: Rule(None, any_token=True, anyone=True),
     Action.API_TOKEN_MANAGE: Rule(None, anyone=True),
     Action.APP_ALLOW: Rule(None, anyone=True),
     Action.USER_MANAGE: Rule(None, staff=frozenset({Staff.ADMIN})),
@@ -212,7 +215,7 @@ def judge(actor: Actor | None, action: Action, resource: Resource | None = None)
     staff = actor.staff in rule.staff
     here = resource or Resource()
     by_thing = here.role in rule.roles or (rule.mine and here.mine) or (rule.consented and here.consented)
-    in_scope = actor.scopes is None or rule.scope in actor.scopes
+    in_scope = actor.scopes is None or rule.any_token or rule.scope in actor.scopes
     if in_scope and (rule.anyone or staff or by_thing):
         return Verdict.ALLOWED
     seen = resource is None or here.role or here.mine or here.consented or staff

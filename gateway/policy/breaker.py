@@ -73,7 +73,10 @@ class Breaker:
 
     def wait_s(self, now: float) -> float:
         """Seconds until a trial may begin; 0.0 when a call would be admitted."""
-        return 0.0 if self.state is State.CLOSED else max(0.0, self._until - now)
+        if self.state is State.CLOSED:
+            return 0.0
+        longest = max(self._rules.open_max_s, self._rules.trial_max_s)  # the difference may round past it
+        return min(longest, max(0.0, self._until - now))
 
     def succeeded(self, admission: Admission) -> None:
         """The dependency answered (with whatever)."""

@@ -138,14 +138,14 @@ async function follow() {
   if (now === null) return;
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = now.getElementById(part.id);
-    if (!fresh || last.get(part.id) === fresh.innerHTML) continue;
-    last.set(part.id, fresh.innerHTML);
+    if (!fresh || last.get(part.id)?.isEqualNode(fresh)) continue;
+    last.set(part.id, fresh.cloneNode(true));
     part.replaceChildren(...fresh.childNodes);
     localTimes(part);
   }
 }
 
-for (const part of document.querySelectorAll("[data-live]")) last.set(part.id, part.innerHTML);
+for (const part of document.querySelectorAll("[data-live]")) last.set(part.id, part.cloneNode(true));
 if (document.querySelector("[data-live]")) setInterval(() => document.hidden || follow(), LIVE_MS);
 for (const place of document.querySelectorAll("[data-origin]")) place.textContent = location.origin;
 localTimes();
