@@ -84,6 +84,7 @@ async def site(server: Server) -> AsyncIterator[Site]:
         f"CREATE ROLE {service} LOGIN PASSWORD '{password}'",
         f"CREATE DATABASE {name} OWNER {owner}",
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {name} TO {service}",
     )
     made = Site(
         server,
@@ -237,7 +238,11 @@ async def test_two_roles_that_protect_nothing_are_refused(ready: Site, statement
 
 async def test_an_installation_of_one_role_gets_an_owner(site: Site) -> None:
     """As the runbook says: REASSIGN OWNED once; the rows and the chain stay."""
-    await site.server.do("postgres", f"ALTER DATABASE {site.database} OWNER TO {site.service}")
+    await site.server.do(
+        "postgres",
+        f"ALTER DATABASE {site.database} OWNER TO {site.service}",
+        f"GRANT CONNECT ON DATABASE {site.database} TO PUBLIC",  # as a new database has it
+    )
     assert await schema.put(site.service_url, None, migrate.load()) == len(migrate.load())
     with pytest.raises(MigrationError, match="REASSIGN OWNED"):
         await schema.put(site.service_url, site.owner_url, migrate.load())
