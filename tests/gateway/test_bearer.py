@@ -93,7 +93,9 @@ async def test_head_and_options_tell_nothing(world: World, logged_in: bool) -> N
         for asked in ("HEAD", "OPTIONS"):
             answer = await program.request(asked, path)
             # OPTIONS only names methods, to anybody; HEAD is judged as GET is.
-            wanted = {204} if asked == "OPTIONS" else {405} if method != "GET" else {200 if logged_in else 401}
+            wanted = (
+                {204} if asked == "OPTIONS" else {405} if method != "GET" else {200 if logged_in else 401}
+            )
             assert answer.status_code in wanted, (asked, method, path)
             assert "access-control-allow-origin" not in answer.headers
             if asked == "HEAD":
