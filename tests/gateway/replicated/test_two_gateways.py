@@ -17,9 +17,11 @@ from gateway.api.limits import TOKENS_PER_USER
 from gateway.app import Gateway
 from testbed.redis_server import RedisServer
 from tests.gateway.replicated.conftest import ReplicatedWorld
-from tests.gateway.world import Node, World, open_session
+from tests.gateway.test_events import following
+from tests.gateway.world import ORIGIN, Node, World, open_session
 
 REVOKED_WITHIN_S = 2.0
+ROUNDS = 3  # streams, one after the other: a look that is not woken comes at any time of its second
 HEARD_WITHIN_S = 20.0
 
 
@@ -105,6 +107,50 @@ async def test_a_logout_at_one_counts_at_the_other(world: World, both: tuple[Gat
     kept.cookies = owner.cookies
     for _ in range(4):
         assert (await kept.get("/v1/me")).status_code == 401
+
+
+async def test_a_logout_at_one_ends_the_streams_at_the_other(
+    world: World, both: tuple[Gateway, Gateway]
+) -> None:
+    for turn in range(ROUNDS):
+        assert await logout_to_end_s(world, both, f"person-{turn}") <= REVOKED_WITHIN_S
+
+
+@pytest.mark.parametrize("stores", ["redis"], indirect=True)
+async def test_it_does_so_when_redis_is_dead(
+    world: World, both: tuple[Gateway, Gateway], redis_server: RedisServer
+) -> None:
+    """Nobody is woken then: the other gateway looks by itself."""
+    for turn in range(ROUNDS):
+        took_s = await logout_to_end_s(world, both, f"person-{turn}", dead=redis_server)
+        assert took_s <= REVOKED_WITHIN_S
+
+
+async def logout_to_end_s(
+    world: World, both: tuple[Gateway, Gateway], name: str, dead: RedisServer | None = None
+) -> float:
+    """Seconds from the answer to the logout at one gateway to the end of a stream at the other; `dead` is
+    killed between.
+    """
+    person = await world.person(name)
+    there = {"origin": ORIGIN, "sec-fetch-site": "same-origin"}
+    async with (
+        httpx.AsyncClient(base_url=f"http://{both[0].public_address}", headers=there, trust_env=False) as one,
+        httpx.AsyncClient(base_url=f"http://{both[1].public_address}", trust_env=False) as other,
+    ):
+        one.cookies = other.cookies = person.cookies
+        async with following(other) as told:
+            assert (both[0].parts.events.followers, both[1].parts.events.followers) == (0, 1)
+            if dead is not None:
+                dead.kill()
+            try:
+                assert (await one.post("/v1/logout")).status_code == 204
+                answered = time.monotonic()
+                assert (await told.until("end"))["code"] == "login_ended"
+                return time.monotonic() - answered
+            finally:
+                if dead is not None:
+                    dead.start()
 
 
 @asynccontextmanager
