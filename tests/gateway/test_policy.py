@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from uuid import uuid4
 
 import pytest
@@ -16,6 +16,7 @@ from gateway.policy.access import (
     Actor,
     Resource,
     Role,
+    Rule,
     Scope,
     Staff,
     Verdict,
@@ -28,6 +29,67 @@ from gateway.policy.names import clean_name
 
 NOW = 1_000_000.0
 ME = Actor(uuid4(), "me", uuid4())
+
+
+# Who may do what, written out by hand from what is promised (docs/decisions/0016-roles-at-sites.md): every way that
+# allows it, and the scope that an API token needs ("any": none; "no": no token does it). Not made of `RULES`.
+EVERY_ROLE = "support member admin owner"
+PROMISED = {
+    "account": ("anyone", "no"),
+    "account.who": ("anyone", "any"),
+    "api_token.manage": ("anyone", "no"),
+    "app.allow": ("anyone", "no"),
+    "user.manage": ("staff:admin", "no"),
+    "key.rotate": ("staff:admin", "no"),
+    "org.read": (EVERY_ROLE, "sites:read"),
+    "org.create": ("anyone", "sites:write"),
+    "org.change": ("owner", "sites:write"),
+    "site.list": ("anyone", "sites:read"),
+    "site.create": ("owner", "sites:write"),
+    "site.read": (EVERY_ROLE, "sites:read"),
+    "site.change": ("admin owner", "sites:write"),
+    "site.delete": ("owner", "sites:write"),
+    "member.list": ("member admin owner", "sites:read"),
+    "member.manage": ("admin owner", "sites:write"),
+    "member.leave": ("mine", "sites:write"),
+    "invitation.accept": ("anyone", "sites:write"),
+    "registration_token.create": ("admin owner", "devices:write"),
+    "device.list": ("anyone", "devices:read"),
+    "device.read": (f"{EVERY_ROLE} consented", "devices:read"),
+    "device.change": ("admin owner", "devices:write"),
+    "device.approve": ("admin owner", "devices:write"),
+    "device.reject": ("admin owner", "devices:write"),
+    "device.revoke": ("admin owner", "devices:write"),
+    "device.release": ("owner", "devices:write"),
+    "session.create": ("member admin owner consented", "sessions"),
+    "session.list": ("anyone", "sessions"),
+    "session.list_device": ("admin owner", "sessions"),
+    "session.end": ("admin owner mine", "sessions"),
+    "link.inspect": ("mine", "no"),
+    "link.code": ("mine", "no"),
+    "support.ask": ("support staff:support", "support"),
+    "support.list": ("anyone", "support"),
+    "support.read": ("admin owner mine", "support"),
+    "support.decide": ("owner", "support"),
+    "support.end": ("admin owner mine", "support"),
+    "support.log.read": ("admin owner", "support"),
+    "audit.list": ("anyone", "audit:read"),
+    "audit.read": ("admin owner", "audit:read"),
+    "events.follow": ("anyone", "devices:read"),
+}
+
+
+def in_words(rule: Rule) -> tuple[set[str], str]:
+    """As `PROMISED` says it."""
+    ways = {role.word for role in rule.roles} | {f"staff:{staff}" for staff in rule.staff}
+    ways |= {way for way in ("mine", "consented", "anyone") if getattr(rule, way)}
+    return ways, "any" if rule.any_token else str(rule.scope or "no")
+
+
+def test_the_table_is_what_was_promised() -> None:
+    promised = {action: (set(ways.split()), token) for action, (ways, token) in PROMISED.items()}
+    assert {str(action): in_words(rule) for action, rule in RULES.items()} == promised
+    assert len(fields(Rule)) == 7  # a new way to be allowed belongs into the words
 
 
 @pytest.mark.parametrize("action", list(Action))
