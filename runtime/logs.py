@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -25,6 +26,10 @@ _SECRET_KEY = re.compile(
 # Three base64url parts, the first opening with '{"' (RFC 7519 section 3): login, link, grant tokens alike.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+# The id of the request that is served where a line is written; "" elsewhere. Every line carries it, so that
+# all that one request wrote is found by what its answer's header said.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -83,6 +88,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": redact_text(record.getMessage()),
         }
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = redact_text(request_id)
         for key, value in vars(record).items():
             if key not in _STANDARD and key not in line:
                 line[key] = redact(key, value)

@@ -1,9 +1,11 @@
-"""What surrounds every request: the client's address, size limits, security headers, problems, metrics."""
+"""What surrounds every request: its id, whose it is, size limits, security headers, problems, metrics."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+import secrets
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -16,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.metrics import GatewayMetrics
 from runtime.client_address import TrustedProxies, canonical
-from runtime.logs import get_logger
+from runtime.logs import REQUEST_ID, get_logger
 
 log = get_logger("gateway.http")
 
@@ -42,6 +44,10 @@ _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE = (b"cache-control", b"no-store")
 # Where routes leave headers for the answer, also when that will be a problem.
 NOTES = "towline.answer_headers"
+# What a proxy may call a request: nginx writes 32 hex digits, Caddy and others a UUID. Nothing that could
+# break a line of a log, or fill one.
+_PROXYS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_OWN_ID_BYTES = 16  # random: no two requests in any log that is kept have the same
 
 
 class BodyTooLargeError(HTTPException):
@@ -73,11 +79,20 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["client_address"] = client_address(scope, self._proxies)
+        name = request_id(scope, self._proxies)
+        token = REQUEST_ID.set(name)
+        try:
+            await self._serve(scope, receive, send, name)
+        finally:
+            REQUEST_ID.reset(token)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
         notes = scope.setdefault("state", {}).setdefault(NOTES, {})
-        exchange = _Exchange(self._headers, notes, send, bodiless=scope["method"] == "HEAD")
+        headers = [*self._headers, (b"x-request-id", name.encode())]
+        exchange = _Exchange(headers, notes, send, bodiless=scope["method"] == "HEAD")
         # HEAD is what GET says, without the body (RFC 9110, 9.3.2): the same route, the same login.
         head = scope["method"] == "HEAD"
         inner = {**scope, "method": "GET", "towline.head": True} if head else scope
@@ -190,6 +205,19 @@ def client_address(scope: Scope, proxies: TrustedProxies) -> str:
     peer = canonical(str(client[0])) if client else "unknown"
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return proxies.client(peer, ",".join(lines) if lines else None)
+
+
+def request_id(scope: Scope, proxies: TrustedProxies) -> str:
+    """What the answer and the log call this request: the word of a proxy of ours, else one made here.
+
+    A client's own word counts for nothing: it could give its request the id of another's.
+    """
+    client = scope.get("client")
+    if proxies and client and proxies.trusts(canonical(str(client[0]))):
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        if len(given) == 1 and _PROXYS_ID.fullmatch(given[0]):
+            return str(given[0].decode("ascii"))
+    return secrets.token_hex(_OWN_ID_BYTES)
 
 
 def retry_after(wait_s: float) -> int:
