@@ -94,9 +94,15 @@ class SmallSite:
             eventually("the demo device", lambda: file.exists() and file.read_text().strip(), START_S)
         )
 
-    def add_device(self, name: str, owner: Person) -> str:
-        """One more agent in front of the demo device, enrolled for the owner and online; its id."""
-        table = agent_table(self.folder / f"{name}-state", {"web": self._demo_port})
+    def add_device(self, name: str, owner: Person, *, tcp: bool = False) -> str:
+        """One more agent in front of the demo device, enrolled for the owner and online; its id.
+
+        The demo device is the service `web` and, with `tcp`, the service `tcp` of that kind too.
+        """
+        services: dict[str, int | Mapping[str, Any]] = {"web": self._demo_port}
+        if tcp:
+            services["tcp"] = {"address": f"{LOOPBACK}:{self._demo_port}", "kind": "tcp"}
+        table = agent_table(self.folder / f"{name}-state", services)
         config = write_table(self.folder / f"{name}.toml", table)
         token = owner.registration_token()
         device = enrol(self.url, token, config, name=name, hardware_id=name)
