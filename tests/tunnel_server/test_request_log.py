@@ -186,9 +186,10 @@ class Counting(MemoryGateway):
     """A gateway that can be away, or refuse."""
 
     refuses = False
+    refuses_path: str | None = None
 
     async def report_requests(self, entries: list[dict[str, Any]]) -> None:
-        if self.refuses:
+        if self.refuses or self.refuses_path in {entry["path"] for entry in entries}:
             raise GatewayRefused(422, "invalid_field")
         await super().report_requests(entries)
 
@@ -239,9 +240,21 @@ async def test_what_the_gateway_refuses_is_not_sent_for_ever(
 ) -> None:
     gateway.refuses = True
     log.web("s", b"GET", b"/odd").end()
-    assert await log.send_once()
+    await log.flush()
     assert len(log) == 0
-    assert "refused entries" in caplog.text
+    assert caplog.text.count("refused an entry") == 2  # and then the note that it is missing
+
+
+async def test_what_the_gateway_refuses_takes_no_other_out_of_the_log(
+    log: RequestLog, gateway: Counting
+) -> None:
+    gateway.refuses_path = "/odd"
+    for n in range(150):
+        log.web("s", b"GET", b"/odd" if n == 97 else b"/%d" % n).end()
+    await log.flush()
+    told = [entry["path"] for entry in gateway.passed if entry["part"] == "whole"]
+    assert told == [f"/{n}" for n in range(150) if n != 97]
+    assert [(e["sid"], e["lost"]) for e in gateway.passed if e["part"] == "lost"] == [("s", 1)]
 
 
 def test_an_engineer_is_named_or_the_answer_is_no_answer() -> None:

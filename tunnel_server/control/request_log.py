@@ -70,6 +70,7 @@ class RequestLog:
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         self._failures = 0  # in a row
+        self._most = BATCH  # entries in the next call
 
     def __len__(self) -> int:
         """Entries that wait."""
@@ -153,10 +154,14 @@ class RequestLog:
             self._add(passing, "began")
 
     async def send_once(self) -> bool:
-        """One batch, if there is any; False: the gateway is away, and it waits."""
+        """One batch, if there is any; False: the gateway is away, and it waits.
+
+        Of a batch that is refused half goes next, until it is known which entry is to blame: who finds one
+        that the gateway does not take must not take others out of the log with it.
+        """
         async with self._sending:
             self._note_lost()
-            batch = [self._queue[n] for n in range(min(len(self._queue), BATCH))]
+            batch = [self._queue[n] for n in range(min(len(self._queue), self._most))]
             if not batch:
                 return True
             try:
@@ -167,11 +172,18 @@ class RequestLog:
                     _log.warning("the request log waits for the gateway", extra={"error": str(error)})
                 return False
             except GatewayRefused as error:  # it will never take these
-                _log.error("the gateway refused entries of the request log", extra={"error": str(error)})
+                self._failures = 0
+                if len(batch) > 1:
+                    self._most = len(batch) // 2
+                    return True
+                _log.error("the gateway refused an entry of the request log", extra={"error": str(error)})
+                if batch[0]["part"] != "lost":
+                    self._lost[batch[0]["sid"]] += 1
                 outcome = "refused"
             else:
                 outcome = "sent"
             self._failures = 0
+            self._most = BATCH
             for _ in batch:
                 self._queue.popleft()
             self._metrics.log_entries.labels(outcome).inc(len(batch))
