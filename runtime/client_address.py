@@ -11,6 +11,8 @@ _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Who comes through a proxy asks again and again with the same two values.
 REMEMBERED = 4_096
+# Characters; a client behind three proxies of IPv6 takes half of that.
+REMEMBERED_LENGTH = 256
 # "192.0.2.1:443" and "[2001:db8::1]:443" as some load balancers write; the port is of no use here.
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 # Whom a limit counts as one: a line's customer has at least that much of IPv6 (RFC 6177), and may use another
@@ -58,7 +60,9 @@ class TrustedProxies:
         """
         if forwarded_for is None or not self.trusts(peer):
             return peer
-        return self._client(peer, forwarded_for)
+        # What a client wrote itself may be as long as a head: remembered, thousands of those would be much.
+        walk = self._client if len(forwarded_for) <= REMEMBERED_LENGTH else self._walk
+        return walk(peer, forwarded_for)
 
     def _walk(self, peer: str, forwarded_for: str) -> str:
         client, rest = peer, forwarded_for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,3 +97,17 @@ def test_networks_are_checked() -> None:
 )
 def test_an_ipv6_line_counts_as_one(address: str, group: str) -> None:
     assert group_of(address) == group
+
+
+def test_what_a_client_may_write_at_length_is_not_remembered() -> None:
+    """Thousands of heads, each as long as one may be, would be a hundred megabytes."""
+    proxies = TrustedProxies(("127.0.0.1/32",))
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            forwarded = f"{number:08}" * 2000 + ", 198.51.100.7"
+            assert proxies.client("127.0.0.1", forwarded) == "198.51.100.7"
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 500_000
