@@ -61,7 +61,8 @@ async def _migrate(parts: GatewayParts, migrations: list[migrate.Migration]) -> 
 
 
 async def _put_administrator(parts: GatewayParts, password: str | None) -> None:
-    """The local administrator exists and has the password of the file; a changed one ends old logins.
+    """The local administrator exists and has the password of the file; a changed one ends old logins,
+    API tokens and sessions.
 
     Never somebody who logs in by a provider.
     """
@@ -92,6 +93,7 @@ async def _write_administrator(
 ) -> None:
     user_id = await people.put_user(tx, username, password_hash, Staff.ADMIN)
     if known:
-        await people.end_password_logins(tx, user_id)
+        # As when somebody's password is changed through the API: who had the old one may have more by now.
+        await people.end_all_of_user(tx, user_id)
     kind = "user.password_changed" if known else "user.created"
     tx.audit(AuditEvent(kind, "settings", owner=str(user_id), detail={"username": username}))

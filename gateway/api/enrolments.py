@@ -12,13 +12,14 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
-from gateway.api.credentials import DEVICE, CredentialOf, acts, logged_in, permitted
+from gateway.api.credentials import DEVICE, Credential, CredentialOf, acts, logged_in, permitted
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
     RENEW_PER_ADDRESS,
     RENEW_PER_DEVICE,
     TOKENS_PER_USER,
+    address_of,
     take,
 )
 from gateway.api.models import (
@@ -36,12 +37,13 @@ from gateway.approval import approve
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.keys import csr
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Resource, Role
+from gateway.policy.access import Action, Actor, Resource, Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.randomness import digest, new_device_id, new_secret
 from gateway.store import devices, people, places
 from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
+from runtime.client_address import group_of
 
 # Long enough to walk to the device, short enough that a forgotten note is worthless (DESIGN 4).
 REGISTRATION_TOKEN_TTL_S = 15 * 60
@@ -62,14 +64,12 @@ async def create_registration_token(
 ) -> RegistrationTokenAnswer:
     """A one-use token that lets one device ask to join. `approve` accepts it in advance."""
     async with parts.database.transaction() as tx:
-        actor = await logged_in(tx, parts, credential)
-        site_id = body.site_id or await places.first_site(tx, actor.user_id, Role.ADMIN)
-        role = None if site_id is None else await places.role_at(tx, actor.user_id, site_id)
-        seen = None if role is None else Resource(role)
-        site_id = permitted(actor, Action.TOKEN_CREATE, site_id, seen, "site")
+        actor, _ = await _author(tx, parts, credential, body.site_id)
     await take(parts, request, (TOKENS_PER_USER, str(actor.user_id)))
     token = new_secret()
     async with parts.database.transaction() as tx:
+        # Again: the login, or the role, may have ended while the limit was asked.
+        actor, site_id = await _author(tx, parts, credential, body.site_id)
         earlier = await once.earlier(tx, actor.user_id, RegistrationTokenAnswer)
         if earlier is not None:
             return earlier
@@ -93,6 +93,17 @@ async def create_registration_token(
         )
         answer = RegistrationTokenAnswer(token=token, expires_at=moment(expires_at))
         return await once.keep(tx, actor.user_id, answer)
+
+
+async def _author(
+    tx: Transaction, parts: GatewayParts, credential: Credential, wanted: str | None
+) -> tuple[Actor, str]:
+    """Who makes a registration token, and for which site."""
+    actor = await logged_in(tx, parts, credential)
+    site_id = wanted or await places.first_site(tx, actor.user_id, Role.ADMIN)
+    role = None if site_id is None else await places.role_at(tx, actor.user_id, site_id)
+    seen = None if role is None else Resource(role)
+    return actor, permitted(actor, Action.TOKEN_CREATE, site_id, seen, "site")
 
 
 @router.post("/v1/enrolments", status_code=HTTPStatus.CREATED, openapi_extra=acts(DEVICE))
@@ -180,7 +191,8 @@ async def renewal_challenge(device_id: str, request: Request, parts: Parts) -> N
     """A nonce for the device's key to sign. Works after the certificate expired."""
     if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
         raise not_found("device")
-    await take(parts, request, (RENEW_PER_ADDRESS, None), (RENEW_PER_DEVICE, device_id))
+    own = f"{group_of(address_of(request))} {device_id}"
+    await take(parts, request, (RENEW_PER_ADDRESS, None), (RENEW_PER_DEVICE, own))
     nonce = new_secret()
     async with parts.database.transaction() as tx:
         await _renewable(tx, device_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from http import HTTPStatus
-from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
@@ -29,7 +28,7 @@ from gateway.policy.access import Action
 from gateway.policy.clients import OWN_CLIENT
 from gateway.randomness import digest
 from gateway.store import people, sessions
-from gateway.store.database import AuditEvent
+from gateway.store.database import AuditEvent, Row, Transaction
 
 router = APIRouter(tags=["login"])
 
@@ -54,10 +53,11 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
         parts.metrics.logins.labels("wrong").inc()
         if user is not None:
             await _audit_failure(parts, str(user["id"]), address_of(request))
-        raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
+        raise _wrong_login()
     if body.refresh:
-        return await _begin_program(parts, user["id"], address_of(request))
+        return await _begin_program(parts, user, address_of(request))
     async with parts.database.transaction() as tx:
+        await _hold_password(tx, user)
         login = await begin_login(tx, parts, request, user["id"], "password")
         ttl = parts.settings.access_token_ttl_s
         access = parts.tokens.access(user["id"], login.id, tx.now, ttl)
@@ -107,9 +107,22 @@ async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     return UserAnswer(id=actor.user_id, username=actor.name, role=actor.staff)
 
 
-async def _begin_program(parts: Parts, user_id: UUID, address: str) -> AccessAnswer:
+def _wrong_login() -> Problem:
+    return Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
+
+
+async def _hold_password(tx: Transaction, user: Row) -> None:
+    """401 when the password that was right is not the person's any more: checks wait behind each other, and
+    a change meanwhile has already ended the logins that there were.
+    """
+    if not await people.hold_password(tx, user["id"], user["password_hash"]):
+        raise _wrong_login()
+
+
+async def _begin_program(parts: Parts, user: Row, address: str) -> AccessAnswer:
     async with parts.database.transaction() as tx:
-        _, given = await program_logins.begin(tx, parts, user_id, "password", OWN_CLIENT, address)
+        await _hold_password(tx, user)
+        _, given = await program_logins.begin(tx, parts, user["id"], "password", OWN_CLIENT, address)
     parts.metrics.logins.labels("ok").inc()
     return AccessAnswer(
         access_token=given.access_token,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from gateway.store import people, sessions
-from gateway.store.database import Row, Transaction, utc
+from gateway.store.database import AuditEvent, Row, Transaction, utc
 
 # Nobody reads further; the oldest beyond are near their end.
 LISTED_MAX = 200
@@ -41,15 +41,23 @@ async def end_own(tx: Transaction, user_id: UUID, login_id: UUID) -> int | None:
 
 
 async def end_others(tx: Transaction, user_id: UUID, but: UUID) -> tuple[int, int]:
-    """End all logins of the person except `but`: how many logins, and how many sessions."""
-    rows = await tx.fetch(
+    """End all logins of the person except `but`: how many logins, and how many sessions. One that an app
+    begins meanwhile is waited for and ended.
+    """
+    rows = await _end_others(tx, user_id, but)
+    await tx.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
+    rows += await _end_others(tx, user_id, but)
+    return len(rows), sum([await sessions.end_of_login(tx, row["id"]) for row in rows])
+
+
+async def _end_others(tx: Transaction, user_id: UUID, but: UUID) -> list[Row]:
+    return await tx.fetch(
         "UPDATE logins SET ended_at = $3 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL"
         " AND expires_at > $3 RETURNING id",
         user_id,
         but,
         tx.at,
     )
-    return len(rows), sum([await sessions.end_of_login(tx, row["id"]) for row in rows])
 
 
 async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID) -> None:
@@ -66,4 +74,7 @@ async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID)
     if former["user_id"] == user_id:
         await tx.execute("UPDATE sessions SET login_id = $2 WHERE login_id = $1", former["id"], by)
     else:
-        await sessions.end_of_login(tx, former["id"])
+        ended = await sessions.end_of_login(tx, former["id"])
+        # Who took its place is not the former person's to know.
+        detail = {"login": str(former["id"]), "sessions": ended, "replaced": True}
+        tx.audit(AuditEvent("login.ended", "anonymous", owner=str(former["user_id"]), detail=detail))

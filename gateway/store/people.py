@@ -17,6 +17,19 @@ async def find_user(tx: Transaction, username: str) -> Row | None:
     )
 
 
+async def hold_password(tx: Transaction, user_id: UUID, password_hash: str) -> bool:
+    """Whether this is still the person's password, and they may log in; it stays so until commit.
+
+    Whoever changes either waits, and then ends the login that begins here.
+    """
+    held = await tx.fetchval(
+        "SELECT true FROM users WHERE id = $1 AND password_hash = $2 AND disabled_at IS NULL FOR SHARE",
+        user_id,
+        password_hash,
+    )
+    return bool(held)
+
+
 async def add_user(tx: Transaction, username: str, password_hash: str | None, staff: Staff) -> UUID | None:
     """A new user with a home of their own; None when the name is taken."""
     user_id: UUID | None = await tx.fetchval(
@@ -188,15 +201,6 @@ async def registration_token_state(tx: Transaction, token_sha256: bytes) -> str:
     if row["used_at"] is not None:
         return "used"
     return "expired" if row["expires_at"] <= tx.at else "void"
-
-
-async def end_password_logins(tx: Transaction, user_id: UUID) -> int:
-    """End every login that was made with a password (it was changed); how many."""
-    return await tx.execute(
-        "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND kind = 'password' AND ended_at IS NULL",
-        user_id,
-        tx.at,
-    )
 
 
 async def hold(tx: Transaction, actor: Actor) -> bool:

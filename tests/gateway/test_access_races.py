@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.api import places
 from runtime.clock import FakeClock
-from tests.gateway.standing_still import AUDIT_HEAD, meanwhile
+from tests.gateway.standing_still import AUDIT_HEAD, meanwhile, paused
 from tests.gateway.test_claims import claim_as
 from tests.gateway.test_places import Home, home, join
-from tests.gateway.world import World, make_csr, settings_for
+from tests.gateway.world import ADMIN_PASSWORD, CHEAP, World, make_csr, settings_for
 
 
 async def live(world: World) -> int:
@@ -230,3 +230,33 @@ async def test_a_token_that_changes_sites_can_leave_one(world: World) -> None:
     wish = {"name": "leave", "scopes": ["sites:write"]}
     script = world.program((await bob.http.post("/v1/me/api-tokens", json=wish)).json()["token"])
     assert (await script.delete(f"/v1/sites/{ann.site}/members/{bob.id}")).status_code == 204
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+@pytest.mark.parametrize("change", ["password_hash = '{other}'", "disabled_at = created_at"])
+async def test_a_password_that_falls_while_it_is_checked_opens_nothing(
+    world: World, change: str, refresh: bool
+) -> None:
+    """The check was right, and its login would begin behind the change, which ends those that there are."""
+    await world.add_user("ann")
+    body = {"username": "ann", "password": ADMIN_PASSWORD, "refresh": refresh}
+    wanted = change.format(other=await CHEAP.hash("another one that is long"))
+    lock = f"UPDATE users SET {wanted} WHERE username = 'ann'"
+    async with asyncio.TaskGroup() as group, paused(world, lock) as pause:
+        login = group.create_task(world.program().post("/v1/login", json=body))
+        await pause.until_waiting(1)
+    assert (login.result().status_code, login.result().json()["code"]) == (401, "wrong_login")
+    async with world.gateway.parts.database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM logins") == 0
+
+
+async def test_no_registration_token_of_a_login_that_ended_meanwhile(world: World) -> None:
+    ann = await home(world, "ann")
+    first = await ann.http.post("/v1/registration-tokens", json={})
+    assert first.status_code == 201  # its limit is a row now, where the next one waits
+    lock = "SELECT 1 FROM rate_limits FOR UPDATE"
+    async with asyncio.TaskGroup() as group, paused(world, lock) as pause:
+        made = group.create_task(ann.http.post("/v1/registration-tokens", json={}))
+        await pause.until_waiting(1)
+        assert (await ann.http.post("/v1/logout")).status_code == 204
+    assert made.result().status_code == 401, made.result().text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.api.limits import RENEW_PER_DEVICE
 from runtime.clock import FakeClock
-from tests.gateway.world import ORIGIN, Device, World, base64url, make_csr
+from tests.gateway.world import ORIGIN, Device, World, base64url, make_csr, settings_for
 
 
 async def poll(world: World, device: Device) -> httpx.Response:
@@ -251,6 +252,26 @@ async def test_challenges_are_limited(world: World) -> None:
     answers = [(await challenge(world, device)).status_code for _ in range(RENEW_PER_DEVICE.burst + 5)]
     assert answers.count(200) == RENEW_PER_DEVICE.burst
     assert answers[-1] == 429
+
+
+async def test_a_stranger_keeps_no_device_from_renewing(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock
+) -> None:
+    settings = settings_for(tmp_path, database_url, keys_dir, trusted_proxies=("127.0.0.1",))
+    world = await (await World(settings, clock, tmp_path).start()).prepared()
+    try:
+        device = await world.enrol(await world.person())
+
+        async def asked_from(address: str) -> int:
+            path = f"/v1/devices/{device.id}/certificate/challenge"
+            headers = {"x-forwarded-for": address}
+            return (await world.program().post(path, headers=headers)).status_code
+
+        stranger = [await asked_from("198.51.100.7") for _ in range(RENEW_PER_DEVICE.burst + 1)]
+        assert stranger[-1] == 429
+        assert await asked_from("198.51.100.8") == 200
+    finally:
+        await world.close()
 
 
 @pytest.mark.parametrize("status", ["approved", "pending", "revoked", "rejected"])

@@ -8,7 +8,14 @@ from pathlib import Path
 from gateway.api.limits import LOGIN_PER_ACCOUNT, LOGIN_PER_ACCOUNT_ALL, LOGIN_PER_ADDRESS
 from gateway.policy.limits import Limit
 from runtime.clock import FakeClock
-from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, WELCOME_SECRET, World, settings_for
+from tests.gateway.world import (
+    ADMIN_PASSWORD,
+    ORIGIN,
+    WELCOME_SECRET,
+    World,
+    open_session,
+    settings_for,
+)
 
 
 async def is_granted(world: World, wanted: list[tuple[Limit, str]]) -> bool:
@@ -210,3 +217,20 @@ async def test_secrets_are_not_in_the_database(world: World) -> None:
             text += "\n".join(line["line"] for line in rows)
     for secret in (token, cookie, ADMIN_PASSWORD, WELCOME_SECRET):
         assert secret not in text
+
+
+async def test_another_password_in_the_file_ends_what_the_old_one_began(world: World) -> None:
+    admin, node = await world.person(), world.node()
+    made = await admin.post("/v1/me/api-tokens", json={"name": "x", "scopes": ["devices:read"]})
+    device = await world.enrol(admin)
+    await node.connect(device)
+    await open_session(admin, device)
+    (world.folder / "admin").write_text("another one that is long\n")
+    second = await (await World(world.settings, world.clock, world.folder).start()).prepared()
+    try:
+        assert (await admin.get("/v1/me")).status_code == 401
+        assert (await world.program(made.json()["token"]).get("/v1/me")).status_code == 401
+        async with second.gateway.parts.database.transaction() as tx:
+            assert await tx.fetchval("SELECT count(*) FROM sessions WHERE ended_at IS NULL") == 0
+    finally:
+        await second.close()

@@ -20,6 +20,7 @@ from gateway.policy.clients import NativeClient, are_clients
 from gateway.policy.return_path import RETURN_PATH_MAX, return_path
 from runtime.clock import FakeClock
 from runtime.settings import SettingsError, from_table
+from tests.gateway.standing_still import meanwhile
 from tests.gateway.test_refresh import audit_kinds, is_live, opened, refresh, works
 from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, World, settings_for
 
@@ -326,6 +327,15 @@ async def test_a_code_lives_a_minute_and_no_longer_than_the_login(apps: World, c
     code = (await app.ask(person))["code"]
     assert (await person.post("/v1/logout")).status_code == 204
     assert (await app.trade(apps, code)).json()["error"] == "invalid_grant"
+
+
+async def test_an_app_that_begins_while_the_other_logins_end_is_one_of_them(apps: World) -> None:
+    browser, app = await apps.person(), App()
+    code = (await app.ask(browser))["code"]
+    traded, ended = await meanwhile(apps, app.trade(apps, code), browser.delete("/v1/me/logins"))
+    assert (traded.status_code, ended.json()["logins"]) == (200, 1)
+    assert not await works(apps, traded.json()["access_token"])
+    assert (await browser.get("/v1/me")).status_code == 200
 
 
 async def test_what_the_server_says_of_itself_is_true(apps: World) -> None:

@@ -71,6 +71,9 @@ async def test_somebody_elses_login_in_the_same_browser_ends_what_was_open(world
     async with world.gateway.parts.database.transaction() as tx:
         ended = await tx.fetchval("SELECT ended_at FROM sessions WHERE id = $1::uuid", session.session)
     assert ended is not None
+    (line,) = (await (await world.person()).get("/v1/me/audit?kind=login.ended")).json()["items"]
+    assert (line["detail"]["replaced"], line["detail"]["sessions"]) == (True, 1)
+    assert line["actor"]["id"] == "anonymous"  # not who sat there next
 
 
 async def test_a_provider_login_ends_the_browsers_former_one(
