@@ -74,7 +74,7 @@ class Gateway:
             passwords=passwords or Passwords(),
             providers=Providers(settings, shortlived, clock, metrics),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
-            events=EventWatch(database, shortlived, clock),
+            events=EventWatch(database, shortlived, clock, login_idle_s=settings.login_idle_s),
             general_limit=GeneralLimit(settings.requests_per_login_s, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),

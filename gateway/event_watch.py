@@ -91,8 +91,11 @@ class Follower:
 class EventWatch:
     """One per process. `run` is the task; `join` and `leave` are a stream's."""
 
-    def __init__(self, database: Database, shortlived: ShortLived, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, shortlived: ShortLived, clock: Clock, *, login_idle_s: float
+    ) -> None:
         self._database = database
+        self._login_idle_s = login_idle_s
         self._shortlived = shortlived
         self._clock = clock
         self._wake = asyncio.Event()
@@ -145,13 +148,14 @@ class EventWatch:
 
         429 when the person follows often enough.
         """
-        mine = sum(1 for one in self._followers if one.actor.user_id == actor.user_id)
-        if mine >= STREAMS_PER_PERSON or len(self._followers) >= STREAMS_MAX:
-            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", "End another stream first.")
         head = await events.head(tx)
         roles = await events.roles_of(tx, [actor.user_id])
         if self._closed:
             raise StoreUnavailableError("the gateway stops")
+        # Counted where nothing waits until it is one of them: else many at once would all find a place.
+        mine = sum(1 for one in self._followers if one.actor.user_id == actor.user_id)
+        if mine >= STREAMS_PER_PERSON or len(self._followers) >= STREAMS_MAX:
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", "End another stream first.")
         if self.position is None:  # before the first look
             self.position = head.n
         reset = after is not None and must_reset(after, head.pruned, head.n)
@@ -223,7 +227,7 @@ class EventWatch:
         actors = [one.actor for one in followers]
         logins = [actor.login_id for actor in actors if actor.login_id is not None]
         tokens = [actor.api_token_id for actor in actors if actor.api_token_id is not None]
-        live = await events.still_in(tx, logins, tokens)
+        live = await events.still_in(tx, logins, tokens, self._login_idle_s)
         for follower in followers:
             if (follower.actor.api_token_id or follower.actor.login_id) not in live:
                 follower.end("login_ended")

@@ -116,10 +116,15 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
         name = token["name"] or device.name
         await devices.move_claimed(tx, device_id, token["site_id"], name)
         # The consents first, as whoever ends one does.
-        ended = await support.end_of_device(tx, device_id) + await sessions.end_of_device(tx, device_id)
+        ended = await support.end_of_device(tx, device_id, token["user_id"])
+        ended += await sessions.end_of_device(tx, device_id, device.site_id)
         new_owner = str(token["user_id"])
-        for kind, site in (("device.handed_over", device.site_id), ("device.claimed", token["site_id"])):
-            detail = {"name": name, "sessions": ended}
+        # Each side reads what is its own: the name that it gave, and the sessions that it had.
+        handed = {"name": device.name, "sessions": ended}
+        for kind, site, detail in (
+            ("device.handed_over", device.site_id, handed),
+            ("device.claimed", token["site_id"], {"name": name}),
+        ):
             tx.audit(AuditEvent(kind, new_owner, site=site, device=device_id, detail=detail))
         place = await places.get_site(tx, token["site_id"], token["user_id"])
         assert place is not None  # the token names it, and its site is not deleted

@@ -98,8 +98,8 @@ async def change_device(
         await devices.change(tx, device_id, name=name, tags=tags, site_id=site_id)
         tx.audit(_event("device.changed", actor, device, new_name=name, tags=list(tags), new_site=site_id))
         if site_id != device.site_id:
-            await sessions.end_on_device_without_role(tx, device_id)
-            await support.end_of_device(tx, device_id)
+            await sessions.end_on_device_without_role(tx, device_id, device.site_id)
+            await support.end_of_device(tx, device_id, actor.user_id)
             user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
             tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
         answer = await _fresh(tx, actor, device_id)
@@ -152,7 +152,8 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
                 raise _wrong_status(device, "revoked")
             tx.revoke(Revocation("device", device_id))
             # The consents first, as whoever ends one does.
-            ended = await support.end_of_device(tx, device_id) + await sessions.end_of_device(tx, device_id)
+            ended = await support.end_of_device(tx, device_id, actor.user_id)
+            ended += await sessions.end_of_device(tx, device_id, device.site_id)
             await devices.drop_tunnels(tx, device_id)
             tx.audit(_event("device.revoked", actor, device, sessions=ended))
         return await _fresh(tx, actor, device_id)

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from gateway.api.credentials import CredentialOf, acts, credential_of, refuse_cross_origin, require
+from gateway.api.credentials import (
+    Credential,
+    CredentialOf,
+    acts,
+    credential_of,
+    refuse_cross_origin,
+    require,
+)
 from gateway.api.edge import note, problem_headers, to_problem
 from gateway.api.models import moment
 from gateway.errors import Problem, StoreUnavailableError, wrong_field
@@ -115,10 +122,7 @@ async def follow_events(
         async with parts.database.transaction() as tx:
             await require(tx, parts, credential, Action.EVENTS_FOLLOW)
         return Response(media_type=EventStream.media_type)
-    async with parts.database.transaction() as tx:
-        actor = await require(tx, parts, credential, Action.EVENTS_FOLLOW)
-        follower, reset = await parts.events.join(tx, actor, after)
-    return EventStream(_Stream(parts.events, follower, reset=reset), wanted.wait_s)
+    return EventStream(await _joined(parts, credential, after), wanted.wait_s)
 
 
 @router.get(
@@ -177,9 +181,20 @@ async def _open(websocket: WebSocket, parts: GatewayParts) -> _Stream:
     if set(websocket.query_params) - {"after"} or len(given) > 1:
         raise wrong_field("after", "is the only parameter, once")
     after = _after(None, given[0]) if given else None
-    async with parts.database.transaction() as tx:
-        actor = await require(tx, parts, credential, Action.EVENTS_FOLLOW)
-        follower, reset = await parts.events.join(tx, actor, after)
+    return await _joined(parts, credential, after)
+
+
+async def _joined(parts: GatewayParts, credential: Credential, after: int | None) -> _Stream:
+    """The stream, to be left by its block. It holds no place when the transaction fails behind `join`."""
+    follower: Follower | None = None
+    try:
+        async with parts.database.transaction() as tx:
+            actor = await require(tx, parts, credential, Action.EVENTS_FOLLOW)
+            follower, reset = await parts.events.join(tx, actor, after)
+    except BaseException:
+        if follower is not None:
+            parts.events.leave(follower)
+        raise
     return _Stream(parts.events, follower, reset=reset)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -115,10 +115,13 @@ def changes_roles(change: Change) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What one person is where. `orgs`: roles that hold in the whole org, the least one for any other."""
+    """What one person is where. `orgs`: roles that hold in the whole org. `known`: every org where they are
+    somebody, if only at one of its sites.
+    """
 
     sites: Mapping[str, Role] = field(default_factory=dict)
     orgs: Mapping[str, Role] = field(default_factory=dict)
+    known: Set[str] = frozenset()
 
 
 def sees(actor: Actor, roles: Roles, change: Change) -> bool:
@@ -126,6 +129,8 @@ def sees(actor: Actor, roles: Roles, change: Change) -> bool:
     role = roles.sites.get(change.site_id or "")
     if role is None and (change.site_id is None or change.kind == "site.changed"):
         role = roles.orgs.get(change.org_id or "")
+    if role is None and change.site_id is None and change.org_id in roles.known:
+        role = Role.SUPPORT  # knows the org as its least, and none of its other sites
     mine = change.user_id == actor.user_id
     if change.kind == "member.changed" and may(actor, Action.MEMBER_LEAVE, Resource(mine=mine)):
         return True

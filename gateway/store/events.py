@@ -60,6 +60,7 @@ async def roles_of(tx: Transaction, users: Iterable[UUID]) -> dict[UUID, Roles]:
     wanted = list(set(users))
     sites: dict[UUID, dict[str, Role]] = {user: {} for user in wanted}
     orgs: dict[UUID, dict[str, Role]] = {user: {} for user in wanted}
+    known: dict[UUID, set[str]] = {user: set() for user in wanted}
     for row in await tx.fetch(
         "SELECT user_id, site_id, role FROM site_roles WHERE user_id = ANY($1)", wanted
     ):
@@ -69,20 +70,29 @@ async def roles_of(tx: Transaction, users: Iterable[UUID]) -> dict[UUID, Roles]:
         " WHERE user_id = ANY($1) GROUP BY user_id, org_id",
         wanted,
     ):
-        orgs[row["user_id"]][row["org_id"]] = Role.SUPPORT if row["role"] is None else Role.of(row["role"])
-    return {user: Roles(sites[user], orgs[user]) for user in wanted}
+        known[row["user_id"]].add(row["org_id"])
+        if row["role"] is not None:
+            orgs[row["user_id"]][row["org_id"]] = Role.of(row["role"])
+    return {user: Roles(sites[user], orgs[user], known[user]) for user in wanted}
 
 
-async def still_in(tx: Transaction, logins: Sequence[UUID], tokens: Sequence[UUID]) -> set[UUID]:
-    """Those of the logins and API tokens that last, for many followers in one look (see `still_stands`)."""
+async def still_in(
+    tx: Transaction, logins: Sequence[UUID], tokens: Sequence[UUID], idle_s: float
+) -> set[UUID]:
+    """Those of the logins and API tokens that last, for many followers in one look (see `still_stands`).
+
+    A browser's login (one with a cookie) that was idle for `idle_s` has ended; a stream is no use of it.
+    """
     rows = await tx.fetch(
         "SELECT l.id FROM logins l JOIN users u ON u.id = l.user_id WHERE l.id = ANY($1)"
         " AND l.ended_at IS NULL AND l.expires_at > $3 AND u.disabled_at IS NULL"
+        " AND (l.token_sha256 IS NULL OR l.seen_at > $4)"
         " UNION ALL SELECT t.id FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ANY($2)"
         " AND t.ended_at IS NULL AND t.expires_at > $3 AND u.disabled_at IS NULL",
         list(logins),
         list(tokens),
         tx.at,
+        utc(tx.now - idle_s),
     )
     return {row["id"] for row in rows}
 

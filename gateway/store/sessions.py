@@ -178,9 +178,11 @@ async def end(tx: Transaction, session: Session) -> bool:
     return True
 
 
-async def end_of_device(tx: Transaction, device_id: str) -> int:
-    """End every live session of the device; how many."""
-    return await _end_where(tx, "device_id = $2", device_id)
+async def end_of_device(tx: Transaction, device_id: str, site_id: str) -> int:
+    """End every live session of the device; how many. Those who run `site_id` are told: of a device that
+    moved it is where it was, as its new people have nothing to do with them.
+    """
+    return await _end_where(tx, "device_id = $2", device_id, site_id)
 
 
 async def end_of_login(tx: Transaction, login_id: UUID) -> int:
@@ -193,14 +195,9 @@ async def end_of_api_token(tx: Transaction, token_id: UUID) -> int:
     return await _end_where(tx, "api_token_id = $2", token_id)
 
 
-async def end_of_support(tx: Transaction, support_id: UUID) -> int:
-    """End every live session under this consent; how many."""
-    return await _end_where(tx, "support_id = $2", support_id)
-
-
-async def end_of_support_on(tx: Transaction, device_id: str) -> int:
-    """End every live support session on the device; how many."""
-    return await _end_where(tx, "device_id = $2 AND support_id IS NOT NULL", device_id)
+async def end_of_support(tx: Transaction, support_id: UUID, site_id: str) -> int:
+    """End every live session under this consent, which was given at that site; how many."""
+    return await _end_where(tx, "support_id = $2", support_id, site_id)
 
 
 async def end_of_user(tx: Transaction, user_id: UUID) -> int:
@@ -220,12 +217,14 @@ async def end_without_role(tx: Transaction, user_id: UUID) -> int:
     return await _end_where(tx, f"user_id = $2 AND {_ROLE_GONE}", user_id)
 
 
-async def end_on_device_without_role(tx: Transaction, device_id: str) -> int:
-    """End the live sessions on a device (it moved) of those who are no member there; how many."""
-    return await _end_where(tx, f"device_id = $2 AND {_ROLE_GONE}", device_id)
+async def end_on_device_without_role(tx: Transaction, device_id: str, site_id: str) -> int:
+    """End the live sessions on a device (it moved) of those who are no member there; how many. Those who run
+    `site_id`, where it was, are told.
+    """
+    return await _end_where(tx, f"device_id = $2 AND {_ROLE_GONE}", device_id, site_id)
 
 
-async def _end_where(tx: Transaction, condition: str, value: object) -> int:
+async def _end_where(tx: Transaction, condition: str, value: object, site_id: str | None = None) -> int:
     # Locked by id: two who end some of the same for different reasons do not wait for each other in a ring.
     rows = await tx.fetch(
         "UPDATE sessions SET ended_at = $1 WHERE id IN (SELECT id FROM sessions"
@@ -235,14 +234,15 @@ async def _end_where(tx: Transaction, condition: str, value: object) -> int:
         value,
     )
     for row in rows:
-        _tell_ended(tx, row)
+        _tell_ended(tx, row, site_id)
     return len(rows)
 
 
-def _tell_ended(tx: Transaction, row: Row) -> None:
-    """To the nodes, and to the people who follow."""
+def _tell_ended(tx: Transaction, row: Row, site_id: str | None = None) -> None:
+    """To the nodes, and to the people who follow. `site_id` None: where the device is."""
     tx.revoke(Revocation("session", str(row["id"]), exp=row["expires_at"]))
-    tx.tell(Change("session.ended", device_id=row["device_id"], user_id=row["user_id"], ref=str(row["id"])))
+    device, user, ref = row["device_id"], row["user_id"], str(row["id"])
+    tx.tell(Change("session.ended", site_id=site_id, device_id=device, user_id=user, ref=ref))
 
 
 _LINK = (

@@ -79,7 +79,9 @@ _HOLDS = (
     " WHERE o.id = q.decided_by AND o.disabled_at IS NULL AND r.site_id = q.site_id AND r.role = 'owner'))"
 )
 _SELECT = (
-    "SELECT q.*, d.name AS device_name, s.name AS site, e.username AS engineer, c.username AS decider,"
+    # How a device is named where it went is not for those who were asked, or asked, before.
+    "SELECT q.*, CASE WHEN d.site_id = q.site_id THEN d.name ELSE d.id END AS device_name,"
+    " s.name AS site, e.username AS engineer, c.username AS decider,"
     " x.username AS ender, r.role FROM support_requests q JOIN devices d ON d.id = q.device_id"
     " JOIN sites s ON s.id = q.site_id JOIN users e ON e.id = q.engineer_id"
     " LEFT JOIN users c ON c.id = q.decided_by LEFT JOIN users x ON x.id = q.ended_by"
@@ -170,25 +172,26 @@ async def decide(
 
 async def end(tx: Transaction, request_id: UUID, state: State, ended_by: UUID) -> int:
     """End it and every session under it, on every node; how many sessions."""
-    await tx.execute(
-        "UPDATE support_requests SET state = $2, ended_by = $3, ended_at = $4 WHERE id = $1",
+    site_id = await tx.fetchval(
+        "UPDATE support_requests SET state = $2, ended_by = $3, ended_at = $4 WHERE id = $1"
+        " RETURNING site_id",
         request_id,
         state.value,
         ended_by,
         tx.at,
     )
-    return await sessions.end_of_support(tx, request_id)
+    return await sessions.end_of_support(tx, request_id, site_id)
 
 
-async def end_of_device(tx: Transaction, device_id: str) -> int:
-    """The device is gone from where the consents were given: they end with their sessions: how many."""
-    await tx.execute(
+async def end_of_device(tx: Transaction, device_id: str, by: UUID) -> int:
+    """`by` took the device from where the consents were given: they end with their sessions: how many."""
+    rows = await tx.fetch(
         "UPDATE support_requests SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
-        " ended_at = $2 WHERE device_id = $1 AND state IN ('pending', 'approved')",
+        f" ended_at = $2 WHERE device_id = $1 AND state IN ('pending', 'approved') RETURNING {_ENDED}",
         device_id,
         tx.at,
     )
-    return await sessions.end_of_support_on(tx, device_id)
+    return sum([await _ended(tx, row, by) for row in rows])
 
 
 async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None:
@@ -196,20 +199,24 @@ async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None
     rows = await tx.fetch(
         "UPDATE support_requests q SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
         " ended_at = $2 WHERE (engineer_id = $1 OR decided_by = $1) AND state IN ('pending', 'approved')"
-        f" AND NOT ({_HOLDS}) RETURNING id, state, device_id, site_id, engineer_id",
+        f" AND NOT ({_HOLDS}) RETURNING {_ENDED}",
         user_id,
         tx.at,
     )
     for row in rows:
-        ended = await sessions.end_of_support(tx, row["id"])
-        detail = {
-            "request": str(row["id"]),
-            "engineer": str(row["engineer_id"]),
-            "sessions": ended,
-            "standing_of": str(user_id),
-        }
-        kind, site = f"support.{row['state']}", row["site_id"]
-        tx.audit(AuditEvent(kind, str(by), site=site, device=row["device_id"], detail=detail))
+        await _ended(tx, row, by, standing_of=str(user_id))
+
+
+_ENDED = "id, state, device_id, site_id, engineer_id"
+
+
+async def _ended(tx: Transaction, row: Row, by: UUID, **detail: object) -> int:
+    """The sessions under a consent that ended with what it rested on, and the line that says so."""
+    ended = await sessions.end_of_support(tx, row["id"], row["site_id"])
+    detail |= {"request": str(row["id"]), "engineer": str(row["engineer_id"]), "sessions": ended}
+    kind, site = f"support.{row['state']}", row["site_id"]
+    tx.audit(AuditEvent(kind, str(by), site=site, device=row["device_id"], detail=detail))
+    return ended
 
 
 async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,7 +22,10 @@ from gateway import event_watch
 from gateway.policy.access import RULES, Role
 from gateway.policy.live import KINDS, OF_AUDIT, Change
 from gateway.store import events, places
+from gateway.store.people import SEEN_EVERY_S
 from runtime.clock import FakeClock
+from tests.gateway.test_claims import claim_as, new_token
+from tests.gateway.test_places import home, join
 from tests.gateway.world import ORIGIN, World, open_session, settings_for
 
 PATIENCE_S = 10.0
@@ -224,6 +228,67 @@ async def test_streams_of_one_person_are_bounded(world: World) -> None:
             await one.__aexit__(None, None, None)
         while (await owner.get("/v1/events?wait_s=0")).status_code != 200:
             continue
+
+
+async def test_many_streams_at_once_are_no_more(world: World) -> None:
+    owner = await world.person()
+    most = event_watch.STREAMS_PER_PERSON
+    answers = await asyncio.gather(*(owner.get("/v1/events?wait_s=2") for _ in range(3 * most)))
+    assert sorted(answer.status_code for answer in answers) == [200] * most + [429] * 2 * most
+
+
+async def test_a_stream_that_could_not_begin_holds_no_place(
+    world: World, owner_url: str, clock: FakeClock
+) -> None:
+    """Postgres goes away at the commit, when the stream has its place already."""
+    owner = await world.person()
+    database = await asyncpg.connect(owner_url)
+    try:
+        await database.execute(
+            "CREATE FUNCTION goes_away() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57P01'; END $$;"
+            " CREATE CONSTRAINT TRIGGER goes_away AFTER UPDATE ON logins DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION goes_away()"
+        )
+    finally:
+        await database.close()
+    clock.advance(SEEN_EVERY_S + 1)  # so that the request has something to commit: when the login was used
+    assert (await owner.get("/v1/events?wait_s=0")).status_code == 503
+    assert world.gateway.parts.events.followers == 0
+
+
+async def test_a_stream_is_no_use_of_a_browsers_login(world: World, clock: FakeClock) -> None:
+    owner = await world.person()
+    async with following(owner) as told:
+        clock.advance(world.settings.login_idle_s + 1)
+        assert (await told.until("end"))["code"] == "login_ended"
+    assert (await owner.get("/v1/events?wait_s=0")).status_code == 401
+
+
+async def test_the_other_sites_of_an_org_are_not_told(world: World) -> None:
+    ann, bob = await home(world, "ann"), await home(world, "bob")
+    await join(ann, f"/v1/sites/{ann.site}", bob, "member")
+    async with following(bob.http) as told, following(ann.http) as heard_all:
+        await ann.http.post(f"/v1/orgs/{ann.org}/sites", json={"name": "Secret"})
+        assert (await heard_all.next())["kind"] == "site.changed"
+        await ann.http.patch(f"/v1/orgs/{ann.org}", json={"name": "Firm"})
+        first = await told.next()
+        assert (first["kind"], first["org_id"], first["site_id"]) == ("org.changed", ann.org, None)
+
+
+async def test_a_new_owner_hears_nothing_of_the_old_ones_people(world: World) -> None:
+    ann, bob, carl = await home(world, "ann"), await home(world, "bob"), await home(world, "carl")
+    await join(ann, f"/v1/sites/{ann.site}", carl, "admin")
+    device = await world.enrol(ann.http)
+    await world.node().connect(device)
+    link, token = await open_session(ann.http, device), await new_token(bob)
+    await ann.http.post(f"/v1/devices/{device.id}/release")
+    async with following(bob.http) as new, following(carl.http) as old:
+        assert (await claim_as(world, device, token)).status_code == 200
+        ended = await old.next()
+        assert (ended["kind"], ended["ref"], ended["site_id"]) == ("session.ended", link.session, ann.site)
+        first = await new.next()
+        assert (first["kind"], first["site_id"]) == ("device.added", bob.site)
 
 
 async def test_who_does_not_read_is_dropped_and_holds_nobody_up(

@@ -17,6 +17,7 @@ from gateway.policy.access import Staff
 from gateway.policy.support import REQUEST_TTL_S, Move, State, moved, state_at
 from gateway.store import users
 from runtime.clock import FakeClock
+from tests.gateway.test_claims import claim_as
 from tests.gateway.test_places import Home, home, join
 from tests.gateway.world import Device, Node, OpenedLink, World, open_session
 
@@ -216,6 +217,18 @@ async def test_the_banner_and_the_log(case: Case) -> None:
     assert "secret" not in json.dumps(log)
 
 
+async def test_no_method_keeps_a_request_out_of_the_log(case: Case) -> None:
+    """Parsers let through more than the usual ones, such as those of RTSP."""
+    request_id, link = await case.consented(), await case.opened()
+    entry = {"status": 200, "received": 0, "sent": 0, "ms": 1, "at": case.world.clock.wall(), "path": "/"}
+    methods = ["GET", "GET_PARAMETER", "odd", "\u202eX", "X" * 99]
+    entries = [{**entry, "id": str(uuid4()), "sid": link.session, "method": one} for one in methods]
+    told = await case.node.http.post("/internal/v1/request-log", json={"entries": entries})
+    assert told.status_code == 204, told.text
+    log = (await case.owner.http.get(f"/v1/support-requests/{request_id}/log")).json()["items"]
+    assert [one["method"] for one in log] == ["GET", "GET_PARAMETER", "odd", "\ufffdX", "X" * 32]
+
+
 async def test_its_page_is_for_the_two_sides_and_the_log_for_one(case: Case) -> None:
     request_id = await case.consented()
     link = await case.opened()
@@ -241,6 +254,24 @@ async def test_a_device_that_leaves_takes_no_consent_along(case: Case) -> None:
     await case.owner.http.post(f"/v1/devices/{case.device.id}/revoke")
     ended = (await case.owner.http.get(f"/v1/support-requests/{request_id}")).json()
     assert (ended["state"], ended["ended_by"]) == ("ended", None)
+    audit = f"/v1/sites/{case.owner.site}/audit?kind=support.ended"
+    (line,) = (await case.owner.http.get(audit)).json()["items"]
+    assert (line["actor"]["id"], line["detail"]["request"]) == (case.owner.id, request_id)
+
+
+async def test_what_a_device_is_called_where_it_went_stays_there(case: Case) -> None:
+    asked, bob = (await case.ask()).json(), await home(case.world, "bob")
+    wish = {"approve": True, "name": "Bedroom"}
+    token = (await bob.http.post("/v1/registration-tokens", json=wish)).json()["token"]
+    await case.owner.http.post(f"/v1/devices/{case.device.id}/release")
+    claimed = await claim_as(case.world, case.device, token)
+    assert (claimed.status_code, claimed.json()["name"]) == (200, "Bedroom")
+    for person in (case.engineer, case.owner):
+        seen = (await person.http.get(f"/v1/support-requests/{asked['id']}")).json()
+        assert (seen["state"], seen["device_name"]) == ("withdrawn", case.device.id)
+    lines = await case.owner.http.get(f"/v1/sites/{case.owner.site}/audit")
+    assert {"support.withdrawn", "device.handed_over"} <= {one["kind"] for one in lines.json()["items"]}
+    assert "Bedroom" not in lines.text
 
 
 async def test_a_device_that_moves_takes_no_consent_along(case: Case) -> None:
