@@ -133,8 +133,14 @@ async def hold(tx: Transaction, actor: Actor) -> None:
 
 
 async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
-    """The person who sits at this browser: by the cookie alone. Pages are for people, not for tokens."""
-    return await actor_of(tx, parts, credential) if credential.kind == "cookie" else None
+    """The person who sits at this browser: by the cookie alone. Pages are for people, not for tokens.
+
+    429 as for the API: a page costs as much as the calls that it stands for.
+    """
+    actor = await actor_of(tx, parts, credential) if credential.kind == "cookie" else None
+    if actor is not None and credential.connection is not None:
+        _count(parts, actor, credential.connection)
+    return actor
 
 
 async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor:

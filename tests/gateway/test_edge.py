@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from gateway.api.edge import client_address
+from gateway.general_limit import BURST_S
 from runtime.client_address import TrustedProxies
 from runtime.clock import FakeClock
 from tests.gateway.world import ADMIN_PASSWORD, World, open_session, settings_for
@@ -296,3 +297,19 @@ async def test_metrics_count(world: World) -> None:
     assert 'towline_gateway_requests_total{listener="public",status="401"} 1' in text
     assert 'towline_gateway_logins_total{result="ok"} 1' in text
     assert "towline_gateway_request_seconds_count" in text
+
+
+async def test_pages_count_as_calls_do(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock
+) -> None:
+    settings = settings_for(tmp_path, database_url, keys_dir, requests_per_login_s=1)
+    world = await (await World(settings, clock, tmp_path).start()).prepared()
+    try:
+        owner = await world.person()
+        pages = [await owner.get("/", headers=HTML) for _ in range(BURST_S + 1)]
+        assert [page.status_code for page in pages] == [200] * BURST_S + [429]
+        assert "Too many requests" in pages[-1].text
+        assert int(pages[-1].headers["retry-after"]) == 1
+        assert (await owner.get("/v1/devices")).status_code == 429
+    finally:
+        await world.close()
