@@ -174,7 +174,23 @@ def opened_streams(opened: Opened, leaving: ExitStack) -> list[Stream]:
         streams.append(GatewayEvents(opened.opener))
     for stream in streams:
         assert stream.started.wait(CALL_TIMEOUT_S), type(stream).__name__
-    leaving.callback(lambda: ends(streams))
+    return streams
+
+
+def after_a_restart(ground: Ground, opened: Opened, leaving: ExitStack) -> list[Stream]:
+    """The streams of a session that outlived the gateway; its own events are followed anew."""
+    before = opened_streams(opened, leaving)
+    ground.site.restart_gateway()
+    assert ground.site.redis is not None
+    assert ground.site.redis.ask("FLUSHALL") == "+OK"
+    streams: list[Stream] = [stream for stream in before if not isinstance(stream, GatewayEvents)]
+    ends([stream for stream in before if isinstance(stream, GatewayEvents)])
+    if opened.out:
+        events = GatewayEvents(opened.opener)
+        assert events.started.wait(CALL_TIMEOUT_S), "no events after the restart"
+        streams.append(events)
+    for stream in streams:
+        assert stream.thread.is_alive(), f"{type(stream).__name__} ended with the gateway"
     return streams
 
 
@@ -184,17 +200,20 @@ def ends(streams: list[Stream]) -> float:
         stream.thread.join(DEADLINE_S)
         assert not stream.thread.is_alive(), f"{type(stream).__name__} goes on"
         assert not getattr(stream, "complete", False), "a cut body looked complete"
-    return max(stream.ended_at for stream in streams)
+    return max((stream.ended_at for stream in streams), default=0.0)
 
 
 def cut_after(opened: Opened) -> float:
     """Seconds from the call that revokes until the last byte of the last stream."""
     with ExitStack() as leaving:
-        streams = opened_streams(opened, leaving)
-        began = time.monotonic()
-        opened.revoke()
-        took = ends(streams) - began
-        assert min(stream.ended_at for stream in streams) > began, "it ended before it was revoked"
+        return revoked_after(opened, opened_streams(opened, leaving))
+
+
+def revoked_after(opened: Opened, streams: list[Stream]) -> float:
+    began = time.monotonic()
+    opened.revoke()
+    took = ends(streams) - began
+    assert min(stream.ended_at for stream in streams) > began, "it ended before it was revoked"
     return took
 
 
@@ -241,13 +260,7 @@ def test_it_holds_over_a_restart_and_after_redis_forgot_everything(
     before, gone = kind(ground), kind(ground)
     assert cut_after(gone) < CUT_S
     with ExitStack() as leaving:
-        streams = opened_streams(before, leaving)
-        ground.site.restart_gateway()
-        assert ground.site.redis is not None
-        assert ground.site.redis.ask("FLUSHALL") == "+OK"
-        began = time.monotonic()
-        before.revoke()
-        assert ends(streams) - began < CUT_S
+        assert revoked_after(before, after_a_restart(ground, before, leaving)) < CUT_S
     for one in (before, gone):
         assert may_open(one) is one.comes_back, "what was revoked opens again"
 
