@@ -117,8 +117,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
     if first["type"] == "json_invalid":
         return answer(request, Problem(HTTPStatus.BAD_REQUEST, "bad_json", "The body is not JSON."))
-    path = [str(part) for part in first["loc"] if part not in {"body", "query", "path", "header"}]
-    field = ".".join(path) or "body"
+    # The first part says where it was: in the body, the query, the path or the header.
+    field = ".".join(str(part) for part in first["loc"][1:]) or "body"
     detail = f"{field}: {first['msg']}"
     return answer(request, Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_field", detail, field=field))
 
