@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,23 @@ import asyncpg
 import httpx
 import pytest
 
+from gateway.api.app import FORMS, documented_routes
 from gateway.errors import MigrationError, StoreUnavailableError
 from gateway.store import migrate
 from gateway.store.database import AuditEvent, Database, Revocation
 from runtime.clock import SYSTEM_CLOCK
 from testbed.postgres_server import PostgresServer
+from tests.gateway.contract.spoilt import fitting, schema_of
+from tests.gateway.contract.test_junk import INTERNAL, internal
 from tests.gateway.world import World, settings_for
 
 RECOVERY_S = 15.0
 POLL_S = 0.05
 CANCEL_S = 2.0
+# An answer takes milliseconds; below what a connection to the database may take (ACQUIRE_TIMEOUT_S).
+AT_ONCE_S = 2.0
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+FORM = {"grant_type": "refresh_token", "refresh_token": "x", "token": "x", "client_id": "towline"}
 
 
 async def test_migrations_are_applied_once_by_many(postgres: PostgresServer) -> None:
@@ -127,16 +135,20 @@ async def test_a_database_that_dies_gives_503_and_comes_back(
 ) -> None:
     world = World(settings_for(tmp_path, database_url, keys_dir), SYSTEM_CLOCK, tmp_path)
     await (await world.start()).prepared()
-    owner = await world.person()
+    owner, node = await world.person(), world.node().http
     await until(owner, "/readyz", 200)
+    assert (await node.get("/internal/v1/presence/elsewhere")).status_code == 200
     await asyncio.to_thread(postgres.kill)
     try:
         for method, path, body in every_call():
-            answer = await owner.request(method, path, json=body)
-            assert answer.status_code == 503, (path, answer.text)
-            assert answer.json()["code"] == "store_unavailable"
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert int(answer.headers["retry-after"]) > 0
+            await refused_at_once(owner, method, path, json=body)
+        for method, path, body in every_internal_call():
+            await refused_at_once(node, method, path, json=body)
+        await until_the_feed_is_refused(node)
+        for path in FORMS:
+            await refused_at_once(world.program(), "POST", path, data=FORM)
+        for name in STORELESS - {"GET /readyz"}:
+            assert (await owner.get(name.removeprefix("GET "))).status_code < 500, name
         page = await owner.get("/", headers={"accept": "text/html"})
         assert page.status_code == 503
         assert "text/html" in page.headers["content-type"]
@@ -175,25 +187,68 @@ async def test_a_gateway_may_start_before_its_database(
     await world.close()
 
 
+# They ask no store; /readyz is looked at apart.
+STORELESS = {
+    "GET /.well-known/oauth-authorization-server",
+    "GET /.well-known/jwks.json",
+    "GET /v1/login/providers",
+    "GET /v1/openapi.json",
+    "GET /livez",
+    "GET /readyz",
+}
+# What a route reads before it asks a store.
+FIRST = {
+    "GET /v1/oauth/authorize": "a page",
+    "POST /v1/oauth/token": "a form",
+    "POST /v1/oauth/revoke": "a form",
+}
+
+
 def every_call() -> list[tuple[str, str, Any]]:
-    device = "d_" + "a" * 16
-    session = "00000000-0000-4000-8000-000000000000"
-    return [
-        ("GET", "/v1/me", None),
-        ("POST", "/v1/login", {"username": "admin", "password": "x"}),
-        ("POST", "/v1/login/welcome", {"secret": "x"}),
-        ("POST", "/v1/registration-tokens", {}),
-        ("GET", "/v1/devices", None),
-        ("GET", f"/v1/devices/{device}", None),
-        ("POST", f"/v1/devices/{device}/approve", None),
-        ("POST", f"/v1/devices/{device}/revoke", None),
-        ("POST", f"/v1/devices/{device}/sessions", {}),
-        ("POST", f"/v1/devices/{device}/certificate/challenge", None),
-        ("GET", "/v1/sessions", None),
-        ("DELETE", f"/v1/sessions/{session}", None),
-        ("POST", "/v1/links/inspect", {"token": "x"}),
-        ("POST", "/v1/links/code", {"token": "x"}),
-    ]
+    """A request of each documented route that asks a store, as far as it can be told before."""
+    known = {name: f"{name[0]}_{'a' * 16}" for name in ("device_id", "site_id", "org_id")}
+    calls = []
+    for route in documented_routes():
+        for method in sorted(route.methods or ()):
+            if f"{method} {route.path}" in STORELESS | set(FIRST):
+                continue
+            known["place_id"] = known["org_id" if route.path.startswith("/v1/orgs/") else "site_id"]
+            path = re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], UNKNOWN), route.path)
+            schema = schema_of(route)
+            calls.append((method, path, None if schema is None else fitting(schema)))
+    assert len(calls) > 60
+    return calls
+
+
+def every_internal_call() -> list[tuple[str, str, Any]]:
+    """The same of the nodes' listener, without the keys (a file) and the feed (a stream)."""
+    calls = []
+    for route in internal():
+        if not route.path.endswith(("/keys", "/revocations")):
+            path = re.sub(r"\{(\w+)\}", UNKNOWN, route.path)
+            calls += [(method, path, INTERNAL.get(route.path)) for method in sorted(route.methods or ())]
+    assert len(calls) > 7
+    return calls
+
+
+async def until_the_feed_is_refused(node: httpx.AsyncClient) -> None:
+    """It is, once nothing was heard of the store for longer than a look may take."""
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            async with node.stream("GET", "/internal/v1/revocations") as answer:
+                if answer.status_code == 503:
+                    return
+            # The age of what was last read: nothing here sets an event.
+            await asyncio.sleep(POLL_S)
+
+
+async def refused_at_once(client: httpx.AsyncClient, method: str, path: str, **sent: Any) -> None:
+    async with asyncio.timeout(AT_ONCE_S):
+        answer = await client.request(method, path, **sent)
+    assert answer.status_code == 503, (method, path, answer.text)
+    assert answer.json()["code"] == "store_unavailable"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_a_gateway_is_not_ready_before_its_administrator_can_log_in(

@@ -12,6 +12,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from schemathesis import GenerationMode
+from schemathesis import Case, CheckContext, GenerationMode, Response
 from schemathesis.checks import CheckFunction, not_a_server_error
 from schemathesis.core.result import Err
 from schemathesis.specs.openapi.checks import (
@@ -46,8 +47,19 @@ EXAMPLES_SOAK = 150
 REQUEST_S = 20.0
 # They end the login that asks.
 ENDING = ("/v1/logout", "/v1/me/logout-everywhere", "/v1/me/logins")
+
+
+def wrong_field_is_named(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
+    """A 422 that is about a field says which."""
+    if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        told = response.json()
+        assert told["code"] != "invalid_field" or told.get("field"), f"names no field: {told}"
+    return None
+
+
 CHECKS: list[CheckFunction] = [
     not_a_server_error,
+    wrong_field_is_named,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
