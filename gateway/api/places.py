@@ -257,9 +257,7 @@ async def _permitted(
     lock: bool = False,
     mine: bool = False,
 ) -> Place:
-    place = await (places.get_org if kind == "org" else places.get_site)(
-        tx, place_id, actor.user_id, lock=lock
-    )
+    place = await _get(tx, actor, kind, place_id, lock=lock)
     seen = None
     if place is not None and place.sees:
         # Whoever is somebody at one site of an org knows the org, as its least.
@@ -268,8 +266,17 @@ async def _permitted(
 
 
 async def _fresh(tx: Transaction, actor: Actor, kind: Kind, place_id: str) -> Place:
-    action = Action.ORG_READ if kind == "org" else Action.SITE_READ
-    return await _permitted(tx, actor, kind, place_id, action)
+    """As it is after the actor's own change, which was permitted: telling it needs no other scope."""
+    place = await _get(tx, actor, kind, place_id)
+    assert place is not None  # just written in this transaction
+    return place
+
+
+async def _get(
+    tx: Transaction, actor: Actor, kind: Kind, place_id: str, *, lock: bool = False
+) -> Place | None:
+    read = places.get_org if kind == "org" else places.get_site
+    return await read(tx, place_id, actor.user_id, lock=lock)
 
 
 async def _rename(tx: Transaction, actor: Actor, place: Place, name: str) -> Place:
