@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.programs import family
+
 WRK_DEADLINE_S = 120  # a run is seconds long; this only catches a hang
 CURL_DEADLINE_S = 120
 CURL_TIME_IS_UP = 28
@@ -38,12 +40,18 @@ def cpu_ns(pids: Iterable[int]) -> int:
     return total
 
 
-def cpu_ms_with_ended_threads(pids: Iterable[int]) -> float:
-    """CPU-ms of the processes, also of threads that have ended (Argon2's lanes); in steps of a clock tick."""
+def family_cpu_ms(pid: int) -> float:
+    """CPU-ms of a process and all below it, also of threads (Argon2's lanes) and children that have ended
+    (PostgreSQL's, with the pool's connections); in steps of a clock tick.
+    """
     ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime (proc(5))
+    for one in family(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue  # it ended meanwhile: its parent has the time
+        # utime and stime; of the parent also cutime and cstime, of children that it has waited for (proc(5)).
+        ticks += sum(int(field) for field in fields[11 : 15 if one == pid else 13])
     return ticks * 1000 / os.sysconf("SC_CLK_TCK")
 
 
