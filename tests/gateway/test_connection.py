@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -62,6 +63,16 @@ class Client:
 
 async def connect(listener: Listener) -> Client:
     return Client(*await asyncio.open_connection(listener.address.host, listener.address.port))
+
+
+async def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_first_bytes(listener: Listener) -> None:
+    client = await connect(listener)
+    client.writer.write(GET)
+    await client.answer()
+    (served,) = listener._server.server_state.connections
+    accepted = served.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    client.writer.close()
 
 
 @pytest.mark.parametrize(
