@@ -31,8 +31,8 @@ NOW = 1_000_000.0
 ME = Actor(uuid4(), "me", uuid4())
 
 
-# Who may do what, written out by hand from what is promised (docs/decisions/0016-roles-at-sites.md): every way that
-# allows it, and the scope that an API token needs ("any": none; "no": no token does it). Not made of `RULES`.
+# Who may do what, written out by hand from what is promised (docs/decisions/0016-roles-at-sites.md): every
+# way that allows it, and the scope that an API token needs ("any": none; "no": no token does it).
 EVERY_ROLE = "support member admin owner"
 PROMISED = {
     "account": ("anyone", "no"),

@@ -80,6 +80,39 @@ def test_the_reference_has_every_route_and_every_code() -> None:
     assert set(TAGS) >= {str(tag) for route in documented_routes() for tag in route.tags}
 
 
+# How the pages' scripts name what they call: as it stands there, or in a variable of the line before.
+CALL = re.compile(r"""\bcall\(\s*"([A-Z]+)",\s*(path\b|"[^"]+"|`[^`]+`)""")
+NAMED = re.compile(r"""\b(?:const|let) path = ("[^"]+"|`[^`]+`)""")
+
+
+def called_by_scripts() -> set[str]:
+    """ "METHOD /path" of every call in the pages' scripts, `{}` for what is put into it."""
+    found = set()
+    for script in sorted((ROOT / "gateway/api/static").glob("*.js")):
+        text = script.read_text("utf-8")
+        calls = list(CALL.finditer(text))
+        # None is written in a way that is not understood here, and none goes around `call`.
+        assert text.count("/v1/") == len(calls), script
+        assert text.count("fetch(") == (script.name == "call.js"), script
+        for one in calls:
+            named = one[2] if one[2] != "path" else NAMED.findall(text[: one.start()])[-1]
+            path = re.sub(r"\$\{[^}]*\}", "{}", named[1:-1]).partition("?")[0]
+            found.add(f"{one[1]} {path}")
+    return found
+
+
+def test_the_pages_scripts_call_what_the_document_tells() -> None:
+    """The console has no back door of its own."""
+    told = {
+        f"{method} {re.sub(r'{[^}]*}', '{}', r.path)}"
+        for r in documented_routes()
+        for method in r.methods or ()
+    }
+    called = called_by_scripts()
+    assert len(called) > 10
+    assert called <= told
+
+
 def problems_made() -> list[tuple[str, ast.Call]]:
     found = []
     for path in sorted((ROOT / "gateway").rglob("*.py")):

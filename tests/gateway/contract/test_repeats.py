@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ import pytest
 from gateway.general_limit import BURST_S
 from gateway.store import idempotency, upkeep
 from runtime.clock import FakeClock
-from tests.gateway.world import World, open_session
+from tests.gateway.world import Device, World, open_session
 
 PASSWORD = "a password of fifteen"
 
@@ -28,6 +29,7 @@ async def stage(world: World) -> tuple[httpx.AsyncClient, dict[str, tuple[str, d
     device = await world.enrol(admin)
     await node.connect(device)
     home = (await admin.get("/v1/sites")).json()["items"][0]
+    asked = await supported(world, admin)
     return admin, {
         "org": ("/v1/orgs", {"name": "New"}),
         "site": (f"/v1/orgs/{home['org_id']}/sites", {"name": "Works"}),
@@ -36,15 +38,47 @@ async def stage(world: World) -> tuple[httpx.AsyncClient, dict[str, tuple[str, d
         "invitation": (f"/v1/sites/{home['id']}/invitations", {"role": "member"}),
         "api token": ("/v1/me/api-tokens", {"name": "script", "scopes": ["devices:read"]}),
         "user": ("/v1/users", {"username": "somebody", "password": PASSWORD}),
+        "support request": (f"/v1/devices/{asked.id}/support-requests", {"reason": "E42"}),
     }
 
 
-COUNTED = ("orgs", "sites", "registration_tokens", "sessions", "invitations", "api_tokens", "users")
+async def supported(world: World, engineer: httpx.AsyncClient) -> Device:
+    """A device of somebody else, at whose site `engineer` has the role of support."""
+    owner = await world.person("olga")
+    place = (await owner.get("/v1/sites")).json()["items"][0]["id"]
+    invited = await owner.post(f"/v1/sites/{place}/invitations", json={"role": "support"})
+    joined = await engineer.post("/v1/invitations/accept", json={"token": invited.json()["token"]})
+    assert joined.status_code == 200, joined.text
+    return await world.enrol(owner)
+
+
+COUNTED = (
+    "orgs",
+    "sites",
+    "registration_tokens",
+    "sessions",
+    "invitations",
+    "api_tokens",
+    "users",
+    "support_requests",
+)
 
 
 async def things(world: World) -> dict[str, int]:
     async with world.gateway.parts.database.transaction() as tx:
         return {name: await tx.fetchval(f"SELECT count(*) FROM {name}") for name in COUNTED}
+
+
+async def test_these_are_all_that_take_a_key(world: World) -> None:
+    """Those of the document; an invitation's two kinds of places are one."""
+    admin, creations = await stage(world)
+    taking = {
+        re.sub(r"\{\w+\}", "{}", path.replace("/v1/orgs/{place_id}/", "/v1/sites/{place_id}/"))
+        for path, one in (await admin.get("/v1/openapi.json")).json()["paths"].items()
+        for operation in one.values()
+        if "idempotency-key" in {str(p["name"]).lower() for p in operation.get("parameters", ())}
+    }
+    assert taking == {re.sub(r"/[dso]_[a-z2-7]{16}(?=/|$)", "/{}", path) for path, _ in creations.values()}
 
 
 async def test_a_creation_that_is_sent_again_makes_nothing_twice(world: World) -> None:
