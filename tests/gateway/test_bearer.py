@@ -50,6 +50,24 @@ async def test_what_is_no_bearer_gives_401(world: World) -> None:
     assert (await program.get("/v1/me", headers={"authorization": f"bEARER {access}"})).status_code == 200
 
 
+async def test_a_token_counts_in_its_header_alone(world: World) -> None:
+    """Addresses end in logs, histories and Referer (RFC 9700 §4.3.2)."""
+    person = await world.person()
+    access = (await log_in(world))["access_token"]
+    made = await person.post("/v1/me/api-tokens", json={"name": "x", "scopes": ["devices:read"]})
+    for token in (access, made.json()["token"]):
+        assert (await world.program(token).get("/v1/devices")).status_code == 200
+        program = world.program()
+        for name in ("access_token", "token", "authorization"):
+            for method, path in PROTECTED:
+                answer = await program.request(method, path, params={name: token})
+                # Lists refuse a parameter that they do not know before they ask who is there.
+                told = (answer.status_code, answer.json()["code"])
+                assert told in {(401, "login_needed"), (422, "invalid_field")}, (name, path)
+                assert token not in answer.text
+        assert (await program.get("/v1/me", headers={"cookie": f"access_token={token}"})).status_code == 401
+
+
 async def test_a_bad_bearer_is_not_helped_by_a_good_cookie(world: World) -> None:
     person = await world.person()
     assert (await person.get("/v1/me")).status_code == 200

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -15,6 +16,8 @@ import pytest
 
 from gateway.api.edge import client_address
 from gateway.general_limit import BURST_S
+from gateway.policy.access import Staff
+from gateway.store import users
 from runtime.client_address import TrustedProxies
 from runtime.clock import FakeClock
 from tests.gateway.world import ADMIN_PASSWORD, World, open_session, settings_for
@@ -73,8 +76,21 @@ class Page(HTMLParser):
 
 
 async def every_page(world: World, owner: httpx.AsyncClient, device_id: str) -> dict[str, httpx.Response]:
-    paths = ["/", f"/devices/{device_id}", "/login", "/welcome", "/open", "/devices/d_none", "/nothing"]
+    asked = await asked_for_support(world, device_id)
+    good = ["/", f"/devices/{device_id}", f"/support/{asked}", "/login", "/welcome", "/open"]
+    # No such provider: what a browser sees that came back from one for nothing.
+    paths = [*good, "/devices/d_none", f"/support/{uuid4()}", "/login/from/none?state=x&code=y", "/nothing"]
     return {path: await owner.get(path, headers=HTML) for path in paths}
+
+
+async def asked_for_support(world: World, device_id: str) -> str:
+    """The id of a request about that device, by staff of the installation."""
+    engineer = await world.person("sue")
+    async with world.gateway.parts.database.transaction() as tx:
+        await users.set_staff(tx, UUID((await engineer.get("/v1/me")).json()["id"]), Staff.SUPPORT)
+    asked = await engineer.post(f"/v1/devices/{device_id}/support-requests", json={"reason": "E42"})
+    assert asked.status_code == 201, asked.text
+    return str(asked.json()["id"])
 
 
 async def test_pages_have_no_inline_script_and_strict_headers(world: World) -> None:
@@ -83,7 +99,7 @@ async def test_pages_have_no_inline_script_and_strict_headers(world: World) -> N
     await node.connect(device)
     await open_session(owner, device)
     pages = await every_page(world, owner, device.id)
-    assert [p.status_code for p in pages.values()] == [200, 200, 200, 200, 200, 404, 404]
+    assert [p.status_code for p in pages.values()] == [200] * 6 + [404] * 4
     for path, answer in pages.items():
         page = Page(answer.text)
         assert page.inline == [], path

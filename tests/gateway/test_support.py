@@ -17,6 +17,7 @@ from gateway.policy.access import Staff
 from gateway.policy.support import REQUEST_TTL_S, Move, State, moved, state_at
 from gateway.store import users
 from runtime.clock import FakeClock
+from tests.gateway.test_api_tokens import rfc3339
 from tests.gateway.test_claims import claim_as
 from tests.gateway.test_places import Home, home, join
 from tests.gateway.world import Device, Node, OpenedLink, World, open_session
@@ -156,9 +157,13 @@ async def test_one_question_at_a_time_which_lapses(case: Case, clock: FakeClock)
     assert (await case.ask()).status_code == 201
 
 
-async def test_an_owner_gives_less_never_more(case: Case, clock: FakeClock) -> None:
+@pytest.mark.parametrize(("given_s", "lasts_s"), [(3600, 600), (601, 600), (300, 300)])
+async def test_an_owner_gives_less_never_more(
+    case: Case, clock: FakeClock, given_s: int, lasts_s: int
+) -> None:
     asked = (await case.ask(duration_s=600)).json()
-    approved = (await case.decide(asked["id"], "approve", duration_s=3600)).json()
+    approved = (await case.decide(asked["id"], "approve", duration_s=given_s)).json()
+    assert approved["until"] == rfc3339(clock.wall() + lasts_s)
     link = await case.opened()
     listed = (await case.engineer.http.get("/v1/sessions")).json()["items"]
     assert [one["id"] for one in listed] == [link.session]
