@@ -5,24 +5,33 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from redis.asyncio import Redis
 
 from gateway.policy.clients import OWN_CLIENT
+from gateway.settings import Settings
 from gateway.store import audit
-from runtime.clock import FakeClock
+from runtime.clock import Clock, FakeClock
 from runtime.logs import JsonFormatter
+from testbed.redis_server import RedisServer
 from tests.gateway.login.conftest import provider_settings
 from tests.gateway.login.free_provider import CLIENT_SECRET, FreeProvider
-from tests.gateway.login.visitor import Visitor
+from tests.gateway.login.visitor import FLOW_COOKIE, Visitor
+from tests.gateway.test_claims import claim_as, new_token
+from tests.gateway.test_native_apps import CLIENTS, App
+from tests.gateway.test_places import home
+from tests.gateway.test_support import Case, engineer_of
 from tests.gateway.world import (
     ADMIN_PASSWORD,
     ORIGIN,
@@ -83,19 +92,47 @@ async def world(
     provider: FreeProvider,
     heads_dir: Path,
     written: Written,
-) -> AsyncIterator[World]:
+    redis_server: RedisServer,
+) -> AsyncIterator[Overheard]:
     settings = settings_for(
         tmp_path,
         database_url,
         keys_dir,
         login_providers={"free": provider_settings(tmp_path, provider.url)},
+        native_clients=CLIENTS,
+        redis_url=redis_server.url(),
         audit_heads_dir=heads_dir,
         log_level="debug",
     )
-    running = World(settings, clock, tmp_path)
+    running = Overheard(settings, clock, tmp_path)
     await (await running.start()).prepared()
     yield running
     await running.close()
+
+
+class Overheard(World):
+    """Keeps what the gateway answered to anybody. `shown` are the answers in which a secret is shown once."""
+
+    def __init__(self, settings: Settings, clock: Clock, folder: Path) -> None:
+        super().__init__(settings, clock, folder)
+        self.heard: list[tuple[str, str, str]] = []
+        """Where, all its headers, its body."""
+
+    def _keep(self, client: httpx.AsyncClient) -> httpx.AsyncClient:
+        client.event_hooks["response"].append(self._hear)
+        return super()._keep(client)
+
+    async def _hear(self, answer: httpx.Response) -> None:
+        where = f"{answer.request.method} {answer.request.url.path}"
+        self.heard.append((where, str(answer.headers.raw), (await answer.aread()).decode()))
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -186,8 +223,91 @@ async def of_providers(world: World, planted: Planted, provider: FreeProvider) -
             if name in request.form:
                 planted.add(f"provider's {name}", request.form[name])
     assert "provider's code_verifier" in planted.secrets
+    for number, given in enumerate(provider.given):
+        for name in ("access_token", "id_token"):
+            planted.add(f"provider's {name} {number}", given[name])
+    assert provider.given
     await visitor.begin()
     await visitor.come_back(code=planted.new("a code that the provider does not know"))
+    await visitor.begin()  # and stays under way: the short-lived store holds something
+    planted.add("state of a login under way", visitor.asked["state"])
+    planted.add("flow cookie", visitor.http.cookies[FLOW_COOKIE])
+
+
+async def of_apps(world: World, planted: Planted) -> None:
+    person = world.browser()
+    body = {"username": "carla", "password": planted.secrets["person's password"]}
+    assert (await person.post("/v1/login", json=body)).is_success
+    app, other = App(), App()
+    planted.add("app's verifier", app.verifier)
+    code = planted.add("app's code", (await app.ask(person))["code"])
+    given = (await app.trade(world, code)).json()
+    planted.add("app's access token", given["access_token"])
+    planted.add("app's refresh token", given["refresh_token"])
+    planted.add("verifier of a code that fell", other.verifier)
+    fell = planted.add("code that fell", (await other.ask(person))["code"])
+    wrong = planted.new("wrong verifier") + "x" * 20
+    assert (await other.trade(world, fell, code_verifier=wrong)).status_code == 400
+    assert (await other.trade(world, fell)).status_code == 400
+    assert (await other.trade(world, planted.new("app's code that is none"))).status_code == 400
+
+
+async def of_claims_and_support(world: World, planted: Planted) -> None:
+    ann, engineer = await home(world, "ann"), await engineer_of(world)
+    device, node = await world.enrol(ann.http), world.node("node-b")
+    await node.connect(device)
+    case = Case(world, ann, engineer, device, node)
+    await case.consented()
+    link, cookie = await case.opened(), planted.new("engineer's cookie")
+    coded = await engineer.http.post(
+        "/v1/links/code", json={"token": planted.add("support link", link.token)}
+    )
+    code = planted.add("support code", coded.json()["code"])
+    told = await node.redeem(label=link.label, cookie=cookie, code=code)
+    planted.add("support grant", told.json()["grant"])
+    secret = planted.new("in the query of a logged request")
+    entry = {"status": 200, "received": 0, "sent": 0, "ms": 1, "at": world.clock.wall(), "method": "GET"}
+    entry |= {"id": str(uuid4()), "sid": link.session, "path": f"/status?token={secret}"}
+    logged = await node.http.post("/internal/v1/request-log", json={"entries": [entry]})
+    assert logged.status_code == 204, logged.text
+    assert (await ann.http.post(f"/v1/devices/{device.id}/release")).is_success
+    bob = await home(world, "bob")
+    token = planted.add("claim token", await new_token(bob))
+    refused = await claim_as(world, device, planted.new("a claim token that is none"))
+    assert not refused.is_success
+    assert (await claim_as(world, device, token)).is_success
+    key = {"idempotency-key": planted.new("idempotency key")}
+    made = [await bob.http.post("/v1/registration-tokens", json={}, headers=key) for _ in range(2)]
+    assert made[0].json() == made[1].json()
+    planted.add("token of a repeated answer", made[0].json()["token"])
+    assert (await bob.http.post("/v1/orgs", json={"name": ""}, headers=key)).status_code == 422
+
+
+async def all_of_redis(server: RedisServer) -> dict[str, str]:
+    """Keys and values, bytes in hexadecimal beside their text."""
+    client = Redis.from_url(server.url())
+    try:
+        found = {}
+        async for key in client.scan_iter():
+            assert await client.type(key) == b"string", key
+            value = await client.get(key) or b""
+            found[f"key {key.decode()}"] = f"{key.decode()} {value.decode(errors='replace')} {value.hex()}"
+        return found
+    finally:
+        await client.aclose()
+
+
+IDS = re.compile(r"\b([dos]_[a-z2-7]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+
+
+def answered(world: Overheard, planted: Planted) -> dict[str, set[str]]:
+    """Which secrets were in the answers of which route; what came in a header is marked so."""
+    found: dict[str, set[str]] = {}
+    for where, headers, body in world.heard:
+        names = set(planted.found_in(body)) | {f"header: {name}" for name in planted.found_in(headers)}
+        if names:
+            found.setdefault(IDS.sub("*", where), set()).update(names)
+    return found
 
 
 async def of_devices(world: World, planted: Planted) -> None:
@@ -256,14 +376,39 @@ def text_of(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.iterdir()))
 
 
+# Each secret is told once to whom it is for, and by these alone (nodes get the grants).
+SHOWN: dict[str, set[str]] = {
+    "GET /login/from/free": {"header: login cookie by provider"},
+    "GET /login/with/free": {"header: flow cookie", "header: state of a login under way", "header: state"},
+    "POST /internal/v1/links/redeem": {"support grant", "grant"},
+    "POST /internal/v1/sessions/resolve": {"grant"},
+    "POST /v1/devices/*/sessions": {"support link", "link", "bound link"},
+    "POST /v1/enrolments": {"enrolment's poll_secret"},
+    "POST /v1/links/code": {"one-time code", "support code"},
+    "POST /v1/login": {"refresh token", "header: login cookie", "access token"},
+    "POST /v1/me/api-tokens": {"API token"},
+    "POST /v1/oauth/authorize": {"code that fell", "app's code"},
+    "POST /v1/oauth/token": {"second refresh token", "app's refresh token", "app's access token"},
+    "POST /v1/orgs/*/invitations": {"invitation"},
+    "POST /v1/registration-tokens": {"claim token", "registration token", "token of a repeated answer"},
+}
+
+
 async def test_no_secret_is_anywhere_where_somebody_may_read_it(
-    world: World, provider: FreeProvider, written: Written, owner_url: str, heads_dir: Path
+    world: Overheard,
+    provider: FreeProvider,
+    written: Written,
+    owner_url: str,
+    heads_dir: Path,
+    redis_server: RedisServer,
 ) -> None:
     planted = Planted()
     await of_passwords(world, planted)
     await of_programs(world, planted)
     await of_providers(world, planted, provider)
     await of_devices(world, planted)
+    await of_apps(world, planted)
+    await of_claims_and_support(world, planted)
     assert len(planted.secrets) >= 30
     rows = await all_rows(owner_url)
     assert rows["audit_events"].count("session.redeemed") >= 2
@@ -273,8 +418,12 @@ async def test_no_secret_is_anywhere_where_somebody_may_read_it(
     await witness.witness()
     places = {"the log": "\n".join(written.lines), **{f"table {name}": text for name, text in rows.items()}}
     places["the signed heads"] = text_of(heads_dir)
+    redis = await all_of_redis(redis_server)
+    assert any("one-time" in key for key in redis)
+    places |= redis
     hits = {place: found for place, text in places.items() if (found := planted.found_in(text))}
     assert hits == {}
+    assert answered(world, planted) == SHOWN
     # The looking itself finds what is there.
     assert planted.found_in(f"x{planted.secrets['link']}y") == ["link"]
     assert Planted.found_in(planted, planted.secrets["API token"].encode().hex()) == ["API token"]

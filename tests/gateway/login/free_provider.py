@@ -69,6 +69,8 @@ class FreeProvider:
         """Makes the ID token of its claims."""
         self.codes: dict[str, Code] = {}
         self.received: list[Received] = []
+        self.given: list[dict[str, Any]] = []
+        """What the token endpoint answered to good codes."""
         self.hanging = threading.Event()
         """Set it to let whoever hangs go."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="free-provider", daemon=True)
@@ -150,12 +152,14 @@ class FreeProvider:
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != code.asked.get("code_challenge"):
             return 400, {"error": "invalid_grant"}
-        return 200, {
+        given = {
             "access_token": secrets.token_urlsafe(24),
             "token_type": "Bearer",
             "expires_in": 300,
             "id_token": self.seal(self.claims_of(code)),
         }
+        self.given.append(given)
+        return 200, given
 
     def knows_client(self, received: Received) -> bool:
         scheme, _, value = received.headers.get("authorization", "").partition(" ")
