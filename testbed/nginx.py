@@ -15,6 +15,8 @@ _GATEWAYS = """\
   }}
   server {{
     listen {listen};
+    # More than the gateway takes: nginx's own user may not write below the run's folder.
+    client_body_buffer_size 256k;
 {tls}    location / {{
       proxy_pass http://gateways;
       proxy_http_version 1.1;
