@@ -9,6 +9,7 @@ from tests.gateway.login.free_provider import (
     FreeProvider,
 )
 from tests.gateway.login.visitor import FLOW_COOKIE, NEXT_TRY_S, PAGE, PERSON, Visitor, refused
+from tests.gateway.test_edge import Page, check_headers
 from tests.gateway.world import World
 
 
@@ -18,6 +19,9 @@ async def test_denied_consent(login_world: World, provider: FreeProvider) -> Non
     answer = await visitor.come_back(error="access_denied", error_description="<script>alert(1)</script>")
     await refused(visitor, answer, 403, "login_denied")
     assert "alert" not in answer.text
+    check_headers(answer)
+    assert answer.headers["cache-control"] == "no-store"
+    assert Page(answer.text).inline == []
     late = await visitor.come_back(code=provider.agree(visitor.asked, **PERSON))
     await refused(visitor, late, 400, "login_not_open")
 
