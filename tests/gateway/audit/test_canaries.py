@@ -290,7 +290,8 @@ async def all_of_redis(server: RedisServer) -> dict[str, str]:
         found = {}
         async for key in client.scan_iter():
             assert await client.type(key) == b"string", key
-            value = await client.get(key) or b""
+            value = await client.get(key)
+            assert isinstance(value, bytes)
             found[f"key {key.decode()}"] = f"{key.decode()} {value.decode(errors='replace')} {value.hex()}"
         return found
     finally:
