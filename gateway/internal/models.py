@@ -17,6 +17,7 @@ EVENTS_MAX = 50_000
 PATH_MAX = 1024  # longer ones are shown cut
 METHOD_MAX = 32
 PASSED_MAX = 1_000  # in one call
+TIME_END = 253_402_300_800  # the year 10000, which no datetime reaches
 TEXT_MAX = 256  # reasons and addresses, for people
 
 
@@ -93,7 +94,7 @@ class PassedRequest(Body):
     part: Part = "whole"
     lost: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sid: UUID
-    at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+    at: Annotated[float, Field(ge=0, lt=TIME_END, allow_inf_nan=False)]
     # Whatever the visitor called it: refused here, it would take its neighbours out of the log.
     method: Annotated[str, AfterValidator(lambda text: printable(text, METHOD_MAX))]
     path: Annotated[str, AfterValidator(lambda text: printable(text.partition("?")[0], PATH_MAX))]
@@ -138,7 +139,7 @@ class PresenceEvent(Body):
     instance: InstanceHex
     connection: Annotated[int, Field(ge=0, lt=2**63)]
     state: Literal["connected", "disconnected"]
-    at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+    at: Annotated[float, Field(ge=0, lt=TIME_END, allow_inf_nan=False)]
     software: ForeignText | None = None
     services: list[ServiceFacts] | None = None
     rtt_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -372,3 +372,12 @@ async def test_the_listener_shows_a_renewed_certificate_without_a_restart(world:
 async def certificate_of(world: World) -> str:
     address = ("127.0.0.1", world.gateway.internal_address.port)
     return await asyncio.to_thread(ssl.get_server_certificate, address, timeout=LINE_TIMEOUT_S)
+
+
+async def test_a_node_from_the_year_10000_is_refused(world: World) -> None:
+    owner = await world.person()
+    device, node = await world.enrol(owner), world.node()
+    for at, status in ((253_402_300_799.0, 200), (253_402_300_800.0, 422)):
+        event = node.event(device, at=at)
+        body = {"node": node.name, "boot": node.boot, "full": False, "events": [event]}
+        assert (await node.http.post("/internal/v1/presence", json=body)).status_code == status
