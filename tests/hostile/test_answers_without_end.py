@@ -75,7 +75,7 @@ class Pourer:
         self.sent += size
 
     async def _read(self) -> None:
-        """The node has read all of it: a busy machine's late reads, in one large buffer, are not what is kept."""
+        """The node has read all of it: what a busy machine reads late, at once, is not what is kept."""
         pongs = len(self.tunnel.of(PONG))
         await self.tunnel.send(frame(PING, bytes(8)))
         await self.tunnel.until_heard(PONG, pongs + 1)
