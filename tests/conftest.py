@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,11 +11,31 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from runtime.logs import JsonFormatter
 from testbed.processes import Logged
 
 # A busy machine makes single examples slow, which is no fault of the code; pytest bounds the whole test.
 settings.register_profile("towline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("towline")
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test ran of the product may have sent the process's log to that test's stderr."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in list(root.handlers):
+        if isinstance(handler.formatter, JsonFormatter):
+            root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _leaks() -> Iterator[None]:
+    """What a file left open is that file's failure, not that of whichever test is collected in."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -217,8 +217,11 @@ def test_a_revoked_device_is_cut_off_in_the_middle_of_everything(
 async def comes_back(stack: Stack) -> CloseCode | None:
     """How a tunnel with the revoked device's key ends."""
     device = await impersonate(stack, StolenKey(stack))
-    async with asyncio.timeout(CALL_TIMEOUT_S):
-        return (await device.ended).code
+    try:
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return (await device.ended).code
+    finally:
+        await device.close()
 
 
 def restart_agent(stack: Stack) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import json
 import secrets
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from runtime.tunnel_link import Ticker, TunnelDriver, dial
+from runtime.tunnel_link import Link, Ticker, TunnelDriver, dial
 from tunnel_protocol import (
     ChallengeReceived,
     ConnectionLost,
@@ -313,6 +312,7 @@ class TestDevice(TunnelDriver):
         "device_id",
         "ended",
         "goaways",
+        "gone",
         "grants",
         "hello_received",
         "instance",
@@ -355,6 +355,7 @@ class TestDevice(TunnelDriver):
         self.tasks: set[asyncio.Task[None]] = set()
         self.ready = asyncio.Event()
         self.ended: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
+        self.gone = asyncio.Event()  # the link itself: a GOAWAY ends the connection before
         super().__init__(
             Side.DEVICE, limits or Limits(), Ticker(), Hello(software="test/1", services=services)
         )
@@ -409,17 +410,20 @@ class TestDevice(TunnelDriver):
         except OSError:
             stream.refuse(RefusedCode.UNREACHABLE)
 
+    def link_closed(self, link: Link, status: int | None, reason: str) -> None:
+        super().link_closed(link, status, reason)
+        self.gone.set()
+
     async def close(self) -> None:
-        if self.link is not None:
-            self.link.abort()
         for splice in list(self.splices):
             if splice.transport is not None:
                 splice.transport.abort()
         for task in list(self.tasks):
             task.cancel()
-        with contextlib.suppress(TimeoutError):
+        if self.link is not None:
+            self.link.abort()
             async with asyncio.timeout(DIAL_S):
-                await asyncio.shield(self.ended)
+                await self.gone.wait()
 
 
 Script = Callable[["Upstream", asyncio.StreamReader, asyncio.StreamWriter], Any]
