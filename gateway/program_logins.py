@@ -34,7 +34,9 @@ async def begin(
     address: str,
     provider: str | None = None,
 ) -> tuple[UUID, Given]:
-    """A new login of a program with its first tokens. `kind`, `provider`: how its person logged in."""
+    """A new login of a program with its first tokens. `kind`, `provider`: how its person logged in; they are
+    held (`people.hold_person`).
+    """
     settings = parts.settings
     expires_at = tx.now + settings.refresh_absolute_s
     login_id = await refresh.add_program_login(
@@ -91,6 +93,10 @@ async def redeem(
     Whatever is wrong beside it, a code that was presented is used up: it was in the wrong hands.
     """
     code_sha256 = digest(code)
+    person = await codes.person_of(tx, code_sha256)
+    if person is None:
+        return None
+    await people.hold_person(tx, person)  # whether they may log in is said by the code, below
     found = await codes.lock(tx, code_sha256)
     if found is None:
         return None

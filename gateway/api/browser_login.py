@@ -33,7 +33,10 @@ async def begin_login(
     kind: Literal["password", "welcome", "provider"],
     provider: str | None = None,
 ) -> BrowserLogin:
-    """A new login under a new secret: the one that the browser had before, planted or not, ends."""
+    """A new login under a new secret: the one that the browser had before, planted or not, ends.
+
+    The person is held (`people.hold_person`).
+    """
     secret, address = new_secret(), address_of(request)
     login_id = await people.add_login(
         tx,

@@ -33,7 +33,8 @@ def check_domain(person: Person, settings: ProviderSettings) -> None:
 async def admit(
     tx: Transaction, person: Person, provider_id: str, settings: ProviderSettings, reserved: Collection[str]
 ) -> UUID:
-    """The user's id; a new one at the first login, with a home of their own. NotAdmittedError.
+    """The user's id, held for a login; a new one at the first login, with a home of their own.
+    NotAdmittedError.
 
     The key is (issuer, subject) and nothing else: an e-mail address that equals somebody's gives nothing.
     """
@@ -42,12 +43,14 @@ async def admit(
     await identities.lock(tx, person.issuer, person.subject)
     known = await identities.find(tx, person.issuer, person.subject)
     if known is not None:
-        if known.disabled:
-            raise NotAdmittedError("account_disabled", "This account was disabled by an administrator.")
+        if not await people.hold_person(tx, known):
+            raise NotAdmittedError(
+                "account_disabled", "This account was disabled by an administrator.", user_id=known
+            )
         await identities.note_use(
             tx, person.issuer, person.subject, provider_id, person.email, person.email_verified
         )
-        return known.user_id
+        return known
     if not settings.sign_up:
         raise NotAdmittedError(
             "no_account", "You have no account here, and new ones are not opened by logging in."

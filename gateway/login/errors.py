@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 
 class LoginError(Exception):
     """This login does not happen; `str` is the reason for the log. Nothing secret is in it."""
@@ -28,9 +30,12 @@ class StateError(LoginError):
 
 
 class NotAdmittedError(LoginError):
-    """The person is who they say, and still gets no login. `code` is for programs, `detail` for people."""
+    """The person is who they say, and still gets no login. `code` is for programs, `detail` for people.
+    `user_id`: their account; None: they have none.
+    """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, *, user_id: UUID | None = None) -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
+        self.user_id = user_id

@@ -86,7 +86,7 @@ async def actor(tx: Transaction, token_sha256: bytes) -> Actor | None:
         return None
     if row["last_used_at"] is None or row["last_used_at"] <= tx.at - USE_NOTED_EVERY:
         # Never waits: whoever has the row locked is ending it, or notes the same.
-        await tx.execute(
+        tx.note(
             "UPDATE api_tokens SET last_used_at = $2 WHERE id = (SELECT id FROM api_tokens WHERE id = $1"
             " FOR UPDATE SKIP LOCKED)",
             row["id"],

@@ -52,6 +52,16 @@ async def add(
     )
 
 
+async def person_of(tx: Transaction, code_sha256: bytes) -> UUID | None:
+    """Who gave the code, to be held (`people.hold_person`) before it is locked; None: no such code."""
+    found: UUID | None = await tx.fetchval(
+        "SELECT l.user_id FROM authorization_codes c JOIN logins l ON l.id = c.login_id"
+        " WHERE c.code_sha256 = $1",
+        code_sha256,
+    )
+    return found
+
+
 async def lock(tx: Transaction, code_sha256: bytes) -> Code | None:
     """The code, locked until commit: of two uses at once one is the first.
 

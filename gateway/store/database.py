@@ -120,6 +120,7 @@ class Transaction:
         self._audits: list[AuditEvent] = []
         self._revocations: list[Revocation] = []
         self._changes: list[Change] = []
+        self._notes: list[tuple[str, tuple[object, ...]]] = []
         self.wakes: set[str] = set()
         """Channels that are woken when this commits."""
 
@@ -176,6 +177,12 @@ class Transaction:
         self._revocations.append(entry)
         self.wake(REVOCATION_CHANNEL)
 
+    def note(self, query: str, *args: object) -> None:
+        """Run this statement at the very end: for a note of use that may be lost. It must not wait for a lock
+        (SKIP LOCKED), and what it locks nobody then waits for while this transaction waits for something.
+        """
+        self._notes.append((query, args))
+
     def wake(self, channel: str) -> None:
         """Wake the followers of `channel` (see shortlived) once this is committed, and only then."""
         self.wakes.add(channel)
@@ -188,6 +195,8 @@ class Transaction:
             await self._write_changes()
         if self._audits:
             await self._write_audits()
+        for query, args in self._notes:
+            await self.execute(query, *args)
 
     async def notify(self) -> None:
         """Wake by Postgres itself: it tells with the commit."""

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.store.database import Row, Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class KnownIdentity:
-    user_id: UUID
-    disabled: bool
 
 
 async def lock(tx: Transaction, issuer: str, subject: str) -> None:
@@ -19,14 +12,12 @@ async def lock(tx: Transaction, issuer: str, subject: str) -> None:
     await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"identity {issuer} {subject}")
 
 
-async def find(tx: Transaction, issuer: str, subject: str) -> KnownIdentity | None:
-    row = await tx.fetchrow(
-        "SELECT i.user_id, u.disabled_at FROM identities i JOIN users u ON u.id = i.user_id"
-        " WHERE i.issuer = $1 AND i.subject = $2",
-        issuer,
-        subject,
+async def find(tx: Transaction, issuer: str, subject: str) -> UUID | None:
+    """Whose it is, whether they may log in or not."""
+    found: UUID | None = await tx.fetchval(
+        "SELECT user_id FROM identities WHERE issuer = $1 AND subject = $2", issuer, subject
     )
-    return None if row is None else KnownIdentity(row["user_id"], row["disabled_at"] is not None)
+    return found
 
 
 async def add(

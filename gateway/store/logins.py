@@ -41,28 +41,23 @@ async def end_own(tx: Transaction, user_id: UUID, login_id: UUID) -> int | None:
 
 
 async def end_others(tx: Transaction, user_id: UUID, but: UUID) -> tuple[int, int]:
-    """End all logins of the person except `but`: how many logins, and how many sessions. One that an app
-    begins meanwhile is waited for and ended.
+    """End all logins of the person except `but`: how many logins, and how many sessions. One that begins
+    meanwhile is waited for and ended.
     """
-    rows = await _end_others(tx, user_id, but)
-    await tx.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
-    rows += await _end_others(tx, user_id, but)
-    return len(rows), sum([await sessions.end_of_login(tx, row["id"]) for row in rows])
-
-
-async def _end_others(tx: Transaction, user_id: UUID, but: UUID) -> list[Row]:
-    return await tx.fetch(
-        "UPDATE logins SET ended_at = $3 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL"
-        " AND expires_at > $3 RETURNING id",
+    await people.hold_still(tx, user_id)
+    rows = await tx.fetch(
+        "UPDATE logins SET ended_at = $3 WHERE id IN (SELECT id FROM logins WHERE user_id = $1 AND id <> $2"
+        " AND ended_at IS NULL AND expires_at > $3 ORDER BY id FOR UPDATE) RETURNING id",
         user_id,
         but,
         tx.at,
     )
+    return len(rows), await sessions.end_of_logins(tx, [row["id"] for row in rows])
 
 
 async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID) -> None:
     """A browser logged in again: its former login ends. The same person's sessions go over to the new one,
-    somebody else's end.
+    somebody else's end. The person is held (`people.hold_person`).
     """
     former = await tx.fetchrow(
         "UPDATE logins SET ended_at = $2 WHERE token_sha256 = $1 AND ended_at IS NULL RETURNING id, user_id",
@@ -72,7 +67,7 @@ async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID)
     if former is None:
         return
     if former["user_id"] == user_id:
-        await tx.execute("UPDATE sessions SET login_id = $2 WHERE login_id = $1", former["id"], by)
+        await sessions.hand_over(tx, former["id"], by)
     else:
         ended = await sessions.end_of_login(tx, former["id"])
         # Who took its place is not the former person's to know.

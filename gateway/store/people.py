@@ -17,11 +17,25 @@ async def find_user(tx: Transaction, username: str) -> Row | None:
     )
 
 
-async def hold_password(tx: Transaction, user_id: UUID, password_hash: str) -> bool:
-    """Whether this is still the person's password, and they may log in; it stays so until commit.
+async def hold_person(tx: Transaction, user_id: UUID) -> bool:
+    """Whether the person may log in; it stays so until commit. Every login begins with this or with
+    `hold_password`: whoever ends the person's logins (`hold_still`) waits, and then ends this one too.
 
-    Whoever changes either waits, and then ends the login that begins here.
+    One order: a person before logins, logins before sessions.
     """
+    held = await tx.fetchval("SELECT true FROM users WHERE id = $1 AND disabled_at IS NULL FOR SHARE", user_id)
+    return bool(held)
+
+
+async def hold_still(tx: Transaction, user_id: UUID) -> None:
+    """Until commit no login of the person begins, and nobody else ends all of them. Call it before rows of
+    the person's are locked. Their key stays free: what only names the person does not wait.
+    """
+    await tx.execute("SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id)
+
+
+async def hold_password(tx: Transaction, user_id: UUID, password_hash: str) -> bool:
+    """As `hold_person`, and whether this is still the person's password."""
     held = await tx.fetchval(
         "SELECT true FROM users WHERE id = $1 AND password_hash = $2 AND disabled_at IS NULL FOR SHARE",
         user_id,
@@ -118,21 +132,21 @@ async def actor_by_cookie(tx: Transaction, token_sha256: bytes, idle_s: float) -
     row = await tx.fetchrow(
         _ACTOR + "l.token_sha256 = $1 AND l.seen_at > $3", token_sha256, tx.at, utc(tx.now - idle_s)
     )
-    await _seen(tx, row)
+    _seen(tx, row)
     return _actor(row)
 
 
 async def actor_by_login(tx: Transaction, login_id: UUID) -> Actor | None:
     row = await tx.fetchrow(_ACTOR + "l.id = $1", login_id, tx.at)
-    await _seen(tx, row)
+    _seen(tx, row)
     return _actor(row)
 
 
-async def _seen(tx: Transaction, row: Row | None) -> None:
+def _seen(tx: Transaction, row: Row | None) -> None:
     """Note the use, once a minute. Never waits: whoever has the row locked is ending it or notes the same."""
     if row is None or row["seen_at"] > utc(tx.now - SEEN_EVERY_S):
         return
-    await tx.execute(
+    tx.note(
         "UPDATE logins SET seen_at = $2 WHERE id = (SELECT id FROM logins WHERE id = $1"
         " FOR UPDATE SKIP LOCKED)",
         row["login_id"],
@@ -206,7 +220,7 @@ async def registration_token_state(tx: Transaction, token_sha256: bytes) -> str:
 async def hold(tx: Transaction, actor: Actor) -> bool:
     """Whether the actor's login or API token lasts; nobody ends it before commit.
 
-    Call it before other rows are locked: in one order (login, device, person) these locks cannot deadlock.
+    Call it before other rows are locked: in one order (login, device) these locks cannot deadlock.
     """
     by_login = actor.api_token_id is None
     table, key = ("logins", actor.login_id) if by_login else ("api_tokens", actor.api_token_id)
@@ -215,15 +229,11 @@ async def hold(tx: Transaction, actor: Actor) -> bool:
 
 
 async def end_logins(tx: Transaction, user_id: UUID) -> int:
-    """End every login of the person; how many. One that an app begins meanwhile is waited for and ended."""
-    ended = await _end_logins(tx, user_id)
-    await tx.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
-    return ended + await _end_logins(tx, user_id)
-
-
-async def _end_logins(tx: Transaction, user_id: UUID) -> int:
+    """End every login of the person; how many. One that begins meanwhile is waited for and ended."""
+    await hold_still(tx, user_id)
     return await tx.execute(
-        "UPDATE logins SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2",
+        "UPDATE logins SET ended_at = $2 WHERE id IN (SELECT id FROM logins WHERE user_id = $1"
+        " AND ended_at IS NULL AND expires_at > $2 ORDER BY id FOR UPDATE)",
         user_id,
         tx.at,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -188,6 +189,21 @@ async def end_of_device(tx: Transaction, device_id: str, site_id: str) -> int:
 async def end_of_login(tx: Transaction, login_id: UUID) -> int:
     """End every live session that this login opened; how many."""
     return await _end_where(tx, "login_id = $2", login_id)
+
+
+async def end_of_logins(tx: Transaction, login_ids: Sequence[UUID]) -> int:
+    """End every live session that these logins opened; how many."""
+    return await _end_where(tx, "login_id = ANY($2)", login_ids)
+
+
+async def hand_over(tx: Transaction, login_id: UUID, to: UUID) -> None:
+    """What one login opened ends with another one from now on. Locked by id, as where sessions end."""
+    await tx.execute(
+        "UPDATE sessions SET login_id = $2 WHERE id IN"
+        " (SELECT id FROM sessions WHERE login_id = $1 ORDER BY id FOR UPDATE)",
+        login_id,
+        to,
+    )
 
 
 async def end_of_api_token(tx: Transaction, token_id: UUID) -> int:
