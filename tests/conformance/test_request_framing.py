@@ -114,6 +114,38 @@ REFUSED: dict[str, tuple[tuple[bytes, list[bytes], bytes], int]] = {
     "HTTP/1.1 in lower case": (body(b"GET / http/1.1", [], b""), 400),
     "HTTP/01.1": (body(b"GET / HTTP/01.1", [], b""), 400),
     "HTTP/1.10": (body(b"GET / HTTP/1.10", [], b""), 400),
+    "RTSP/1.0": (body(b"GET / RTSP/1.0", [], b""), 400),
+    "RTSP/1.1": (body(b"GET / RTSP/1.1", [], b""), 400),
+    "RTSP/1.1, kept alive": (body(b"GET / RTSP/1.1", [b"Connection: keep-alive"], b""), 400),
+    "RTSP/2.0": (body(b"GET / RTSP/2.0", [], b""), 400),
+    "RTSP/0.9": (body(b"GET / RTSP/0.9", [], b""), 400),
+    "RTSP in lower case": (body(b"GET / rtsp/1.0", [], b""), 400),
+    "RTSP in mixed case": (body(b"GET / Rtsp/1.0", [], b""), 400),
+    "RTSP behind many blanks": (body(b"GET   /    RTSP/1.1", [], b""), 400),
+    "RTSP behind a line that says HTTP": (
+        body(b"GET / RTSP/1.1", [b"X: GET / HTTP/1.1", b"GET: / HTTP/1.1"], b""),
+        400,
+    ),
+    "RTSP for a target that ends in HTTP": (body(b"GET /HTTP/ RTSP/1.1", [], b""), 400),
+    "RTSP by POST": (body(b"POST / RTSP/1.1", [b"Content-Length: 1"], b"a"), 400),
+    "RTSP in chunks": (body(b"POST / RTSP/1.1", [CHUNKED], b"1\r\na\r\n" + END), 400),
+    "RTSP by OPTIONS": (body(b"OPTIONS * RTSP/1.0", [], b""), 400),
+    "RTSP, a method of its own": (body(b"DESCRIBE / RTSP/1.0", [], b""), 400),
+    "RTSP, absolute form": (body(b"GET http://" + HOST + b"/ RTSP/1.0", [], b""), 400),
+    "RTSP, its own scheme": (body(b"GET rtsp://" + HOST + b"/ RTSP/1.0", [], b""), 400),
+    "RTSP, WebSocket": (
+        body(
+            b"GET / RTSP/1.1",
+            [b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + b"A" * 22 + b"=="],
+            b"",
+        ),
+        400,
+    ),
+    "ICE/1.0": (body(b"SOURCE / ICE/1.0", [], b""), 400),
+    "ICE/1.1": (body(b"SOURCE / ICE/1.1", [], b""), 400),
+    "ICE with a method of HTTP": (body(b"GET / ICE/1.0", [], b""), 400),
+    "the method of ICE in HTTP": (body(b"SOURCE / HTTP/1.1", [], b""), 405),
+    "SIP/2.0": (body(b"OPTIONS / SIP/2.0", [], b""), 400),
     # Host
     "Host twice, equal": (body(GET, [b"Host: " + HOST], b""), 400),
     "Host twice, different": (body(GET, [b"Host: evil.example"], b""), 400),
@@ -251,6 +283,50 @@ def test_a_refusal_does_not_depend_on_how_the_bytes_arrive(world: World, name: s
         visitor.send(data[middle:-1])
         visitor.send(data[-1:] + visitor.head_of(SMUGGLED))
         refused_with(world, visitor, status)
+
+
+@pytest.mark.parametrize("line", [b"GET /a RTSP/1.1", b"GET  /HTTP/ RTSP/1.0", b"SOURCE /a ICE/1.1"])
+def test_another_protocol_is_refused_byte_by_byte(world: World, line: bytes) -> None:
+    with world.visitor() as visitor:
+        for byte in b"\r\n" + visitor.head_of(line):
+            visitor.send(bytes((byte,)))
+        visitor.send(visitor.head_of(SMUGGLED))
+        refused_with(world, visitor, 400)
+
+
+@pytest.mark.parametrize("content", [b"", b"POST / HTTP/1.1", b"12345GET /a HTTP/1.1\r\n", b"x" * 70_000])
+def test_another_protocol_is_refused_behind_a_request_of_http(world: World, content: bytes) -> None:
+    """Also where it follows a body that says HTTP in its place, in the same read or in a later one."""
+    with world.visitor() as visitor:
+        length = b"Content-Length: %d" % len(content)
+        first = visitor.head_of(b"POST / HTTP/1.1", b"Sec-Fetch-Site: same-origin", length) + content
+        visitor.send(first + visitor.head_of(b"GET /a RTSP/1.1") + visitor.head_of(SMUGGLED))
+        answers, _ = visitor.until_end()
+        world.settle()
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.endswith(b"\r\n\r\nok")
+    assert len(re.findall(rb"HTTP/1\.[01] \d", answers)) == 1
+    assert [(seen.target, bytes(seen.body)) for seen in world.service.requests] == [(b"/", content)]
+
+
+def test_the_name_of_another_protocol_may_stand_elsewhere(world: World) -> None:
+    agent, content = b"User-Agent: LIVE555 RTSP/1.0", b"GET / RTSP/1.0\r\nPOST /other RTSP/1.0\r\n"
+    length = b"Content-Length: %d" % len(content)
+    with world.visitor() as visitor:
+        data = visitor.head_of(b"POST /a HTTP/1.1", b"Sec-Fetch-Site: same-origin", agent, length) + content
+        visitor.send(data)
+        assert visitor.response()[1] == b"ok"
+        visitor.send(data[:20])
+        visitor.send(data[20:])
+        assert visitor.response()[1] == b"ok"
+        visitor.send(visitor.head_of(b"GET  /RTSP/1.0?a=RTSP/1.0  HTTP/1.1", agent))
+        assert visitor.response()[1] == b"ok"
+        world.settle()
+    assert [(seen.target, bytes(seen.body)) for seen in world.service.requests] == [
+        (b"/a", content),
+        (b"/a", content),
+        (b"/RTSP/1.0?a=RTSP/1.0", b""),
+    ]
 
 
 @pytest.mark.parametrize("host", WRONG_HOSTS)

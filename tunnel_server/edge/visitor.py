@@ -19,7 +19,7 @@ from tunnel_server.edge.full_transport import FullTransport
 from tunnel_server.errors import BadRequest
 from tunnel_server.policy.framing import HEAD_BYTES, unframed
 from tunnel_server.policy.names import tokens
-from tunnel_server.policy.request_head import RULES, RequestHead
+from tunnel_server.policy.request_head import RULES, RequestHead, begins_as_http, names_another_protocol
 
 if TYPE_CHECKING:
     from tunnel_server.edge.context import Edge
@@ -30,6 +30,8 @@ _learn = RULES.learn
 
 # struct linger: on, 0 s. The kernel answers close() with RST instead of FIN and drops what was not sent yet.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+_NOTHING = memoryview(b"")
 
 _log = get_logger("tunnel_server.edge")
 
@@ -46,12 +48,13 @@ class VisitorConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_begun",
         "_body_bytes",
         "_head",
-        "_head_bytes",
         "_in_head",
+        "_line_first",
         "_parser",
-        "_read_bytes",
+        "_read",
         "_receiving",
         "_unframed",
         "address",
@@ -90,10 +93,11 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpRequestParser(self)
         self._head = RequestHead()
         self._in_head = False
-        self._head_bytes = 0
+        self._begun = bytearray()  # earlier reads of a head that came in several
         self._receiving: Exchange | None = None
-        self._body_bytes = 0  # body bytes of the present read
-        self._read_bytes = 0  # all bytes of the present read
+        self._read = _NOTHING  # the present one
+        self._line_first = False  # a request line stands at its very begin, and was not looked at yet
+        self._body_bytes = 0  # of the present read
         self._unframed = 0  # bytes of chunk extensions and trailers beyond what the body excuses
 
     # The transport's side
@@ -191,13 +195,15 @@ class VisitorConnection(asyncio.BufferedProtocol):
         while rest is not None and not self.closing:
             if self._waits_for_upgrade() or any(exchange.head.wants_upgrade for exchange in self.waiting):
                 self._hold(bytes(rest))
-                return
+                break
             rest = self._parse(rest)
+        self._read = _NOTHING
 
     def _parse(self, data: memoryview) -> memoryview | None:
         """What is left behind a request with Upgrade, or None."""
         self._body_bytes = 0
-        self._read_bytes = len(data)
+        self._read = data
+        self._line_first = self._receiving is None and not self._in_head
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -208,17 +214,17 @@ class VisitorConnection(asyncio.BufferedProtocol):
             if not (self.closing or self.last_request):
                 self._refuse(error)
             return None
-        self._count(self._read_bytes)
+        self._count(data)
         return None
 
-    def _count(self, size: int) -> None:
+    def _count(self, data: memoryview) -> None:
         """Bound what carries no body: heads without an end, chunk extensions, trailers."""
         if self._in_head:
-            self._head_bytes += size
-            if self._head_bytes > self.edge.limits.head_bytes:
+            self._begun += data
+            if len(self._begun) > self.edge.limits.head_bytes:
                 self._answer_error(BadRequest("the request head is too long", 431))
         elif self._receiving is not None:
-            self._unframed = unframed(self._unframed, size, self._body_bytes)
+            self._unframed = unframed(self._unframed, len(data), self._body_bytes)
             if self._unframed > self.edge.device_limits.framing_bytes:
                 self._answer_error(BadRequest("the body's framing carries nothing", 400))
 
@@ -237,7 +243,6 @@ class VisitorConnection(asyncio.BufferedProtocol):
             raise BadRequest("too many requests at once", 429)
         self._head = RequestHead()
         self._in_head = True
-        self._head_bytes = 0
         if self.current is None:
             self.deadline = self.edge.monotonic() + self.edge.limits.head_s
 
@@ -265,6 +270,12 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._body_bytes = HEAD_BYTES
         self._unframed = 0
         parser = self._parser
+        head.method = parser.get_method()
+        size = len(self._begun) + len(self._read)
+        if self._line_first and begins_as_http(self._read):
+            self._line_first = False  # what else begins in this read does so further on
+        else:
+            self._look_for_protocol(head)
         # Without Connection only HTTP/1.1 keeps alive; the version itself costs llhttp's binding a format().
         if head.connection is not None or not parser.should_keep_alive():
             version = parser.get_http_version()
@@ -275,9 +286,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         limits = self.edge.limits
         if len(head.lines) > limits.headers:
             raise BadRequest("too many headers", 431)
-        if self._head_bytes + self._read_bytes > limits.head_bytes and _size(head) > limits.head_bytes:
+        if size > limits.head_bytes and _size(head) > limits.head_bytes:
             raise BadRequest("the request head is too long", 431)
-        head.method = parser.get_method()
         head.finish()
         exchange = Exchange(self, head)
         self._receiving = exchange
@@ -286,6 +296,14 @@ class VisitorConnection(asyncio.BufferedProtocol):
             exchange.start()
         else:
             self.waiting.append(exchange)
+
+    def _look_for_protocol(self, head: RequestHead) -> None:
+        """The request line stands somewhere in what was read since the head began."""
+        raw = b"".join((self._begun, self._read))
+        if self._begun:
+            self._begun = bytearray()
+        if names_another_protocol(head.method, head.target, raw):
+            raise BadRequest("its first line names another protocol than HTTP")
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)

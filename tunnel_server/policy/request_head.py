@@ -28,6 +28,21 @@ FORWARDING_PREFIX = b"x-forwarded-"
 WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64 (RFC 6455 section 4.1)
 
 
+begins_as_http = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/").match
+"""Finds HTTP's request line as it is usually spelt, at the very begin; else names_another_protocol tells."""
+
+
+def names_another_protocol(method: bytes, target: bytes, raw: bytes) -> bool:
+    """Whether the request line says RTSP or ICE: llhttp reads those by HTTP's rules, and does not tell.
+
+    ``raw`` holds the line, wherever it stands: another request in the same read that asks for the same by
+    such a protocol condemns this one with it.
+    """
+    if b" RTSP/" not in raw and method != b"SOURCE":  # ICE has no other method
+        return False
+    return re.search(rb"%b +%b +(?:RTSP|ICE)/" % (re.escape(method), re.escape(target)), raw) is not None
+
+
 class RequestHead:
     """One request head; ``lines`` are the headers that pass as they are, each ended by CRLF."""
 

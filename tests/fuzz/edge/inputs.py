@@ -46,7 +46,8 @@ ODD_TARGETS = (
 )
 VERSIONS = (b"HTTP/1.1",) * 12 + (b"HTTP/1.0",)
 ODD_VERSIONS = (
-    b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"RTSP/1.0", b"ICE/1.0", b"HTTP/1", b"",
+    b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"RTSP/1.0", b"RTSP/1.1", b"ICE/1.0",
+    b"HTTP/1", b"",
 )  # fmt: skip
 HEADERS = (
     (b"Accept", b"*/*"),

@@ -21,7 +21,6 @@ OWN_COOKIES = (b"__host-towline", b"towline_session")
 # Where llhttp reads on and h11 does not. None of them changes where a request ends or what it says, and none
 # is passed on: the device gets the canonical form.
 EXTRA_BLANKS = re.compile(rb"([A-Z-]+) +([^ ]+) +([A-Z]+/\d\.\d)")  # RFC 9112 section 3 lets us skip them
-OTHER_NAME = re.compile(rb"(GET|POST|OPTIONS) ([^ \r\n]+) RTSP/1\.")  # llhttp reads RTSP by the same rules
 LONG_CHUNK_SIZE = re.compile(
     rb"\r\n0{5,}([0-9a-fA-F]{1,16})(?=[;\r])"
 )  # h11 stops at 20 digits, zeros and all
@@ -36,6 +35,7 @@ STRICTER = {
     "(Expected LF after chunk data)": "a bare LF or CR",
     "(Missing expected CR after chunk data)": "a bare LF or CR",
     "(Expected SOURCE method for ICE/x.x request)": "another protocol",
+    "Its first line names another protocol than HTTP": "another request in the same read is of RTSP or ICE",
     "(Pause on PRI/Upgrade)": "HTTP/2's preface",
     "(Expected HTTP/2 Connection Preface)": "HTTP/2's preface",
     "(Invalid char in url fragment start)": "a fragment in a target",
@@ -119,7 +119,6 @@ def _normal(data: bytes) -> bytes:
     rest = LONG_CHUNK_SIZE.sub(rb"\r\n\1", rest)
     if extra := EXTRA_BLANKS.fullmatch(line):
         line = b" ".join(extra.groups())
-    line = OTHER_NAME.sub(rb"\1 \2 HTTP/1.", line, count=1)
     return line + mark + rest
 
 
