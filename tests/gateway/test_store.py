@@ -113,6 +113,42 @@ async def test_cancelling_a_transaction_gives_its_connection_back(database_url: 
     await database.close()
 
 
+async def test_nothing_of_a_transaction_stays_on_its_connection(database_url: str) -> None:
+    """The pool does not clean a connection between two users of it."""
+    state = (
+        "SELECT pg_backend_pid() AS pid, current_setting('statement_timeout') AS patience,"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,"
+        " (SELECT count(*) FROM pg_listening_channels()) AS channels,"
+        " (SELECT count(*) FROM pg_cursors) AS cursors"
+    )
+    database = await opened(database_url, pool_max=1)
+    async with database.transaction() as tx:
+        before = await tx.fetchrow(state)
+    async with database.transaction(statement_s=30.0) as tx:
+        await tx.take_turns("limit")
+        tx.audit(AuditEvent("kind", "someone"))
+        tx.revoke(Revocation("device", "d"))
+        during = await tx.fetchrow(state)
+    with pytest.raises(RuntimeError):
+        await left_open(database)
+    async with database.transaction() as tx:
+        after = await tx.fetchrow(state)
+        assert await tx.fetchval("SELECT count(*) FROM short_lived") == 0
+    await database.close()
+    assert during is not None
+    assert (during["patience"], during["locks"]) == ("30s", 1)
+    assert after == before
+
+
+async def left_open(database: Database) -> None:
+    """Fail in the middle of a transaction that wrote and that has a lock."""
+    async with database.transaction() as tx:
+        await tx.take_turns("another limit")
+        put = "INSERT INTO short_lived (digest, value, expires_at) VALUES ($1, 'v', $2)"
+        await tx.execute(put, bytes(32), tx.at)
+        raise RuntimeError
+
+
 async def opened(url: str, pool_max: int = 4) -> Database:
     database = Database(url, pool_max=pool_max, wall=time.time)
     await database.open()
