@@ -190,7 +190,9 @@ class AcceptingSocket:
 
 
 def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # Named, because asyncio sends at once (TCP_NODELAY) only on a socket that says it is TCP, and who is
+    # accepted here says what this one does. Else an answer's second write waits 40 ms for the first's ACK.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setblocking(False)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,6 +3,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 from runtime.accepting import AcceptingSocket
 from runtime.client_address import TrustedProxies
@@ -60,3 +64,33 @@ async def test_a_close_ends_who_is_not_handed_over() -> None:
             assert await reader.read() == b""
     assert served.empty()
     writer.close()
+
+
+async def is_sent_at_once() -> bool:
+    """Whether a connection that a transport takes over holds nothing back for the peer's acknowledgement."""
+    found: asyncio.Queue[int] = asyncio.Queue()
+
+    async def serve(connection: socket.socket, client: str) -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, connection)
+        served = transport.get_extra_info("socket")
+        found.put_nowait(served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        transport.close()
+
+    accepting = AcceptingSocket(serve, name="test")
+    await accepting.start("127.0.0.1", 0, backlog=8)
+    _, writer = await connected(int(accepting.sockets[0].getsockname()[1]))
+    async with asyncio.timeout(WAIT_S):
+        no_delay = await found.get()
+    writer.close()
+    accepting.close()
+    await accepting.wait_closed()
+    return bool(no_delay)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_first_bytes(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(is_sent_at_once())
