@@ -152,9 +152,12 @@ async def list_seen(
 
 
 async def change(tx: Transaction, device_id: str, *, name: str, tags: Sequence[str], site_id: str) -> None:
-    """Write what people set; the version grows."""
+    """Write what people set; the version grows. A device that moves is not released any more: to let go of it
+    was the word of the place where it was.
+    """
     await tx.execute(
-        "UPDATE devices SET name = $2, tags = $3, site_id = $4, version = version + 1 WHERE id = $1",
+        "UPDATE devices SET name = $2, tags = $3, site_id = $4, version = version + 1,"
+        " released_until = CASE WHEN site_id = $4 THEN released_until END WHERE id = $1",
         device_id,
         name,
         list(tags),
