@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.keys.keyring import Keyring
 from gateway.store import devices
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 
 
 async def approve(tx: Transaction, keyring: Keyring, device_id: str, public_key: bytes) -> str:

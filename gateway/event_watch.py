@@ -18,8 +18,9 @@ from gateway.policy.feed import must_reset
 from gateway.policy.live import LiveEvent, Roles, changes_roles, sees
 from gateway.shortlived.interface import ShortLived
 from gateway.store import events, presence
-from gateway.store.database import EVENT_CHANNEL, Database, Transaction
+from gateway.store.database import Database
 from gateway.store.events import EventHead
+from gateway.store.transaction import EVENT_CHANNEL, Transaction
 from runtime.clock import Clock
 from runtime.logs import get_logger
 

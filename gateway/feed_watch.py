@@ -14,7 +14,8 @@ from gateway.errors import StoreUnavailableError
 from gateway.policy.feed import must_reset
 from gateway.shortlived.interface import ShortLived
 from gateway.store import feed
-from gateway.store.database import REVOCATION_CHANNEL, Database
+from gateway.store.database import Database
+from gateway.store.transaction import REVOCATION_CHANNEL
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Gauge

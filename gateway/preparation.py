@@ -8,7 +8,7 @@ from gateway.errors import SchemaBehindError, StoreUnavailableError
 from gateway.parts import GatewayParts
 from gateway.policy.access import Staff
 from gateway.store import identities, migrate, people, schema, upkeep
-from gateway.store.database import AuditEvent, Transaction
+from gateway.store.transaction import AuditEvent, Transaction
 from runtime.logs import get_logger
 
 # Postgres may start after the gateway; this often is cheap and soon enough.

@@ -11,7 +11,7 @@ from gateway.policy.authorization import verifier_fits
 from gateway.policy.refresh import Trade, judge_refresh
 from gateway.randomness import digest
 from gateway.store import api_tokens, codes, people, refresh, sessions
-from gateway.store.database import AuditEvent, Transaction, utc
+from gateway.store.transaction import AuditEvent, Transaction, utc
 from gateway.tokens.opaque import family_of, new_refresh_token
 
 

@@ -23,7 +23,7 @@ from gateway.program_logins import end_api_token
 from gateway.randomness import digest
 from gateway.store import api_tokens
 from gateway.store.api_tokens import ApiToken
-from gateway.store.database import AuditEvent, utc
+from gateway.store.transaction import AuditEvent, utc
 from gateway.tokens.opaque import new_api_token
 
 DAY_S = 86_400.0

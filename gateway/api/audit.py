@@ -15,13 +15,13 @@ from gateway.api.credentials import CredentialOf, acts, require
 from gateway.api.paging import PageQuery
 from gateway.api.places import find_place
 from gateway.audit import export
-from gateway.audit.chain import Head
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action
+from gateway.policy.audit_chain import Head
 from gateway.store import audit
 from gateway.store.audit import Line, Wanted
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 from runtime.logs import get_logger
 
 NDJSON = "application/x-ndjson"

@@ -28,7 +28,7 @@ from gateway.policy.authorization import (
 )
 from gateway.randomness import digest, new_secret
 from gateway.store import codes
-from gateway.store.database import AuditEvent, Transaction
+from gateway.store.transaction import AuditEvent, Transaction
 
 # RFC 6749 recommends ten minutes at most; an app that waits for it needs a second.
 CODE_TTL_S = 60.0

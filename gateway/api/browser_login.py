@@ -14,7 +14,7 @@ from gateway.parts import GatewayParts
 from gateway.policy.user_agents import short_user_agent
 from gateway.randomness import digest, new_secret
 from gateway.store import logins, people
-from gateway.store.database import AuditEvent, Transaction, utc
+from gateway.store.transaction import AuditEvent, Transaction, utc
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from gateway.parts import Parts
 from gateway.policy.access import Action
 from gateway.randomness import digest
 from gateway.store import devices, people, places, sessions, support
-from gateway.store.database import AuditEvent, utc
+from gateway.store.transaction import AuditEvent, utc
 
 # Long enough to hand the thing over and to set it up again in the new place.
 RELEASE_TTL_S = 24 * 3600

@@ -19,7 +19,7 @@ from gateway.policy.limits import Taken
 from gateway.randomness import digest
 from gateway.settings import Settings
 from gateway.store import api_tokens, people
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 from gateway.tokens.opaque import API_TOKEN_PREFIX
 
 # Who calls a route that no person does: anybody, or a device with a secret of its own in the request.

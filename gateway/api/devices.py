@@ -18,8 +18,8 @@ from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import RULES, Action, Actor, Resource, may
 from gateway.policy.names import TAGS_MAX
 from gateway.store import devices, places, sessions, support
-from gateway.store.database import AuditEvent, Revocation, Transaction
 from gateway.store.devices import Device, Wanted
+from gateway.store.transaction import AuditEvent, Revocation, Transaction
 
 SEARCH_MAX = 64  # as long as a name
 

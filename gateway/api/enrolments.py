@@ -41,8 +41,8 @@ from gateway.policy.access import Action, Actor, Resource, Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.randomness import digest, new_device_id, new_secret
 from gateway.store import devices, people, places
-from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
+from gateway.store.transaction import AuditEvent, Transaction, utc
 from runtime.client_address import group_of
 
 # Long enough to walk to the device, short enough that a forgotten note is worthless (DESIGN 4).

@@ -12,7 +12,7 @@ from gateway.api.models import Body
 from gateway.parts import Parts
 from gateway.policy.access import Action
 from gateway.store import people, sessions
-from gateway.store.database import AuditEvent
+from gateway.store.transaction import AuditEvent
 
 router = APIRouter(tags=["login"])
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from gateway.api.edge import note
 from gateway.errors import Problem
 from gateway.store import idempotency
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 
 # A UUID has 36. Fewer than 16 could be tried out by whoever has the store, or be taken twice by chance.
 KEY_MIN: Final = 16

@@ -15,8 +15,8 @@ from gateway.policy.durations import LINK_CODE_TTL_S
 from gateway.policy.links import LinkRefusal, refuse_code, refuse_look
 from gateway.randomness import digest, new_secret
 from gateway.store import sessions
-from gateway.store.database import Transaction, utc
 from gateway.store.sessions import Link
+from gateway.store.transaction import Transaction, utc
 
 router = APIRouter(prefix="/v1/links", tags=["links"])
 

@@ -28,7 +28,7 @@ from gateway.policy.access import Action
 from gateway.policy.clients import OWN_CLIENT
 from gateway.randomness import digest
 from gateway.store import people, sessions
-from gateway.store.database import AuditEvent, Row, Transaction
+from gateway.store.transaction import AuditEvent, Row, Transaction
 
 router = APIRouter(tags=["login"])
 

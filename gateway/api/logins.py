@@ -14,7 +14,7 @@ from gateway.errors import not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action, Actor
 from gateway.store import identities, logins
-from gateway.store.database import AuditEvent, Row, Transaction, unix
+from gateway.store.transaction import AuditEvent, Row, Transaction, unix
 
 router = APIRouter(tags=["login"])
 

@@ -18,9 +18,9 @@ from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Role, RoleWord, may_give
 from gateway.randomness import digest, new_secret
 from gateway.store import invitations, places, sessions, support, users
-from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.invitations import Invitation
 from gateway.store.places import Place
+from gateway.store.transaction import AuditEvent, Transaction, utc
 
 # Time to read a mail after a holiday; a forgotten one is worthless soon after.
 INVITATION_TTL_S = 7 * 86_400

@@ -23,7 +23,7 @@ from gateway.policy.limits import Limit
 from gateway.program_logins import Given
 from gateway.randomness import digest
 from gateway.store import api_tokens, people, refresh
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 from gateway.tokens.opaque import API_TOKEN_PREFIX, REFRESH_TOKEN_PREFIX, family_of
 
 # An office full of apps behind one address: each refreshes once in a quarter of an hour.

@@ -18,8 +18,8 @@ from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, Role, RoleWord
 from gateway.policy.names import clean_name
 from gateway.store import places
-from gateway.store.database import AuditEvent, Transaction
 from gateway.store.places import Place
+from gateway.store.transaction import AuditEvent, Transaction
 
 # A chain of shops fits; a script gone wild does not.
 SITES_PER_ORG = 1000

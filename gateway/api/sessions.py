@@ -23,9 +23,9 @@ from gateway.policy import durations
 from gateway.policy.access import Action, Actor, Resource, may
 from gateway.randomness import new_label
 from gateway.store import places, sessions, support
-from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.devices import Device
 from gateway.store.sessions import Session
+from gateway.store.transaction import AuditEvent, Transaction, utc
 
 # More people than look at one device at a time.
 DEVICE_SESSIONS_MAX = 200

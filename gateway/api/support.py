@@ -21,8 +21,8 @@ from gateway.policy.access import RULES, Action, Actor, Resource, may
 from gateway.policy.names import clean_name
 from gateway.policy.support import CONSENT_MAX_S, CONSENT_MIN_S, REASON_MAX, Move, Part, State, moved
 from gateway.store import support
-from gateway.store.database import AuditEvent, Transaction, utc
 from gateway.store.support import Passed, SupportRequest
+from gateway.store.transaction import AuditEvent, Transaction, utc
 
 Duration = Annotated[int, Field(ge=CONSENT_MIN_S, le=CONSENT_MAX_S, description="Seconds.")]
 

@@ -20,7 +20,7 @@ from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
 from gateway.policy.usernames import USERNAME_MAX, clean_username
 from gateway.store import people, support, users
-from gateway.store.database import AuditEvent, Transaction
+from gateway.store.transaction import AuditEvent, Transaction
 from gateway.store.users import User
 
 # NIST SP 800-63B-4: fifteen where the password stands alone. No rules about its letters.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.audit.chain import Head, Row
+from gateway.policy.audit_chain import Head, Row
 
 NAME = "towline-audit"
 VERSION = 1

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.audit.chain import Head
 from gateway.audit.keys import PublicKeys
 from gateway.errors import BadTokenError
 from gateway.keys.signing import KeySet
+from gateway.policy.audit_chain import Head
 from gateway.tokens.strict import signed_claims
 
 TYP = "audit-head+jwt"

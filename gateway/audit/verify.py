@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.audit.chain import Fault, Head, Row, Walk, wrong_row
 from gateway.audit.export import ExportReading
 from gateway.audit.heads import HeadsReading, SignedHead
+from gateway.policy.audit_chain import Fault, Head, Row, Walk, wrong_row
 from gateway.store import audit
-from gateway.store.database import Database, Transaction
+from gateway.store.database import Database
+from gateway.store.transaction import Transaction
 
 Progress = Callable[[int], None]
 """Told how many events were read, now and then."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.audit.chain import GENESIS, Head
 from gateway.audit.heads import HeadsFile, SignedHead, digest_of, read_head, sign_head
 from gateway.audit.keys import PUBLIC_FILE, load_audit_keys, read_public_keys
 from gateway.errors import BadTokenError, KeyFileError, StoreUnavailableError
 from gateway.keys.signing import KeySet
 from gateway.metrics import GatewayMetrics
+from gateway.policy.audit_chain import GENESIS, Head
 from gateway.store import audit
 from gateway.store.database import Database
 from runtime.clock import Clock

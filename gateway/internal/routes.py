@@ -37,9 +37,9 @@ from gateway.policy import presence as presence_policy
 from gateway.policy.links import LinkRefusal
 from gateway.randomness import digest
 from gateway.store import devices, presence, sessions, support
-from gateway.store.database import AuditEvent, Transaction
 from gateway.store.sessions import Link, Session
 from gateway.store.support import Passed
+from gateway.store.transaction import AuditEvent, Transaction
 from runtime.logs import get_logger
 
 log = get_logger("gateway.internal")

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from gateway.errors import KeyFileError
 from gateway.keys.files import write_private
 from gateway.keys.signing import load_or_make_ec, private_pem
-from gateway.store.database import utc
+from gateway.store.transaction import utc
 
 CA_LIFETIME = timedelta(days=3650)
 # Short enough that a forgotten device falls out, long enough that a quarter offline needs no one; renewal

@@ -12,7 +12,7 @@ from gateway.policy.access import Staff
 from gateway.policy.usernames import usernames
 from gateway.randomness import new_name_end
 from gateway.store import identities, people
-from gateway.store.database import AuditEvent, Transaction
+from gateway.store.transaction import AuditEvent, Transaction
 
 
 def check_domain(person: Person, settings: ProviderSettings) -> None:

@@ -12,7 +12,8 @@ from gateway.errors import StoreUnavailableError
 from gateway.policy.limits import Limit, Standing, Taken, micros, standing
 from gateway.shortlived.interface import Following, check_put, in_order, key_digest
 from gateway.shortlived.wakes import Wakes
-from gateway.store.database import Database, Row, Transaction, translated, utc
+from gateway.store.database import Database, translated
+from gateway.store.transaction import Row, Transaction, utc
 from runtime.logs import get_logger
 
 # How long followers may believe in a line that is dead: each look of theirs comes once a second anyway.

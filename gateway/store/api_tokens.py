@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Scope, Staff
 from gateway.store import sessions
-from gateway.store.database import Row, Transaction, unix
+from gateway.store.transaction import Row, Transaction, unix
 
 # A look back needs the day; one write an hour and token is what that may cost.
 USE_NOTED_EVERY = timedelta(hours=1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from gateway.audit.chain import COLUMNS, Head, Row
-from gateway.store.database import Row as DatabaseRow
-from gateway.store.database import Transaction
+from gateway.policy.audit_chain import COLUMNS, Head, Row
+from gateway.store.transaction import Row as DatabaseRow
+from gateway.store.transaction import Transaction
 
 # Rows in memory at once, where there may be many: about a megabyte.
 BATCH = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.store.database import Transaction, unix, utc
+from gateway.store.transaction import Transaction, unix, utc
 
 
 @dataclass(frozen=True, slots=True)

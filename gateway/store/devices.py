@@ -14,7 +14,7 @@ from gateway.keys.authority import Issued
 from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.presence import NODE_SILENT_S
-from gateway.store.database import Row, Transaction, unix, utc
+from gateway.store.transaction import Row, Transaction, unix, utc
 
 
 class HardwareIdTakenError(Exception):

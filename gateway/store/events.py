@@ -8,7 +8,7 @@ from uuid import UUID
 
 from gateway.policy.access import Role
 from gateway.policy.live import Change, LiveEvent, Roles
-from gateway.store.database import Transaction, unix, utc
+from gateway.store.transaction import Transaction, unix, utc
 
 READ_BATCH = 500  # one read; who lags more takes several
 # A phone that was off over night goes on where it stopped; one that was off longer looks at everything anew.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.policy.feed import REPLACED_RELEVANT_S, SESSION_SLACK_S
-from gateway.store.database import Row, Transaction, unix, utc
+from gateway.store.transaction import Row, Transaction, unix, utc
 
 # One read of the feed; a reader that lags more takes several.
 READ_BATCH = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.store.database import Transaction
+from gateway.store.transaction import Transaction
 
 _LOCKS = 0x1DE3  # the first half of the advisory locks' names; no other kind uses it
 

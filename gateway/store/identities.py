@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from gateway.store.database import Row, Transaction
+from gateway.store.transaction import Row, Transaction
 
 
 async def lock(tx: Transaction, issuer: str, subject: str) -> None:

@@ -7,8 +7,8 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from gateway.policy.access import Role
-from gateway.store.database import Row, Transaction, unix
 from gateway.store.places import Place
+from gateway.store.transaction import Row, Transaction, unix
 
 
 @dataclass(frozen=True, slots=True)

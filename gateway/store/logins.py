@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from gateway.store import people, sessions
-from gateway.store.database import AuditEvent, Row, Transaction, utc
+from gateway.store.transaction import AuditEvent, Row, Transaction, utc
 
 # Nobody reads further; the oldest beyond are near their end.
 LISTED_MAX = 200

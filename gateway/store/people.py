@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Staff
 from gateway.store import api_tokens, places, sessions
-from gateway.store.database import Row, Transaction, utc
+from gateway.store.transaction import Row, Transaction, utc
 
 
 async def find_user(tx: Transaction, username: str) -> Row | None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from gateway.policy.access import Role
 from gateway.policy.names import ORG_ID_PATTERN, SITE_ID_PATTERN
 from gateway.randomness import new_org_id, new_site_id
-from gateway.store.database import Row, Transaction, unix
+from gateway.store.transaction import Row, Transaction, unix
 
 # What a person has before they name anything.
 FIRST_SITE_NAME = "Home"

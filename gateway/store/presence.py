@@ -14,7 +14,7 @@ from gateway.policy.presence import (
     TunnelKey,
     is_online,
 )
-from gateway.store.database import AuditEvent, Revocation, Transaction, unix, utc
+from gateway.store.transaction import AuditEvent, Revocation, Transaction, unix, utc
 
 
 async def heartbeat(tx: Transaction, node: str, boot: str) -> bool:

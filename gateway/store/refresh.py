@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from gateway.policy.refresh import Family
-from gateway.store.database import Transaction, unix, utc
+from gateway.store.transaction import Transaction, unix, utc
 
 
 @dataclass(frozen=True, slots=True)

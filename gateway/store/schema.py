@@ -6,8 +6,9 @@ import asyncpg
 
 from gateway.errors import MigrationError, SchemaBehindError
 from gateway.store import migrate, roles
-from gateway.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, translated
+from gateway.store.database import CONNECT_TIMEOUT_S, translated
 from gateway.store.migrate import Migration
+from gateway.store.transaction import COMMAND_TIMEOUT_S
 
 
 async def put(service_url: str, owner_url: str | None, migrations: list[Migration]) -> int:

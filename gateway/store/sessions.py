@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.policy.links import Binding, LinkFacts
 from gateway.policy.live import Change
-from gateway.store.database import Revocation, Row, Transaction, unix
+from gateway.store.transaction import Revocation, Row, Transaction, unix
 
 
 @dataclass(frozen=True, slots=True)

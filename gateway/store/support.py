@@ -13,7 +13,7 @@ from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.support import REQUEST_TTL_S, Part, State, state_at
 from gateway.store import sessions
-from gateway.store.database import AuditEvent, Row, Transaction, unix, utc
+from gateway.store.transaction import AuditEvent, Row, Transaction, unix, utc
 
 
 class AlreadyAskedError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.store import events, feed
-from gateway.store.database import Transaction, utc
+from gateway.store.transaction import Transaction, utc
 
 # The list of past sessions that people may ask about; the audit log keeps the fact for ever.
 SESSION_KEPT_S = 90 * 86_400.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.policy.access import Staff
-from gateway.store.database import Row, Transaction, unix
+from gateway.store.transaction import Row, Transaction, unix
 
 
 @dataclass(frozen=True, slots=True)

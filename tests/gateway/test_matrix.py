@@ -23,7 +23,7 @@ from gateway.policy.access import RULES, Action, Actor, Resource, Role, Staff, V
 from gateway.policy.support import State
 from gateway.randomness import digest, new_secret
 from gateway.store import devices, invitations, places, support, users
-from gateway.store.database import utc
+from gateway.store.transaction import utc
 from tests.gateway.world import Device as MadeDevice
 from tests.gateway.world import World, open_session
 

@@ -20,7 +20,8 @@ from gateway.audit.verify import verify_log
 from gateway.policy.clients import NativeClient
 from gateway.settings import Settings
 from gateway.store import migrate, upkeep
-from gateway.store.database import AuditEvent, Database
+from gateway.store.database import Database
+from gateway.store.transaction import AuditEvent
 from runtime.clock import SYSTEM_CLOCK, FakeClock
 from testbed.debian_postgres import DebianPostgres, debian_postgres
 from testbed.postgres_server import PostgresServer

@@ -15,7 +15,8 @@ import pytest
 from gateway.api.app import FORMS, documented_routes
 from gateway.errors import MigrationError, StoreUnavailableError
 from gateway.store import migrate
-from gateway.store.database import AuditEvent, Database, Revocation
+from gateway.store.database import Database
+from gateway.store.transaction import AuditEvent, Revocation
 from runtime.clock import SYSTEM_CLOCK
 from testbed.postgres_server import PostgresServer
 from tests.gateway.contract.spoilt import fitting, schema_of

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.audit.witness import Witness
 from gateway.metrics import GatewayMetrics, gateway_metrics
-from gateway.store.database import AuditEvent, Database
+from gateway.store.database import Database
+from gateway.store.transaction import AuditEvent
 from runtime.clock import FakeClock
 from runtime.metrics import Registry
 

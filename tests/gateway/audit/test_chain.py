@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.audit.chain import COLUMNS, GENESIS, Fault, Head, Row, Walk, chain_hash
-from gateway.store.database import AuditEvent, audit_record
+from gateway.policy.audit_chain import COLUMNS, GENESIS, Fault, Head, Row, Walk, chain_hash
+from gateway.store.transaction import AuditEvent, audit_record
 
 LENGTH = 50
 NOW = 1_800_000_000.0

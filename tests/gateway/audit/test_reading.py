@@ -12,12 +12,12 @@ import pytest
 
 from gateway.api import audit as routes
 from gateway.api.places import find_place as find_place_for
-from gateway.audit.chain import chain_hash
 from gateway.audit.export import NoExportError, read_export
 from gateway.audit.verify import verify_log, verify_part
 from gateway.policy.access import Role, Staff
+from gateway.policy.audit_chain import chain_hash
 from gateway.store import audit, places, users
-from gateway.store.database import AuditEvent, utc
+from gateway.store.transaction import AuditEvent, utc
 from runtime.clock import FakeClock
 from tests.gateway.world import World, open_session
 

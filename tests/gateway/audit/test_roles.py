@@ -14,7 +14,8 @@ import pytest
 from gateway.errors import MigrationError, SchemaBehindError
 from gateway.migrate_schema import migrate_schema
 from gateway.store import migrate, roles, schema
-from gateway.store.database import AuditEvent, Database
+from gateway.store.database import Database
+from gateway.store.transaction import AuditEvent
 from runtime.clock import FakeClock
 from testbed.debian_postgres import debian_postgres
 from testbed.postgres_server import PostgresServer

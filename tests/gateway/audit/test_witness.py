@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain import Head
 from gateway.audit.heads import FILE, HeadsReading, SignedHead, open_heads, read_head, sign_head, token_of
 from gateway.audit.keys import PUBLIC_FILE, load_audit_keys, read_public_keys, rotate_audit_key
 from gateway.errors import BadTokenError, KeyFileError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.signing import key_files
+from gateway.policy.audit_chain import Head
 from gateway.store import audit
 from runtime.clock import FakeClock
 from tests.gateway.audit.conftest import ISSUER, Log, Witnessed

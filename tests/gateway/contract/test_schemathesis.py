@@ -36,7 +36,7 @@ from gateway.api.app import documented_routes
 from gateway.api.openapi import describe
 from gateway.policy.access import Staff
 from gateway.store import people, users
-from gateway.store.database import utc
+from gateway.store.transaction import utc
 from runtime.clock import FakeClock
 from tests.gateway.world import World, settings_for
 

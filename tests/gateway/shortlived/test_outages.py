@@ -18,7 +18,7 @@ from gateway.policy.limits import Limit
 from gateway.shortlived.in_postgres import PostgresShortLived
 from gateway.shortlived.in_redis import RedisShortLived
 from gateway.shortlived.interface import Heard
-from gateway.store.database import COMMAND_TIMEOUT_S
+from gateway.store.transaction import COMMAND_TIMEOUT_S
 from runtime.clock import SYSTEM_CLOCK
 from runtime.tasks import TaskOwner
 from testbed.debian_postgres import DebianPostgres, debian_postgres
