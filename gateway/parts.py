@@ -17,6 +17,7 @@ from gateway.keys.keyring import Keyring
 from gateway.login.providers import Providers
 from gateway.metrics import GatewayMetrics
 from gateway.passwords import Passwords
+from gateway.refused_logins import RefusedLogins
 from gateway.settings import Settings
 from gateway.shortlived.interface import ShortLived
 from gateway.store.database import Database
@@ -38,6 +39,7 @@ class GatewayParts:
     """The stores that this gateway cannot do without."""
     passwords: Passwords
     providers: Providers
+    refused_logins: RefusedLogins
     feed: FeedWatch
     events: EventWatch
     general_limit: GeneralLimit

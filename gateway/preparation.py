@@ -7,6 +7,7 @@ import asyncio
 from gateway.errors import SchemaBehindError, StoreUnavailableError
 from gateway.parts import GatewayParts
 from gateway.policy.access import Staff
+from gateway.policy.usernames import USERNAME_RULE, is_username
 from gateway.store import identities, migrate, people, schema, upkeep
 from gateway.store.transaction import AuditEvent, Transaction
 from runtime.logs import get_logger
@@ -76,6 +77,13 @@ async def _put_administrator(parts: GatewayParts, password: str | None) -> None:
         # Anybody may have signed up under this name before it was set: they must not become administrator.
         log.error(
             "admin_username belongs to a person of a login provider: set another one",
+            extra={"username": settings.admin_username},
+        )
+        return
+    if user is None and not is_username(settings.admin_username):
+        # Somebody who has such a name from before keeps it; nobody new gets one.
+        log.error(
+            f"admin_username {USERNAME_RULE}: there is no administrator of the settings",
             extra={"username": settings.admin_username},
         )
         return

@@ -218,7 +218,12 @@ class Settings:
         default_factory=dict,
         check=are_providers,
     )
-    admin_username: str = setting("Name of the local administrator.", default="admin", check=not_empty)
+    admin_username: str = setting(
+        "Name of the local administrator: 1 to 32 of a-z, 0-9, dot, dash and underscore, unless somebody has"
+        " another name since an older release.",
+        default="admin",
+        check=not_empty,
+    )
     admin_password_file: Path | None = setting(
         "File with the administrator's password; read at every start. Left out: no password login.",
         default=None,

@@ -21,9 +21,10 @@ from gateway.api.credentials import (
     set_login_cookie,
 )
 from gateway.api.limits import WELCOME_PER_ADDRESS, address_of, take, take_login
+from gateway.api.login_refusals import note_refused, noting_limited
 from gateway.api.models import AccessAnswer, LoginBody, UserAnswer, WelcomeBody
 from gateway.errors import Problem, not_found
-from gateway.parts import Parts
+from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action
 from gateway.policy.clients import OWN_CLIENT
 from gateway.randomness import digest
@@ -40,24 +41,20 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
     With `refresh` it is a program's login: a refresh token for `POST /v1/oauth/token` in place of the cookie.
     """
     refuse_cross_origin(request, parts.settings, strict=False)
-    try:
+    with noting_limited(parts, request, "password"):
         await take_login(parts, request, body.username)
-    except Problem:
-        parts.metrics.logins.labels("limited").inc()
-        raise
     async with parts.database.transaction() as tx:
         user = await people.find_user(tx, body.username)
-    # Outside any transaction: the check takes tens of milliseconds and would hold a connection.
+    # Outside any transaction: the check takes tens of milliseconds and would hold a connection. Up to the
+    # refusal the same is asked and computed for every name: known, unknown, disabled, without a password.
     stored = None if user is None else user["password_hash"]
-    if not await parts.passwords.check(stored, body.password) or user is None:
-        parts.metrics.logins.labels("wrong").inc()
-        if user is not None:
-            await _audit_failure(parts, str(user["id"]), address_of(request))
-        raise _wrong_login()
+    right = await parts.passwords.check(stored, body.password)
+    if not right or user is None or user["disabled"]:
+        raise _refused(parts, request, user)
     if body.refresh:
-        return await _begin_program(parts, user, address_of(request))
+        return await _begin_program(parts, request, user)
     async with parts.database.transaction() as tx:
-        await _hold_password(tx, user)
+        await _hold_password(tx, parts, request, user)
         login = await begin_login(tx, parts, request, user["id"], "password")
         ttl = parts.settings.access_token_ttl_s
         access = parts.tokens.access(user["id"], login.id, tx.now, ttl)
@@ -70,15 +67,16 @@ async def log_in(body: LoginBody, request: Request, response: Response, parts: P
 async def log_in_welcome(body: WelcomeBody, request: Request, response: Response, parts: Parts) -> None:
     """Log in with the secret of the address that `towline up` printed. 404 where that is off."""
     refuse_cross_origin(request, parts.settings, strict=False)
-    await take(parts, request, (WELCOME_PER_ADDRESS, None))
+    with noting_limited(parts, request, "welcome"):
+        await take(parts, request, (WELCOME_PER_ADDRESS, None))
     if parts.welcome_sha256 is None:
         raise not_found("login")
     if not hmac.compare_digest(parts.welcome_sha256, digest(body.secret)):
-        parts.metrics.logins.labels("wrong").inc()
+        note_refused(parts, request, "welcome", "wrong_login", result="wrong")
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "This welcome address is not valid.")
     async with parts.database.transaction() as tx:
         user = await people.find_user(tx, parts.settings.admin_username)
-        if user is None:
+        if user is None or not await people.hold_person(tx, user["id"]):
             raise not_found("login")
         login = await begin_login(tx, parts, request, user["id"], "welcome")
     parts.metrics.logins.labels("ok").inc()
@@ -107,21 +105,26 @@ async def me(credential: CredentialOf, parts: Parts) -> UserAnswer:
     return UserAnswer(id=actor.user_id, username=actor.name, role=actor.staff)
 
 
-def _wrong_login() -> Problem:
+def _refused(parts: GatewayParts, request: Request, user: Row | None) -> Problem:
+    """One answer, whatever was wrong; the audit log alone says more."""
+    reason = "account_disabled" if user is not None and user["disabled"] else "wrong_login"
+    account = None if user is None else user["id"]
+    note_refused(parts, request, "password", reason, result="wrong", account=account)
     return Problem(HTTPStatus.UNAUTHORIZED, "wrong_login", "The name or the password is wrong.")
 
 
-async def _hold_password(tx: Transaction, user: Row) -> None:
+async def _hold_password(tx: Transaction, parts: GatewayParts, request: Request, user: Row) -> None:
     """401 when the password that was right is not the person's any more: checks wait behind each other, and
     a change meanwhile has already ended the logins that there were.
     """
     if not await people.hold_password(tx, user["id"], user["password_hash"]):
-        raise _wrong_login()
+        raise _refused(parts, request, user)
 
 
-async def _begin_program(parts: Parts, user: Row, address: str) -> AccessAnswer:
+async def _begin_program(parts: GatewayParts, request: Request, user: Row) -> AccessAnswer:
+    address = address_of(request)
     async with parts.database.transaction() as tx:
-        await _hold_password(tx, user)
+        await _hold_password(tx, parts, request, user)
         _, given = await program_logins.begin(tx, parts, user["id"], "password", OWN_CLIENT, address)
     parts.metrics.logins.labels("ok").inc()
     return AccessAnswer(
@@ -130,8 +133,3 @@ async def _begin_program(parts: Parts, user: Row, address: str) -> AccessAnswer:
         refresh_token=given.refresh_token,
         client_id=OWN_CLIENT,
     )
-
-
-async def _audit_failure(parts: Parts, user_id: str, address: str) -> None:
-    async with parts.database.transaction() as tx:
-        tx.audit(AuditEvent("login.failed", "anonymous", owner=user_id, detail={"address": address}))

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from gateway.api.browser_login import begin_login
 from gateway.api.credentials import ANYBODY, acts, cookies_of, set_login_cookie
 from gateway.api.limits import PROVIDER_ANSWER_PER_ADDRESS, PROVIDER_BEGIN_PER_ADDRESS, take
+from gateway.api.login_refusals import note_refused, noting_limited
 from gateway.errors import Problem, not_found
 from gateway.login.admission import admit
 from gateway.login.errors import (
@@ -68,13 +69,14 @@ async def list_providers(parts: Parts) -> ProviderList:
 async def begin(provider_id: str, request: Request, parts: Parts) -> Response:
     """Send the browser to the provider; the login is bound to this browser and open for ten minutes."""
     provider = _provider(parts, provider_id)
-    await take(parts, request, (PROVIDER_BEGIN_PER_ADDRESS, None))
+    with noting_limited(parts, request, "provider", provider.id):
+        await take(parts, request, (PROVIDER_BEGIN_PER_ADDRESS, None))
     wanted = return_path(_only(request, "next"))
     browser = _flow_cookie_of(request, parts.settings) or new_secret()
     try:
         address = await parts.providers.flow.begin(provider, browser, wanted)
     except LoginError as error:
-        raise _told(parts, provider, error) from error
+        raise _refused(parts, request, provider, error) from error
     answer = RedirectResponse(address, HTTPStatus.SEE_OTHER)
     answer.set_cookie(
         flow_cookie_name(parts.settings),
@@ -92,11 +94,8 @@ async def begin(provider_id: str, request: Request, parts: Parts) -> Response:
 async def finish(provider_id: str, request: Request, parts: Parts) -> Response:
     """The redirect URI: takes the provider's answer, logs in, goes on to where the person wanted to be."""
     provider = _provider(parts, provider_id)
-    try:
+    with noting_limited(parts, request, "provider", provider.id):
         await take(parts, request, (PROVIDER_ANSWER_PER_ADDRESS, None))
-    except Problem:
-        parts.metrics.logins.labels("limited").inc()
-        raise
     answer = Answer(
         state=_only(request, "state"),
         code=_only(request, "code"),
@@ -111,7 +110,7 @@ async def finish(provider_id: str, request: Request, parts: Parts) -> Response:
             user_id = await admit(tx, person, provider.id, provider.settings, reserved)
             login = await begin_login(tx, parts, request, user_id, "provider", provider.id)
     except LoginError as error:
-        raise _told(parts, provider, error) from error
+        raise _refused(parts, request, provider, error) from error
     parts.metrics.logins.labels("ok").inc()
     response = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
     set_login_cookie(response, parts.settings, login.secret)
@@ -148,10 +147,25 @@ def _only(request: Request, name: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _told(parts: GatewayParts, provider: Provider, error: LoginError) -> Problem:
-    """What the person reads. The reason goes to the log, without anything secret."""
+def _refused(parts: GatewayParts, request: Request, provider: Provider, error: LoginError) -> Problem:
+    """What the person reads. The reason goes to the log and the audit log, without anything secret."""
     log.warning("login refused", extra={"provider": provider.id, "reason": str(error)})
-    parts.metrics.logins.labels("refused").inc()
+    problem = _told(provider, error)
+    account = error.user_id if isinstance(error, NotAdmittedError) else None
+    note_refused(
+        parts,
+        request,
+        "provider",
+        problem.code,
+        result="refused",
+        account=account,
+        provider=provider.id,
+        why=str(error),
+    )
+    return problem
+
+
+def _told(provider: Provider, error: LoginError) -> Problem:
     if isinstance(error, NotAdmittedError):
         return Problem(HTTPStatus.FORBIDDEN, error.code, error.detail)
     if isinstance(error, StateError):

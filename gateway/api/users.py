@@ -18,7 +18,7 @@ from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
-from gateway.policy.usernames import USERNAME_MAX, clean_username
+from gateway.policy.usernames import USERNAME_RULE, is_username
 from gateway.store import people, support, users
 from gateway.store.transaction import AuditEvent, Transaction
 from gateway.store.users import User
@@ -27,14 +27,13 @@ from gateway.store.users import User
 PASSWORD_MIN = 15
 
 
-def _plain_username(text: str) -> str:
-    """As providers' people are named: one alphabet, one case, so that no two names look alike."""
-    if clean_username(text) != text:
-        raise ValueError(f"must be 1..{USERNAME_MAX} of a-z, 0-9, dot, dash and underscore, none at its ends")
+def _username(text: str) -> str:
+    if not is_username(text):
+        raise ValueError(USERNAME_RULE)
     return text
 
 
-Username = Annotated[str, AfterValidator(_plain_username)]
+Username = Annotated[str, AfterValidator(_username)]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_MAX)]
 
 router = APIRouter(prefix="/v1/users", tags=["users"])

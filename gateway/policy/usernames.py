@@ -1,4 +1,8 @@
-"""A new person's name from what a provider says about them. People type it there: it proves nothing."""
+"""What people may be called, and a new person's name from what a provider says about them.
+
+People type it there: it proves nothing. Whoever has another name from before the rule keeps it, and logs in
+with it.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,23 @@ def clean_username(text: object) -> str | None:
     return _UNWANTED.sub("-", plain).strip(_EDGES)[:USERNAME_MAX].strip(_EDGES) or None
 
 
+USERNAME_RULE = (
+    f"must be 1..{USERNAME_MAX} of a-z, 0-9, dot, dash and underscore, none of these three at its ends"
+)
+
+
+def is_username(text: str) -> bool:
+    """Whether somebody new may be called so: one alphabet, one case, so that no two names look alike."""
+    return clean_username(text) == text
+
+
 def usernames(wishes: Collection[object], reserved: Collection[str], random_end: str) -> Iterator[str]:
     """Names to try, in order, until one is free: the first usable wish, the same numbered, and one with
     `random_end`, which nobody has.
 
     `reserved`: more names that must not be given, in any spelling.
     """
-    taken = RESERVED | {name.casefold() for name in reserved}
+    taken = RESERVED | {name.casefold() for name in reserved} | set(map(clean_username, reserved))
     names = [name for name in map(clean_username, wishes) if name is not None and name not in taken]
     base = names[0] if names else FALLBACK
     if base != FALLBACK:

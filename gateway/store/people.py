@@ -6,14 +6,17 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Staff
+from gateway.policy.usernames import USERNAME_RULE, is_username
 from gateway.store import api_tokens, places, sessions
 from gateway.store.transaction import Row, Transaction, utc
 
 
 async def find_user(tx: Transaction, username: str) -> Row | None:
-    """id, username, password_hash of a user who may log in."""
+    """id, username, password_hash, disabled (whether they are shut out)."""
     return await tx.fetchrow(
-        "SELECT id, username, password_hash FROM users WHERE username = $1 AND disabled_at IS NULL", username
+        "SELECT id, username, password_hash, disabled_at IS NOT NULL AS disabled FROM users"
+        " WHERE username = $1",
+        username,
     )
 
 
@@ -45,7 +48,9 @@ async def hold_password(tx: Transaction, user_id: UUID, password_hash: str) -> b
 
 
 async def add_user(tx: Transaction, username: str, password_hash: str | None, staff: Staff) -> UUID | None:
-    """A new user with a home of their own; None when the name is taken."""
+    """A new user with a home of their own; None when the name is taken. ValueError for what is no name."""
+    if not is_username(username):
+        raise ValueError(f"a username {USERNAME_RULE}")
     user_id: UUID | None = await tx.fetchval(
         "INSERT INTO users (id, username, password_hash, role, created_at) VALUES ($1, $2, $3, $4, $5)"
         " ON CONFLICT (username) DO NOTHING RETURNING id",
@@ -65,18 +70,20 @@ async def put_user(
 ) -> UUID:
     """Create the user with a home of their own, or give an existing one this password hash and standing.
 
-    The user's id.
+    The user's id. ValueError for somebody new whose name is none.
     """
-    added = await add_user(tx, username, password_hash, staff)
+    added = await add_user(tx, username, password_hash, staff) if is_username(username) else None
     if added is not None:
         return added
-    user_id: UUID = await tx.fetchval(
+    user_id: UUID | None = await tx.fetchval(
         "UPDATE users SET password_hash = coalesce($2, password_hash), role = $3 WHERE username = $1"
         " RETURNING id",
         username,
         password_hash,
         staff.value,
     )
+    if user_id is None:
+        raise ValueError(f"a username {USERNAME_RULE}")
     return user_id
 
 

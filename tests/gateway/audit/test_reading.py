@@ -155,6 +155,7 @@ async def test_one_reads_what_concerns_ones_own_account_and_no_other(world: Worl
     anna, boris = await world.person("anna"), await world.person("boris")
     wrong = {"username": "anna", "password": "a wrong one that is long"}
     assert (await world.browser().post("/v1/login", json=wrong)).status_code == 401
+    await world.gateway.parts.refused_logins.tell()
     mine = (await anna.get("/v1/me/audit")).json()["items"]
     assert {"login.begun", "login.failed"} <= {line["kind"] for line in mine}
     failed = next(line for line in mine if line["kind"] == "login.failed")
