@@ -27,7 +27,6 @@ from gateway.passwords import Passwords
 from gateway.preparation import keep_tidy, prepare
 from gateway.randomness import digest
 from gateway.refused_logins import RefusedLogins
-from gateway.refused_logins import RefusedLogins
 from gateway.settings import Settings, read_secret
 from gateway.shortlived.in_postgres import PostgresShortLived
 from gateway.shortlived.in_redis import RedisShortLived
@@ -76,7 +75,6 @@ class Gateway:
             guards=guards,
             passwords=passwords or Passwords(),
             providers=Providers(settings, shortlived, clock, metrics),
-            refused_logins=RefusedLogins(database, clock),
             refused_logins=RefusedLogins(database, clock),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
             events=EventWatch(database, shortlived, clock, login_idle_s=settings.login_idle_s),
@@ -131,7 +129,6 @@ class Gateway:
         self._tasks.start(self.parts.shortlived.run(), "shortlived")
         self._tasks.start(self.parts.feed.run(), "feed")
         self._tasks.start(self.parts.events.run(), "events")
-        self._tasks.start(self.parts.refused_logins.run(), "refused logins")
         self._tasks.start(self.parts.refused_logins.run(), "refused logins")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
