@@ -11,6 +11,7 @@ from tests.fuzz.edge.inputs import make
 from tests.fuzz.edge.memory import Finding, MemoryEdge, Outcome, Seen
 from tests.fuzz.edge.oracle import compare
 from tests.fuzz.edge.run import fuzz, new_seed
+from tunnel_server.edge.upstream import UpstreamStream
 
 REQUESTS = 20_000
 ANSWERS = 5_000
@@ -118,7 +119,9 @@ def test_no_difference_is_none() -> None:
 
 async def test_bytes_behind_an_unanswered_request_are_found() -> None:
     edge = MemoryEdge()
-    upstream = edge.device.open(edge.edge.registry.find(edge.device.device_id), edge.session)
+    device = edge.edge.registry.find(edge.device.device_id)
+    assert device is not None
+    upstream = edge.device.open(device, edge.session, UpstreamStream)
     await asyncio.sleep(0)
     with pytest.raises(Finding, match="behind a request"):
         upstream.send(SENT + SENT)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnel_protocol import RefusedCode, ResetCode
 from tunnel_server.edge import gateway_calls, pages, reserved, tcp_door
+from tunnel_server.edge.upstream import UpstreamStream
 from tunnel_server.policy import origin, retry
 from tunnel_server.policy.cookies import DuplicateCookie, split_cookie
 from tunnel_server.policy.request_head import RequestHead
@@ -15,7 +16,6 @@ from tunnel_server.policy.upstream_head import upstream_head
 if TYPE_CHECKING:
     from tunnel_server.control.request_log import Passing
     from tunnel_server.edge.raw_splice import RawSplice
-    from tunnel_server.edge.upstream import UpstreamStream
     from tunnel_server.edge.visitor import VisitorConnection
     from tunnel_server.policy.hosts import Site
     from tunnel_server.sessions import Session
@@ -223,9 +223,9 @@ class Exchange:
         if not self._attempts and retry.may_use_pooled(head.method, has_body=head.has_body):
             upstream = session.idle.take()
         if upstream is None:
-            upstream = device.open(session)
+            upstream = device.open(session, UpstreamStream)
         if upstream is not None:
-            self.send_over(upstream)
+            self._send_over(upstream)
         elif not device.may_wait():
             self.fail(pages.DEVICE_OFFLINE)
         elif device.enqueue(self, session):
@@ -235,7 +235,16 @@ class Exchange:
         else:
             self.fail(pages.DEVICE_BUSY)
 
-    def send_over(self, upstream: UpstreamStream) -> None:
+    def take_stream(self, device: DeviceTunnels) -> bool:
+        """Its turn in the queue; False when there is no stream after all."""
+        assert self.session is not None
+        upstream = device.open(self.session, UpstreamStream)
+        if upstream is None:
+            return False
+        self._send_over(upstream)
+        return True
+
+    def _send_over(self, upstream: UpstreamStream) -> None:
         """OPEN, head, and whatever of the body is here leave in one message."""
         self._waits_in = None
         self._attempts += 1

@@ -14,9 +14,8 @@ from tunnel_server.policy.services import ServiceOptions
 from tunnel_server.settings import DeviceLimits
 
 if TYPE_CHECKING:
-    from tunnel_server.edge.exchange import Exchange
-    from tunnel_server.edge.upstream import UpstreamStream
     from tunnel_server.sessions import Session, SessionTable
+    from tunnel_server.tunnels.streams import NewUser, U, Waiter
     from tunnel_server.tunnels.tunnel import Tunnel
 
 # An agent keeps two; a half-open one may still stand beside its successor until the keepalive finds it.
@@ -38,7 +37,7 @@ class DeviceTunnels:
         # Monotonic seconds until which requests wait for a device that this node sent away for a moment.
         self.returns_by = 0.0
         self._sessions = registry.sessions
-        self._queue: FairQueue[Exchange] = FairQueue(registry.limits.queue_length)
+        self._queue: FairQueue[Waiter] = FairQueue(registry.limits.queue_length)
 
     def __repr__(self) -> str:
         return f"<DeviceTunnels {self.device_id}, {len(self.tunnels)} tunnels, {len(self._queue)} waiting>"
@@ -51,20 +50,21 @@ class DeviceTunnels:
         """Whether a request may wait for a stream: a tunnel is open, or comes back at once."""
         return self.is_open() or self.monotonic() < self.returns_by
 
-    def open(self, session: Session) -> UpstreamStream | None:
-        """A fresh stream, at the cost of an idle one if need be; None when there is none to be had now."""
-        upstream = self._try_open(session)
-        while upstream is None and self._close_oldest_idle():
-            upstream = self._try_open(session)
-        return upstream
+    def open(self, session: Session, new_user: NewUser[U]) -> U | None:
+        """The user of a fresh stream, at the cost of an idle one if need be; None: there is none to be had
+        now."""
+        user = self._try_open(session, new_user)
+        while user is None and self._close_oldest_idle():
+            user = self._try_open(session, new_user)
+        return user
 
-    def _try_open(self, session: Session) -> UpstreamStream | None:
+    def _try_open(self, session: Session, new_user: NewUser[U]) -> U | None:
         tunnels = self.tunnels
         if len(tunnels) > 1:
             tunnels = sorted(tunnels, key=lambda tunnel: tunnel.in_use)
         for tunnel in tunnels:
             try:
-                return tunnel.open(self, session)
+                return tunnel.open(self, session, new_user)
             except (StreamLimit, ConnectionDraining):
                 continue
         return None
@@ -78,22 +78,19 @@ class DeviceTunnels:
         oldest.close_idle()
         return True
 
-    def keep(self, upstream: UpstreamStream) -> bool:
-        """Put a stream that finished its answer into its session's pool; False: close it."""
-        session, tunnel = upstream.session, upstream.tunnel
-        if len(self._queue) or not session.live or tunnel.connection.state is not ConnectionState.OPEN:
-            return False
-        return session.idle.put(upstream, self.monotonic())
+    def may_idle(self, session: Session, tunnel: Tunnel) -> bool:
+        """Whether a stream that finished its answer may wait for the session's next request."""
+        return not len(self._queue) and session.live and tunnel.connection.state is ConnectionState.OPEN
 
-    def enqueue(self, exchange: Exchange, session: Session) -> bool:
+    def enqueue(self, waiter: Waiter, session: Session) -> bool:
         """Wait for a stream, at most ``queue_s``; False when too many wait."""
         self.metrics.queued.inc()
-        exchange.queue_deadline = self.monotonic() + self.limits.queue_s
-        return self._queue.put(session.facts.sid, exchange, exchange.queue_deadline)
+        waiter.queue_deadline = self.monotonic() + self.limits.queue_s
+        return self._queue.put(session.facts.sid, waiter, waiter.queue_deadline)
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, waiter: Waiter) -> None:
         """Its visitor went away, or its session ended."""
-        self._queue.discard(exchange)
+        self._queue.discard(waiter)
 
     def stream_ended(self) -> None:
         """A stream came free: whoever waits gets it as soon as the loop turns."""
@@ -103,20 +100,18 @@ class DeviceTunnels:
     def serve_queue(self) -> None:
         """Open streams for those that wait, in their order, as long as there are any."""
         while len(self._queue):
-            exchange = self._queue.take()
-            if exchange is None or exchange.done or exchange.session is None:
+            waiter = self._queue.take()
+            if waiter is None or waiter.done or waiter.session is None:
                 continue
-            upstream = self.open(exchange.session)
-            if upstream is None:
-                self._queue.put_back(exchange.session.facts.sid, exchange, exchange.queue_deadline)
+            if not waiter.take_stream(self):
+                self._queue.put_back(waiter.session.facts.sid, waiter, waiter.queue_deadline)
                 return
-            exchange.send_over(upstream)
 
     def sweep(self, now: float) -> None:
         """End what waited or idled too long."""
         if len(self._queue):
-            for exchange in self._queue.take_expired(now):
-                exchange.queue_expired()
+            for waiter in self._queue.take_expired(now):
+                waiter.queue_expired()
             self.serve_queue()
 
     def forget_grant(self, grant_id: bytes) -> None:
@@ -150,8 +145,8 @@ class DeviceTunnels:
 
     def all_gone(self) -> None:
         """The last tunnel closed."""
-        for exchange in self._queue.take_all():
-            exchange.device_lost()
+        for waiter in self._queue.take_all():
+            waiter.device_lost()
 
 
 class TunnelRegistry:

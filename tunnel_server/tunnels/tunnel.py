@@ -20,12 +20,12 @@ from tunnel_protocol import (
     Side,
 )
 from tunnel_protocol.codes import NONCE_SIZE
-from tunnel_server.edge.upstream import UpstreamStream
 
 if TYPE_CHECKING:
     from tunnel_protocol import Auth
     from tunnel_server.sessions import Session
     from tunnel_server.tunnels.registry import DeviceTunnels
+    from tunnel_server.tunnels.streams import NewUser, U
 
 _numbers = itertools.count(1)
 
@@ -108,19 +108,18 @@ class Tunnel(TunnelDriver):
 
     # Streams
 
-    def open(self, device: DeviceTunnels, session: Session) -> UpstreamStream:
-        """A fresh stream to the session's service; StreamLimit or ConnectionDraining when there is none."""
+    def open(self, device: DeviceTunnels, session: Session, new_user: NewUser[U]) -> U:
+        """The user of a fresh stream to the session's service; StreamLimit or ConnectionDraining: there is
+        none."""
         facts = session.facts
         connection = self.connection
         if facts.grant_id not in self.granted:
             self.granted.add(facts.grant_id)
             connection.grant(facts.grant_id, facts.grant)
-        upstream = UpstreamStream(device, self, session)
-        upstream.stream = connection.open_stream(
-            facts.device_id, facts.service, facts.grant_id, upstream, self.now()
-        )
+        user = new_user(device, self, session)
+        user.stream = connection.open_stream(facts.device_id, facts.service, facts.grant_id, user, self.now())
         self.in_use += 1
-        return upstream
+        return user
 
     def has_grant(self, grant_id: bytes) -> bool:
         """Whether it was sent here and not taken back."""

@@ -29,7 +29,8 @@ from tunnel_server.metrics import Metrics
 from tunnel_server.policy.services import service_options
 from tunnel_server.sessions import Session, SessionTable
 from tunnel_server.settings import DeviceLimits, VisitorLimits, VisitorSettings
-from tunnel_server.tunnels.registry import TunnelRegistry
+from tunnel_server.tunnels.registry import DeviceTunnels, TunnelRegistry
+from tunnel_server.tunnels.streams import NewUser
 from tunnel_server.tunnels.tunnel import Tunnel
 
 # A status that no page of ours has: it marks the answers that came from the device.
@@ -136,8 +137,10 @@ class MemoryDevice:
         self.unanswered: list[DeviceStream] = []
         self.streams: list[DeviceStream] = []
 
-    def open(self, device: Any, session: Session) -> UpstreamStream:
-        upstream = UpstreamStream(device, cast(Tunnel, self), session)
+    def open(
+        self, device: DeviceTunnels, session: Session, new_user: NewUser[UpstreamStream]
+    ) -> UpstreamStream:
+        upstream = new_user(device, cast(Tunnel, self), session)
         stream = DeviceStream(self, upstream)
         upstream.stream = cast(Any, stream)
         upstream.is_open = True
