@@ -17,7 +17,8 @@ from uuid import UUID
 
 from gateway.errors import StoreUnavailableError
 from gateway.policy.names import printable
-from gateway.store.database import AuditEvent, Database
+from gateway.store.database import Database
+from gateway.store.transaction import AuditEvent
 from runtime.client_address import group_of
 from runtime.clock import Clock
 from runtime.logs import get_logger

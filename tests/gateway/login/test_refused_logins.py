@@ -17,11 +17,12 @@ from gateway.api.limits import LOGIN_PER_ADDRESS, PROVIDER_ANSWER_PER_ADDRESS
 from gateway.errors import StoreUnavailableError
 from gateway.refused_logins import ROOM, WINDOW_S, Refusal, RefusedLogins
 from gateway.store import people, users
-from gateway.store.database import Database, Transaction
+from gateway.store.database import Database
+from gateway.store.transaction import Transaction
 from runtime.clock import FakeClock
 from tests.gateway.login.conftest import StartWorld, provider_settings
 from tests.gateway.login.free_provider import FreeProvider
-from tests.gateway.login.visitor import PERSON, Visitor
+from tests.gateway.login.visitor import Visitor
 from tests.gateway.world import ADMIN_PASSWORD, World
 
 Line = dict[str, Any]
@@ -247,7 +248,7 @@ async def test_no_account_where_none_is_opened(
     start_world: StartWorld, provider: FreeProvider, tmp_path: Any
 ) -> None:
     world = await start_world({"free": provider_settings(tmp_path, provider.url, sign_up=False)})
-    await Visitor(world).log_in(provider, **PERSON)
+    await Visitor(world).log_in(provider)
     [line] = await told(world)
     assert (line["owner"], line["detail"]["reason"]) == (None, "no_account")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,7 @@ async def test_a_name_from_before_goes_on(world: World) -> None:
 
 async def test_an_administrator_of_the_settings_with_a_name_from_before_goes_on(world: World) -> None:
     await with_old_name(world)
-    settings = settings_for(
-        world.folder, world.settings.database_url, world.settings.keys_dir, admin_username=OLD
-    )
+    settings = replace(world.settings, admin_username=OLD)
     (world.folder / "admin").write_text("a new password of the file\n")
     later = await (await World(settings, world.clock, world.folder).start()).prepared()
     try:
