@@ -17,8 +17,8 @@ from runtime.process import Shutdown
 from runtime.tcp_door import FRAMES_BURST, SUBPROTOCOL, DoorClose
 from runtime.websocket_frames import NORMAL, Opcode, close_frame, frame
 from tests.tunnel_server.conftest import LABEL, WAIT_S, Stage, running, settings
+from tests.tunnel_server.doors import shout, tcp_device
 from tests.tunnel_server.doubles import Upstream
-from tests.tunnel_server.test_tcp_door import shout, tcp_device
 from tests.tunnel_server.test_tls import DOMAIN, write_certificate
 from towline.connect import door as door_of
 from towline.connect.command import Entrance

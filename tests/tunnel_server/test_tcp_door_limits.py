@@ -25,8 +25,8 @@ from runtime.websocket_frames import (
     frame,
 )
 from tests.tunnel_server.conftest import LABEL, WAIT_S, Stage, Visitor, running, settings
+from tests.tunnel_server.doors import HANDSHAKE, MASK, close_code, entered, raw_door, tcp_device
 from tests.tunnel_server.doubles import Upstream
-from tests.tunnel_server.test_tcp_door import HANDSHAKE, MASK, close_code, entered, raw_door, tcp_device
 from tests.tunnel_server.test_tls import DOMAIN, write_certificate
 from tunnel_server.settings import VisitorLimits
 
