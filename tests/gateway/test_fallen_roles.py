@@ -51,3 +51,24 @@ async def test_a_registration_token_falls_with_its_authors_role(world: World, ho
     refused = await world.program().post("/v1/enrolments", json=body)
     assert (refused.status_code, refused.json()["code"]) == (410, "registration_token_void")
     assert (await ann.http.get("/v1/devices")).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("invited", "left"), [("admin", "admin"), ("member", "member"), ("member", "support")]
+)
+async def test_an_invitation_falls_when_its_author_may_not_give_it_any_more(
+    world: World, invited: str, left: str
+) -> None:
+    """Lowered, not removed: the author still belongs there, and may no longer give this role."""
+    ann, bob, eve = await home(world, "ann"), await home(world, "bob"), await home(world, "eve")
+    site = f"/v1/sites/{ann.site}"
+    await join(ann, site, bob, "owner")
+    token = (await bob.http.post(f"{site}/invitations", json={"role": invited})).json()["token"]
+    fell = await ann.http.patch(f"{site}/members/{bob.id}", json={"role": left})
+    assert fell.status_code == 200, fell.text
+    refused = await eve.http.post("/v1/invitations/accept", json={"token": token})
+    assert (refused.status_code, refused.json()["code"]) == (410, "invitation_void")
+    assert (await eve.http.get(site)).status_code == 404
+    raised = await ann.http.patch(f"{site}/members/{bob.id}", json={"role": "owner"})
+    assert raised.status_code == 200
+    assert (await eve.http.post("/v1/invitations/accept", json={"token": token})).status_code == 200
