@@ -77,7 +77,7 @@ class Gateway:
             providers=Providers(settings, shortlived, clock, metrics),
             refused_logins=RefusedLogins(database, clock),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
-            events=EventWatch(database, shortlived, clock, login_idle_s=settings.login_idle_s),
+            events=EventWatch(database, shortlived, clock, metrics, login_idle_s=settings.login_idle_s),
             general_limit=GeneralLimit(settings.requests_per_login_s, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Final
 
 from gateway.errors import Problem, StoreUnavailableError
+from gateway.metrics import GatewayMetrics
 from gateway.policy.access import Actor
 from gateway.policy.feed import must_reset
 from gateway.policy.live import LiveEvent, Roles, changes_roles, sees
@@ -27,13 +28,17 @@ from runtime.logs import get_logger
 LOOK_EVERY_S: Final = 1.0  # a login that ended is noticed within two seconds
 # Roles are looked up again when an event says so; this is for changes that tell nothing.
 ROLES_EVERY_S: Final = 10.0
-# Nobody knows then who may see what: better to let them come back. Postgres restarts in less.
-BLIND_MAX_S: Final = 10.0
+# Postgres restarts, or fails over, in less; a browser that is sent away meanwhile and refused does not come
+# back (WHATWG HTML, 9.2.3). Nothing is told meanwhile, and who logged out is looked up before anything is.
+BLIND_MAX_S: Final = 30.0
 # A phone in a tunnel for a minute at a busy site; some 100 KB of memory at the most.
 QUEUE_MAX: Final = 1000
 # Tabs and phones of one person. Per process: it bounds what one person can take from it.
 STREAMS_PER_PERSON: Final = 10
+# Half of the connections that the listener takes, so that requests find room beside them.
 STREAMS_MAX: Final = 2000
+# Other gateways may have room, and people leave; who all come back in the same second would not find it.
+FULL_RETRY_AFTER_S: Final = 10
 
 log = get_logger("gateway.events")
 
@@ -93,12 +98,19 @@ class EventWatch:
     """One per process. `run` is the task; `join` and `leave` are a stream's."""
 
     def __init__(
-        self, database: Database, shortlived: ShortLived, clock: Clock, *, login_idle_s: float
+        self,
+        database: Database,
+        shortlived: ShortLived,
+        clock: Clock,
+        metrics: GatewayMetrics,
+        *,
+        login_idle_s: float,
     ) -> None:
         self._database = database
         self._login_idle_s = login_idle_s
         self._shortlived = shortlived
         self._clock = clock
+        self._metrics = metrics
         self._wake = asyncio.Event()
         self._followers: set[Follower] = set()
         self._closed = False
@@ -147,16 +159,14 @@ class EventWatch:
     async def join(self, tx: Transaction, actor: Actor, after: int | None) -> tuple[Follower, bool]:
         """Follow from behind number `after`; None: from now on. True: from now on, as `after` is not known.
 
-        429 when the person follows often enough.
+        429 when the person follows often enough, 503 when as many follow as this process takes.
         """
         head = await events.head(tx)
         roles = await events.roles_of(tx, [actor.user_id])
         if self._closed:
             raise StoreUnavailableError("the gateway stops")
         # Counted where nothing waits until it is one of them: else many at once would all find a place.
-        mine = sum(1 for one in self._followers if one.actor.user_id == actor.user_id)
-        if mine >= STREAMS_PER_PERSON or len(self._followers) >= STREAMS_MAX:
-            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", "End another stream first.")
+        self._refuse_too_many(actor)
         if self.position is None:  # before the first look
             self.position = head.n
         reset = after is not None and must_reset(after, head.pruned, head.n)
@@ -165,11 +175,27 @@ class EventWatch:
         start = self.position if after is None or reset else min(after, self.position)
         follower = Follower(actor, roles[actor.user_id], start)
         self._followers.add(follower)
+        self._metrics.event_streams.set(len(self._followers))
         follower.joined_at = self.position
         return follower, reset
 
     def leave(self, follower: Follower) -> None:
         self._followers.discard(follower)
+        self._metrics.event_streams.set(len(self._followers))
+
+    def _refuse_too_many(self, actor: Actor) -> None:
+        mine = sum(1 for one in self._followers if one.actor.user_id == actor.user_id)
+        if mine >= STREAMS_PER_PERSON:
+            self._metrics.event_streams_refused.labels("person").inc()
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", "End another stream first.")
+        if len(self._followers) >= STREAMS_MAX:
+            self._metrics.event_streams_refused.labels("full").inc()
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "streams_full",
+                "As many follow events as this gateway takes. Try again in a moment.",
+                retry_after_s=FULL_RETRY_AFTER_S,
+            )
 
     async def missed(self, follower: Follower) -> list[LiveEvent]:
         """The next events, of those that it may see, between where it starts and where it joined; empty: that

@@ -59,6 +59,8 @@ class Listener:
             ws_ping_timeout=WEBSOCKET_PING_S,
             lifespan="off",
             log_config=None,
+            # Its lines on WebSockets have the query, at debug the headers too. The edge says what is wanted.
+            log_level="warning",
             access_log=False,
             proxy_headers=False,  # the edge does this itself, against its own list of proxies
             server_header=False,

@@ -9,6 +9,9 @@ from runtime.metrics import Counter, Family, Gauge, Histogram, Registry
 # From an index look-up to an Argon2 check under load.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
+# From a page that is closed at once to an app that is left open over night.
+_OPEN_SECONDS = (1.0, 10.0, 60.0, 600.0, 3600.0, 36_000.0)
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayMetrics:
@@ -16,6 +19,12 @@ class GatewayMetrics:
 
     requests: Family[Counter]
     request_seconds: Histogram
+    websockets: Gauge
+    websockets_closed: Family[Counter]
+    websocket_seconds: Histogram
+    websocket_messages: Family[Counter]
+    event_streams: Gauge
+    event_streams_refused: Family[Counter]
     store_unavailable: Counter
     logins: Family[Counter]
     links: Family[Counter]
@@ -37,6 +46,26 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         ),
         request_seconds=registry.histogram(
             "towline_gateway_request_seconds", "Time to the answer's head.", buckets=_SECONDS
+        ),
+        websockets=registry.gauge("towline_gateway_websockets", "WebSockets that are open."),
+        websockets_closed=registry.counters(
+            "towline_gateway_websockets_closed_total",
+            "WebSockets that ended, by the close code (RFC 6455, 7.4); 1006: cut; other: a client's own.",
+            ("code",),
+        ),
+        websocket_seconds=registry.histogram(
+            "towline_gateway_websocket_seconds", "How long WebSockets were open.", buckets=_OPEN_SECONDS
+        ),
+        websocket_messages=registry.counters(
+            "towline_gateway_websocket_messages_total", "Messages: sent or received.", ("direction",)
+        ),
+        event_streams=registry.gauge(
+            "towline_gateway_event_streams", "Followers of live events, by server-sent events and WebSocket."
+        ),
+        event_streams_refused=registry.counters(
+            "towline_gateway_event_streams_refused_total",
+            "Followers that were refused: person (they have as many as one may), full (the gateway has).",
+            ("why",),
         ),
         store_unavailable=registry.counter(
             "towline_gateway_store_unavailable_total", "Requests refused because a store did not answer."

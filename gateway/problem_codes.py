@@ -112,6 +112,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     "internal": ProblemCode(_S.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why"),
     "provider_refused": ProblemCode(_S.BAD_GATEWAY, "the provider gave an answer that cannot be trusted"),
     "provider_unavailable": ProblemCode(_S.SERVICE_UNAVAILABLE, "the provider does not answer"),
+    "streams_full": ProblemCode(
+        _S.SERVICE_UNAVAILABLE, "as many follow events as this gateway takes: ask again after `Retry-After`"
+    ),
     "store_unavailable": ProblemCode(
         _S.SERVICE_UNAVAILABLE, "a store of the gateway does not answer: ask again"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -14,7 +15,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
+from gateway.api.edge_websocket import SocketExchange
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.metrics import GatewayMetrics
 from runtime.client_address import TrustedProxies, canonical
@@ -48,6 +51,10 @@ NOTES = "towline.answer_headers"
 # break a line of a log, or fill one.
 _PROXYS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OWN_ID_BYTES = 16  # random: no two requests in any log that is kept have the same
+
+
+class HeadIsAllError(Exception):
+    """Ends a stream that HEAD was asked about: its head is out, and what follows would be made for nobody."""
 
 
 class BodyTooLargeError(HTTPException):
@@ -87,56 +94,98 @@ class Edge:
             REQUEST_ID.reset(token)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
-        if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
-            return
         notes = scope.setdefault("state", {}).setdefault(NOTES, {})
         headers = [*self._headers, (b"x-request-id", name.encode())]
-        exchange = _Exchange(headers, notes, send, bodiless=scope["method"] == "HEAD")
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send, _Headers(headers, notes))
+            return
         # HEAD is what GET says, without the body (RFC 9110, 9.3.2): the same route, the same login.
         head = scope["method"] == "HEAD"
-        inner = {**scope, "method": "GET", "towline.head": True} if head else scope
+        exchange = _Exchange(_Headers(headers, notes), send, bodiless=head)
+        inner = {**scope, "method": "GET"} if head else scope
         try:
             await self._app(inner, _limited(receive, self._body_max), exchange.send)
+        except HeadIsAllError:
+            pass  # the answer is complete
         except Exception as error:
             # Past this point an exception would only become a traceback and a cut connection.
-            await self._failed(scope, error, exchange)
-        self._count(scope, exchange)
+            problem = self._failed(scope, error)
+            if not exchange.started:
+                await send_problem(exchange.send, problem)
+        self._count(scope, exchange.status, exchange.head_at - exchange.began)
 
-    async def _failed(self, scope: Scope, error: Exception, exchange: _Exchange) -> None:
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send, headers: _Headers) -> None:
+        """One line when it is answered, as of every request, and one when what was opened ends."""
+        socket = SocketExchange(
+            receive,
+            send,
+            metrics=self._metrics,
+            complete=headers.complete,
+            refuse=problem_messages,
+            answered=lambda status, took: self._count(scope, status, took),
+        )
+        try:
+            await self._app(scope, socket.receive, socket.send)
+        except WebSocketDisconnect:
+            pass  # the client went away while it was written to
+        except Exception as error:
+            with contextlib.suppress(WebSocketDisconnect):
+                await socket.fail(self._failed(scope, error))
+        finally:
+            self._count_end(scope, socket)
+
+    def _failed(self, scope: Scope, error: Exception) -> Problem:
         problem = to_problem(error)
         if isinstance(error, StoreUnavailableError):
             self._metrics.store_unavailable.inc()
         elif problem.status is HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("request failed", exc_info=error, extra={"path": scope["path"]})
-        if not exchange.started:
-            await send_problem(exchange.send, problem)
+        return problem
 
-    def _count(self, scope: Scope, exchange: _Exchange) -> None:
-        took = exchange.head_at - exchange.began
-        self._metrics.requests.labels(self._listener, str(exchange.status)).inc()
-        self._metrics.request_seconds.observe(took)
-        log.info(
-            "request",
-            extra={
-                "listener": self._listener,
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": exchange.status,
-                "took_ms": round(took * 1000, 2),
-                "client": scope["client_address"],
-            },
-        )
+    def _count(self, scope: Scope, status: int, took_s: float) -> None:
+        self._metrics.requests.labels(self._listener, str(status)).inc()
+        self._metrics.request_seconds.observe(took_s)
+        log.info("request", extra=self._facts(scope) | {"status": status, "took_ms": _ms(took_s)})
+
+    def _count_end(self, scope: Scope, socket: SocketExchange) -> None:
+        socket.end()
+        if socket.is_open:
+            facts = {"code": socket.code, "sent": socket.sent, "received": socket.received}
+            lasted = {"lasted_ms": _ms(socket.lasted_s)}
+            log.info("websocket closed", extra=self._facts(scope) | facts | lasted)
+        elif socket.status == 0:
+            self._count(scope, 0, socket.waited_s)
+
+    def _facts(self, scope: Scope) -> dict[str, Any]:
+        return {
+            "listener": self._listener,
+            "method": scope.get("method", "GET"),  # a WebSocket's scope has none
+            "path": scope["path"],
+            "client": scope["client_address"],
+        }
+
+
+class _Headers:
+    """What the edge adds to every answer, and what routes noted for theirs."""
+
+    def __init__(self, own: list[tuple[bytes, bytes]], notes: dict[str, str]) -> None:
+        self._own = own
+        self._notes = notes
+
+    def complete(self, message: Message) -> None:
+        """Into a message that starts an answer."""
+        given = list(message.get("headers", []))
+        names = {name for name, _ in given}
+        extra = self._own if b"cache-control" in names else [*self._own, _NO_STORE]
+        noted = [(name.encode(), value.encode()) for name, value in self._notes.items()]
+        message["headers"] = given + noted + extra
 
 
 class _Exchange:
     """One answer on its way out."""
 
-    def __init__(
-        self, headers: list[tuple[bytes, bytes]], notes: dict[str, str], send: Send, *, bodiless: bool
-    ) -> None:
+    def __init__(self, headers: _Headers, send: Send, *, bodiless: bool) -> None:
         self._headers = headers
-        self._notes = notes
         self._send = send
         self._bodiless = bodiless
         self.began = self.head_at = time.perf_counter()
@@ -151,14 +200,24 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.head_at = time.perf_counter()
-            own = list(message.get("headers", []))
-            names = {name for name, _ in own}
-            extra = self._headers if b"cache-control" in names else [*self._headers, _NO_STORE]
-            noted = [(name.encode(), value.encode()) for name, value in self._notes.items()]
-            message["headers"] = own + noted + extra
-        elif self._bodiless and message["type"] == "http.response.body":
+            self._headers.complete(message)
+            await self._send(message)
+            if self._bodiless and not _has_length(message):
+                await self._send({"type": "http.response.body", "body": b""})
+                raise HeadIsAllError
+            return
+        if self._bodiless and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
+
+
+def _has_length(start: Message) -> bool:
+    """An answer whose length is known is made already; any other is a stream."""
+    return any(name.lower() == b"content-length" for name, _ in start["headers"])
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
 
 
 def note(request: HTTPConnection, name: str, value: str) -> None:
@@ -192,11 +251,17 @@ def problem_headers(problem: Problem) -> dict[str, str]:
 
 
 async def send_problem(send: Send, problem: Problem) -> None:
+    for message in problem_messages(problem):
+        await send(message)
+
+
+def problem_messages(problem: Problem) -> list[Message]:
+    """The answer in the application's messages."""
     body = json.dumps(problem.body()).encode()
     headers = [(k.encode(), v.encode()) for k, v in problem_headers(problem).items()]
     headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": int(problem.status), "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    start = {"type": "http.response.start", "status": int(problem.status), "headers": headers}
+    return [start, {"type": "http.response.body", "body": body}]
 
 
 def client_address(scope: Scope, proxies: TrustedProxies) -> str:

@@ -39,7 +39,9 @@ FAREWELL_S: Final = 1.0
 # Of a stream that is asked to end; a day later a client may as well ask anew.
 WAIT_MAX_S: Final = 86_400
 _MAX_N: Final = 2**63 - 1
-_GOING_AWAY, _POLICY = 1001, 1008  # RFC 6455, 7.4.1
+_POLICY: Final = 1008  # RFC 6455, 7.4.1
+# Nothing that the client did: it is to come back. 1013 is IANA's "try again later".
+_COME_BACK: Final = {"closing": 1001, "store_unavailable": 1013}
 _TASKS_END_S: Final = 2.0
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
@@ -101,7 +103,6 @@ class EventStream(Response):
     "", status_code=HTTPStatus.OK, openapi_extra=acts(Action.EVENTS_FOLLOW), response_class=EventStream
 )
 async def follow_events(
-    request: Request,
     credential: CredentialOf,
     parts: Parts,
     wanted: Annotated[EventsQuery, Query()],
@@ -118,10 +119,6 @@ async def follow_events(
     `closing`, `store_unavailable`). Numbers grow and nothing is left out behind the one given, for a day.
     """
     after = _after(wanted.after, last_event_id)
-    if request.scope.get("towline.head"):
-        async with parts.database.transaction() as tx:
-            await require(tx, parts, credential, Action.EVENTS_FOLLOW)
-        return Response(media_type=EventStream.media_type)
     return EventStream(await _joined(parts, credential, after), wanted.wait_s)
 
 
@@ -140,7 +137,8 @@ async def events_without_upgrade(
     """The same events over a WebSocket: each message is the JSON of one; `after` says where to go on.
 
     From a browser it must come from the gateway's own pages. The stream ends by a close frame whose reason is
-    the code: `login_ended`, `too_slow` … A plain GET answers 426.
+    the code: `login_ended`, `too_slow` (1008), `closing` (1001), `store_unavailable` (1013); come back after
+    the last two. A plain GET answers 426.
     """
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.EVENTS_FOLLOW)
@@ -166,10 +164,9 @@ async def follow_by_websocket(websocket: WebSocket) -> None:
             await websocket.send_text(text)
 
         code = await stream.run(write, _message, _closed(websocket), None)
-        if code != "gone":
-            number = _GOING_AWAY if code == "closing" else _POLICY
-            if not await _in_time(websocket.close(number, code)):
-                websocket.scope["towline.abort"]()
+        number = _COME_BACK.get(code, _POLICY)
+        if code != "gone" and not await _in_time(websocket.close(number, code)):
+            websocket.scope["towline.abort"]()
 
 
 async def _open(websocket: WebSocket, parts: GatewayParts) -> _Stream:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Final
+from typing import Final, get_type_hints
 
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from gateway.parts import GatewayParts
 from gateway.policy.links import LinkRefusal
 from gateway.problem_codes import CODES
 
@@ -31,6 +32,8 @@ LOOKED_UP: Final[dict[str, frozenset[str]]] = {
 # Using one of these parts may find its server away.
 _STORES: Final = frozenset({"database", "shortlived"})
 _LOGIN: Final = "gateway.api.credentials.logged_in"
+# `parts.events.join`: what the parts are.
+_PARTS: Final = get_type_hints(GatewayParts)
 
 
 class UnknownCodeError(Exception):
@@ -121,13 +124,21 @@ def _called(function: FunctionType) -> tuple[FunctionType, ...]:
         target = None
         if isinstance(part, ast.Name):
             target = function.__globals__.get(part.id)
-        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            owner = function.__globals__.get(part.value.id)
+        elif isinstance(part, ast.Attribute):
+            owner = _owner(function, part.value)
             target = getattr(owner, part.attr, None) if isinstance(owner, ModuleType | type) else None
         target = inspect.unwrap(target) if callable(target) else None
         if isinstance(target, FunctionType) and target.__module__.startswith("gateway."):
             found.append(target)
     return tuple(found)
+
+
+def _owner(function: FunctionType, value: ast.expr) -> object:
+    """Whose attribute it is: a module's or class's that the file knows, its own class's, or a part's."""
+    if isinstance(value, ast.Name):
+        name = function.__qualname__.partition(".")[0] if value.id == "self" else value.id
+        return function.__globals__.get(name)
+    return _PARTS.get(value.attr) if isinstance(value, ast.Attribute) else None
 
 
 def _definition(function: FunctionType) -> ast.AST | None:

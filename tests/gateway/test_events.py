@@ -315,12 +315,18 @@ async def test_who_does_not_read_is_dropped_and_holds_nobody_up(
 
 
 def socket_of(
-    world: World, *, cookie: str = "", origin: str | None = ORIGIN, query: str = "", token: str = ""
+    world: World,
+    *,
+    cookie: str = "",
+    origin: str | None = ORIGIN,
+    path: str = "/v1/events/ws",
+    query: str = "",
+    token: str = "",
 ) -> connect:
     headers = {"cookie": cookie} if cookie else {}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    url = f"ws://{world.gateway.public_address}/v1/events/ws{query}"
+    url = f"ws://{world.gateway.public_address}{path}{query}"
     return connect(url, additional_headers=headers, origin=origin, proxy=None)  # type: ignore[arg-type]
 
 
