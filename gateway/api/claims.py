@@ -51,7 +51,7 @@ class ClaimAnswer(BaseModel):
 async def release_device(device_id: str, credential: CredentialOf, parts: Parts) -> ReleaseAnswer:
     """Let go of it for a day: whoever holds the device may claim it into a site of theirs."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_RELEASE, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_RELEASE)
         if device.status != "approved":
             raise Problem(HTTPStatus.CONFLICT, "device_not_approved", f"The device is {device.status}.")
         until = tx.now + RELEASE_TTL_S
@@ -68,7 +68,7 @@ async def release_device(device_id: str, credential: CredentialOf, parts: Parts)
 async def keep_device(device_id: str, credential: CredentialOf, parts: Parts) -> None:
     """Take the release back. Repeating it changes nothing."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_RELEASE, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_RELEASE)
         if device.released_until is not None:
             await devices.set_released(tx, device_id, None)
             user, site = str(actor.user_id), device.site_id
@@ -86,7 +86,7 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
     signature = decode_base64url(body.signature, "signature")
     message = CLAIM_PURPOSE + nonce + device_id.encode() + digest(body.token)
     async with parts.database.transaction() as tx:
-        device = await devices.get(tx, device_id, lock=True)
+        device = await devices.hold(tx, device_id)
         if device is None:
             raise not_found("device")
         if not csr.signature_holds(device.public_key, signature, message):

@@ -19,7 +19,7 @@ from gateway.policy.limits import Taken
 from gateway.randomness import digest
 from gateway.settings import Settings
 from gateway.store import api_tokens, people
-from gateway.store.transaction import Transaction
+from gateway.store.transaction import Reading, Transaction
 from gateway.tokens.opaque import API_TOKEN_PREFIX
 
 # Who calls a route that no person does: anybody, or a device with a secret of its own in the request.
@@ -96,7 +96,7 @@ def refuse_cross_origin(request: HTTPConnection, settings: Settings, *, strict: 
         )
 
 
-async def actor_of(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
+async def actor_of(tx: Reading, parts: GatewayParts, credential: Credential) -> Actor | None:
     """The person behind the credential, while the login or the API token lasts."""
     if credential.kind == "cookie":
         return await people.actor_by_cookie(tx, digest(credential.value), parts.settings.login_idle_s)
@@ -112,7 +112,7 @@ async def actor_of(tx: Transaction, parts: GatewayParts, credential: Credential)
     return None
 
 
-async def still_stands(tx: Transaction, actor: Actor) -> bool:
+async def still_stands(tx: Reading, actor: Actor) -> bool:
     """Whether what the actor came with still lasts: for answers that go on after their head (event streams).
 
     An access token's own end does not count: it is the login that was let in.
@@ -132,7 +132,7 @@ async def hold(tx: Transaction, actor: Actor) -> None:
         raise login_needed()
 
 
-async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor | None:
+async def at_browser(tx: Reading, parts: GatewayParts, credential: Credential) -> Actor | None:
     """The person who sits at this browser: by the cookie alone. Pages are for people, not for tokens.
 
     429 as for the API: a page costs as much as the calls that it stands for.
@@ -143,7 +143,7 @@ async def at_browser(tx: Transaction, parts: GatewayParts, credential: Credentia
     return actor
 
 
-async def logged_in(tx: Transaction, parts: GatewayParts, credential: Credential) -> Actor:
+async def logged_in(tx: Reading, parts: GatewayParts, credential: Credential) -> Actor:
     """The person; 401 when there is none, 429 when they ask too much of this gateway."""
     actor = await actor_of(tx, parts, credential)
     if actor is None:
@@ -171,7 +171,7 @@ def _count(parts: GatewayParts, actor: Actor, connection: HTTPConnection) -> Non
         )
 
 
-async def require(tx: Transaction, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
+async def require(tx: Reading, parts: GatewayParts, credential: Credential, action: Action) -> Actor:
     """The person, when they may do `action`, which is about no thing of somebody's; 401 or 403 otherwise."""
     actor = await logged_in(tx, parts, credential)
     permit(actor, action)

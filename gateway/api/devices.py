@@ -19,7 +19,7 @@ from gateway.policy.access import RULES, Action, Actor, Resource, may
 from gateway.policy.names import TAGS_MAX
 from gateway.store import devices, places, sessions, support
 from gateway.store.devices import Device, Wanted
-from gateway.store.transaction import AuditEvent, Revocation, Transaction
+from gateway.store.transaction import AuditEvent, Reading, Revocation, Transaction
 
 SEARCH_MAX = 64  # as long as a name
 
@@ -46,7 +46,7 @@ async def list_devices(
 
     `q` is part of a name, an id or a hardware id; of several `tag` all must be there.
     """
-    async with parts.database.transaction() as tx:
+    async with parts.database.reading() as tx:
         actor = await require(tx, parts, credential, Action.DEVICE_LIST)
         chosen = Wanted(wanted.site_id, wanted.status, wanted.online, wanted.q, wanted.tag)
         after = wanted.after("devices")
@@ -69,8 +69,8 @@ async def read_device(
     if_none_match: IfNoneMatch = None,
 ) -> BaseModel | Response:
     """One device: what people set, and whether it is online."""
-    async with parts.database.transaction() as tx:
-        _, device = await find(tx, parts, credential, device_id, Action.DEVICE_READ)
+    async with parts.database.reading() as tx:
+        _, device = await look(tx, parts, credential, device_id, Action.DEVICE_READ)
     return unless_known(if_none_match, response, device_answer(device), device.version)
 
 
@@ -85,7 +85,7 @@ async def change_device(
 ) -> DeviceAnswer:
     """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_CHANGE, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_CHANGE)
         refuse_other_version(if_match, device.version)
         name = device.name if body.name is None else body.name
         tags = device.tags if body.tags is None else tuple(sorted(set(body.tags)))
@@ -121,7 +121,7 @@ async def _may_move(tx: Transaction, actor: Actor, device: Device, site_id: str)
 async def approve_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """Accept a pending device: it gets its certificate. Repeating it changes nothing."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_APPROVE, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_APPROVE)
         if device.status != "approved":
             if not await devices.set_status(tx, device_id, "approved", allowed_from=["pending"]):
                 raise _wrong_status(device, "approved")
@@ -134,7 +134,7 @@ async def approve_device(device_id: str, credential: CredentialOf, parts: Parts)
 async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """Refuse a pending device for good."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_REJECT, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_REJECT)
         if device.status != "rejected":
             if not await devices.set_status(tx, device_id, "rejected", allowed_from=["pending"]):
                 raise _wrong_status(device, "rejected")
@@ -146,7 +146,7 @@ async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) 
 async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """End the device: its tunnels and sessions are cut on every node, its certificate renews no more."""
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_REVOKE, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_REVOKE)
         if device.status != "revoked":
             if not await devices.set_status(tx, device_id, "revoked", allowed_from=["approved", "pending"]):
                 raise _wrong_status(device, "revoked")
@@ -159,36 +159,36 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
         return await _fresh(tx, actor, device_id)
 
 
-async def find(
-    tx: Transaction,
-    parts: GatewayParts,
-    credential: Credential,
-    device_id: str,
-    action: Action,
-    *,
-    lock: bool = False,
+async def look(
+    tx: Reading, parts: GatewayParts, credential: Credential, device_id: str, action: Action
 ) -> tuple[Actor, Device]:
     """The person and the device they may do `action` to; 401, 403, or one 404 for unknown and not theirs."""
     actor = await logged_in(tx, parts, credential)
-    return actor, await find_for(tx, actor, device_id, action, lock=lock)
+    device = await devices.get(tx, device_id, actor.user_id)
+    return actor, permitted(actor, action, device, await _seen(tx, actor, action, device), "device")
 
 
-async def find_for(
-    tx: Transaction, actor: Actor, device_id: str, action: Action, *, lock: bool = False
-) -> Device:
+async def find(
+    tx: Transaction, parts: GatewayParts, credential: Credential, device_id: str, action: Action
+) -> tuple[Actor, Device]:
+    """As `look`, and the device stays as it is until commit."""
+    actor = await logged_in(tx, parts, credential)
+    return actor, await find_for(tx, actor, device_id, action)
+
+
+async def find_for(tx: Transaction, actor: Actor, device_id: str, action: Action) -> Device:
     """As `find`, for a person who is known already."""
-    device = await devices.get(tx, device_id, actor.user_id, lock=lock)
+    device = await devices.hold(tx, device_id, actor.user_id)
     return permitted(actor, action, device, await _seen(tx, actor, action, device), "device")
 
 
-async def _seen(tx: Transaction, actor: Actor, action: Action, device: Device | None) -> Resource | None:
+async def _seen(tx: Reading, actor: Actor, action: Action, device: Device | None) -> Resource | None:
     """The device as the actor sees it; a consent is looked up only where it decides something."""
     if device is None:
         return None
     resource = Resource(device.role)
     if RULES[action].consented and not may(actor, action, resource):
-        consent = await support.consent_for(tx, device.id, actor.user_id)
-        return Resource(device.role, consented=consent is not None)
+        return Resource(device.role, consented=await support.has_consent(tx, device.id, actor.user_id))
     return resource
 
 

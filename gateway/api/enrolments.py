@@ -243,7 +243,7 @@ async def token_problem(tx: Transaction, token_sha256: bytes) -> Problem:
 
 
 async def _renewable(tx: Transaction, device_id: str) -> Device:
-    device = await devices.get(tx, device_id, lock=True)
+    device = await devices.hold(tx, device_id)
     if device is None:
         raise not_found("device")
     if device.status != "approved":

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter
 
 from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, permitted, require
-from gateway.api.devices import find, find_for
+from gateway.api.devices import find_for, look
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import (
     SessionBody,
@@ -49,7 +49,7 @@ async def create_session(
         # of them meanwhile would not see, and so not end, this session.
         actor = await logged_in(tx, parts, credential)
         await hold(tx, actor)
-        device = await find_for(tx, actor, device_id, Action.SESSION_CREATE, lock=True)
+        device = await find_for(tx, actor, device_id, Action.SESSION_CREATE)
         earlier = await once.earlier(tx, actor.user_id, SessionCreated)
         if earlier is not None:
             return earlier
@@ -114,7 +114,7 @@ async def create_session(
 @router.get("/v1/sessions", openapi_extra=acts(Action.SESSION_LIST))
 async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
     """The person's sessions that have not ended, newest first."""
-    async with parts.database.transaction() as tx:
+    async with parts.database.reading() as tx:
         actor = await require(tx, parts, credential, Action.SESSION_LIST)
         found = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
     return SessionList(items=[session_answer(session) for session in found])
@@ -123,8 +123,8 @@ async def list_sessions(credential: CredentialOf, parts: Parts) -> SessionList:
 @router.get("/v1/devices/{device_id}/sessions", openapi_extra=acts(Action.SESSION_LIST_DEVICE))
 async def list_device_sessions(device_id: str, credential: CredentialOf, parts: Parts) -> SessionList:
     """Everybody's sessions on the device that have not ended, newest first: for those who run its site."""
-    async with parts.database.transaction() as tx:
-        await find(tx, parts, credential, device_id, Action.SESSION_LIST_DEVICE)
+    async with parts.database.reading() as tx:
+        await look(tx, parts, credential, device_id, Action.SESSION_LIST_DEVICE)
         found = await sessions.list_of_device(tx, device_id, DEVICE_SESSIONS_MAX)
     return SessionList(items=[session_answer(session) for session in found])
 

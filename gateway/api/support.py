@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, permitted, require
-from gateway.api.devices import find
+from gateway.api.devices import find, look
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import SUPPORT_PER_ENGINEER, take
 from gateway.api.models import Body, moment, moment_if
@@ -134,10 +134,10 @@ async def ask_for_support(
 ) -> SupportAnswer:
     """Ask the device's owner for access. It is pending for a week at the longest."""
     async with parts.database.transaction() as tx:
-        actor, _ = await find(tx, parts, credential, device_id, Action.SUPPORT_ASK)
+        actor, _ = await look(tx, parts, credential, device_id, Action.SUPPORT_ASK)
     await take(parts, request, (SUPPORT_PER_ENGINEER, str(actor.user_id)))
     async with parts.database.transaction() as tx:
-        actor, device = await find(tx, parts, credential, device_id, Action.SUPPORT_ASK, lock=True)
+        actor, device = await find(tx, parts, credential, device_id, Action.SUPPORT_ASK)
         earlier = await once.earlier(tx, actor.user_id, SupportAnswer)
         if earlier is not None:
             return earlier

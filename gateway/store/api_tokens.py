@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from gateway.policy.access import Actor, Scope, Staff
 from gateway.store import sessions
-from gateway.store.transaction import Row, Transaction, unix
+from gateway.store.transaction import Reading, Row, Transaction, unix
 
 # A look back needs the day; one write an hour and token is what that may cost.
 USE_NOTED_EVERY = timedelta(hours=1)
@@ -50,7 +50,7 @@ async def add(
     return _token(row)
 
 
-async def list_live(tx: Transaction, user_id: UUID, limit: int) -> list[ApiToken]:
+async def list_live(tx: Reading, user_id: UUID, limit: int) -> list[ApiToken]:
     """The person's tokens that still work, newest first."""
     rows = await tx.fetch(
         f"SELECT {_COLUMNS} FROM api_tokens WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2"
@@ -73,7 +73,7 @@ async def count_live(tx: Transaction, user_id: UUID) -> int:
     return count
 
 
-async def actor(tx: Transaction, token_sha256: bytes) -> Actor | None:
+async def actor(tx: Reading, token_sha256: bytes) -> Actor | None:
     """The person behind a token that works; its use is noted."""
     row = await tx.fetchrow(
         "SELECT t.id, t.scopes, t.last_used_at, u.id AS user_id, u.username, u.role"
@@ -102,7 +102,7 @@ async def actor(tx: Transaction, token_sha256: bytes) -> Actor | None:
     )
 
 
-async def is_live(tx: Transaction, token_id: UUID) -> bool:
+async def is_live(tx: Reading, token_id: UUID) -> bool:
     """Whether the token works and its person may log in."""
     found = await tx.fetchval(
         "SELECT true FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = $1"

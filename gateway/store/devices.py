@@ -14,7 +14,7 @@ from gateway.keys.authority import Issued
 from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.presence import NODE_SILENT_S
-from gateway.store.transaction import Row, Transaction, unix, utc
+from gateway.store.transaction import Reading, Row, Transaction, unix, utc
 
 
 class HardwareIdTakenError(Exception):
@@ -99,21 +99,22 @@ LEFT JOIN LATERAL (
 """
 
 
-def _silent_before(tx: Transaction) -> datetime:
+def _silent_before(tx: Reading) -> datetime:
     return utc(tx.now - NODE_SILENT_S)
 
 
-async def get(
-    tx: Transaction, device_id: str, asking: UUID | None = None, *, lock: bool = False
-) -> Device | None:
-    """One device, with the role there of the person `asking`.
-
-    `lock` holds its row until commit, so that its status cannot change meanwhile.
-    """
+async def hold(tx: Transaction, device_id: str, asking: UUID | None = None) -> Device | None:
+    """As `get`, and its row stays as it is until commit: its status cannot change meanwhile."""
     if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
         return None
-    if lock:
-        await tx.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device_id)
+    await tx.execute("SELECT 1 FROM devices WHERE id = $1 FOR NO KEY UPDATE", device_id)
+    return await get(tx, device_id, asking)
+
+
+async def get(tx: Reading, device_id: str, asking: UUID | None = None) -> Device | None:
+    """One device, with the role there of the person `asking`."""
+    if DEVICE_ID_PATTERN.fullmatch(device_id) is None:
+        return None
     row = await tx.fetchrow(_SELECT + "WHERE d.id = $3", _silent_before(tx), asking, device_id)
     return None if row is None else _device(row)
 
@@ -132,7 +133,7 @@ class Wanted:
 
 
 async def list_seen(
-    tx: Transaction, asking: UUID, after: str, limit: int, wanted: Wanted | None = None
+    tx: Reading, asking: UUID, after: str, limit: int, wanted: Wanted | None = None
 ) -> list[Device]:
     """The devices where the person has a role, but rejected ones, by id, beginning behind `after`."""
     wanted = wanted or Wanted()

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from gateway.policy.access import Actor, Staff
 from gateway.policy.usernames import USERNAME_RULE, is_username
 from gateway.store import api_tokens, places, sessions
-from gateway.store.transaction import Row, Transaction, utc
+from gateway.store.transaction import Reading, Row, Transaction, utc
 
 
 async def find_user(tx: Transaction, username: str) -> Row | None:
@@ -134,7 +134,7 @@ _ACTOR = (
 )
 
 
-async def actor_by_cookie(tx: Transaction, token_sha256: bytes, idle_s: float) -> Actor | None:
+async def actor_by_cookie(tx: Reading, token_sha256: bytes, idle_s: float) -> Actor | None:
     """The person of a browser's login that was used in the last `idle_s` seconds."""
     row = await tx.fetchrow(
         _ACTOR + "l.token_sha256 = $1 AND l.seen_at > $3", token_sha256, tx.at, utc(tx.now - idle_s)
@@ -143,13 +143,13 @@ async def actor_by_cookie(tx: Transaction, token_sha256: bytes, idle_s: float) -
     return _actor(row)
 
 
-async def actor_by_login(tx: Transaction, login_id: UUID) -> Actor | None:
+async def actor_by_login(tx: Reading, login_id: UUID) -> Actor | None:
     row = await tx.fetchrow(_ACTOR + "l.id = $1", login_id, tx.at)
     _seen(tx, row)
     return _actor(row)
 
 
-def _seen(tx: Transaction, row: Row | None) -> None:
+def _seen(tx: Reading, row: Row | None) -> None:
     """Note the use, once a minute. Never waits: whoever has the row locked is ending it or notes the same."""
     if row is None or row["seen_at"] > utc(tx.now - SEEN_EVERY_S):
         return

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from gateway.policy.access import Role
 from gateway.policy.names import ORG_ID_PATTERN, SITE_ID_PATTERN
 from gateway.randomness import new_org_id, new_site_id
-from gateway.store.transaction import Row, Transaction, unix
+from gateway.store.transaction import Reading, Row, Transaction, unix
 
 # What a person has before they name anything.
 FIRST_SITE_NAME = "Home"
@@ -46,7 +46,7 @@ async def put_membership(
     )
 
 
-async def role_at(tx: Transaction, user_id: UUID, site_id: str) -> Role | None:
+async def role_at(tx: Reading, user_id: UUID, site_id: str) -> Role | None:
     """The person's role at the site; None: none, or there is no such site."""
     if SITE_ID_PATTERN.fullmatch(site_id) is None:
         return None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.policy.links import Binding, LinkFacts
 from gateway.policy.live import Change
-from gateway.store.transaction import Revocation, Row, Transaction, unix
+from gateway.store.transaction import Reading, Revocation, Row, Transaction, unix
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ async def add_link(
     )
 
 
-async def get(tx: Transaction, session_id: UUID) -> Session | None:
+async def get(tx: Reading, session_id: UUID) -> Session | None:
     row = await tx.fetchrow(f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.id = $1", session_id)
     return None if row is None else _session(row)
 
 
-async def list_live(tx: Transaction, user_id: UUID, limit: int) -> list[Session]:
+async def list_live(tx: Reading, user_id: UUID, limit: int) -> list[Session]:
     """The person's sessions that have not ended, newest first."""
     rows = await tx.fetch(
         f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.user_id = $1 AND s.ended_at IS NULL"
@@ -128,7 +128,7 @@ async def list_live(tx: Transaction, user_id: UUID, limit: int) -> list[Session]
     return [_session(row) for row in rows]
 
 
-async def list_of_device(tx: Transaction, device_id: str, limit: int) -> list[Session]:
+async def list_of_device(tx: Reading, device_id: str, limit: int) -> list[Session]:
     """Everybody's sessions on the device that have not ended, newest first."""
     rows = await tx.fetch(
         f"SELECT {_SESSION} FROM sessions s {_JOINS} WHERE s.device_id = $1 AND s.ended_at IS NULL"

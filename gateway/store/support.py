@@ -13,7 +13,7 @@ from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.policy.support import REQUEST_TTL_S, Part, State, state_at
 from gateway.store import sessions
-from gateway.store.transaction import AuditEvent, Row, Transaction, unix, utc
+from gateway.store.transaction import AuditEvent, Reading, Row, Transaction, unix, utc
 
 
 class AlreadyAskedError(Exception):
@@ -155,6 +155,18 @@ async def consent_for(tx: Transaction, device_id: str, engineer_id: UUID) -> Sup
         tx.at,
     )
     return None if row is None else await get(tx, row["id"], engineer_id)
+
+
+async def has_consent(tx: Reading, device_id: str, engineer_id: UUID) -> bool:
+    """Whether there is such a consent now; it may end at any time."""
+    found = await tx.fetchval(
+        "SELECT true FROM support_requests q WHERE device_id = $1 AND engineer_id = $2"
+        f" AND state = 'approved' AND until > $3 AND {_HOLDS}",
+        device_id,
+        engineer_id,
+        tx.at,
+    )
+    return bool(found)
 
 
 async def decide(

@@ -92,14 +92,16 @@ async def test_audit_and_revocations_belong_to_their_transaction(database_url: s
     await database.close()
 
 
-async def test_cancelling_a_transaction_gives_its_connection_back(database_url: str) -> None:
+@pytest.mark.parametrize("way", ["transaction", "reading"])
+async def test_cancelling_a_statement_gives_its_connection_back(database_url: str, way: str) -> None:
     database = await opened(database_url, pool_max=1)
+    begin = database.transaction if way == "transaction" else database.reading
     entered = asyncio.Event()
 
     async def hang() -> None:
-        async with database.transaction() as tx:
+        async with begin() as tx:
             entered.set()
-            await tx.execute("SELECT pg_sleep(60)")
+            await tx.fetchval("SELECT pg_sleep(60)")
 
     for _ in range(10):
         entered.clear()
@@ -111,6 +113,23 @@ async def test_cancelling_a_transaction_gives_its_connection_back(database_url: 
                 await task
     async with database.transaction() as tx:
         assert await tx.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+async def test_who_only_looks_begins_no_transaction(database_url: str) -> None:
+    """And what is noted on the way is written all the same."""
+    database = await opened(database_url, pool_max=1)
+    noted = "INSERT INTO short_lived (digest, value, expires_at) VALUES ($1, 'v', $2)"
+    begun = "SELECT now(), clock_timestamp()"
+    async with database.reading() as tx:
+        tx.note(noted, bytes(32), tx.at)
+        first, second = await tx.fetchrow(begun), await tx.fetchrow(begun)
+        assert await tx.fetchval("SELECT count(*) FROM short_lived") == 0
+    assert first is not None
+    assert second is not None
+    assert first["now"] < first["clock_timestamp"] < second["now"]  # a transaction's time would stand still
+    async with database.reading() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM short_lived") == 1
     await database.close()
 
 
