@@ -83,6 +83,7 @@ CODES: Final[dict[str, ProblemCode]] = {
     "too_many_members": ProblemCode(_S.CONFLICT, "nobody else fits in there"),
     "too_many_orgs": ProblemCode(_S.CONFLICT, "you own as many orgs as a person can"),
     "too_many_sites": ProblemCode(_S.CONFLICT, "the org has as many sites as it can"),
+    "user_not_disabled": ProblemCode(_S.CONFLICT, "only a disabled person is succeeded: disable them first"),
     "username_taken": ProblemCode(_S.CONFLICT, "somebody has this name"),
     "wrong_state": ProblemCode(_S.CONFLICT, "the support request's state does not allow this step"),
     "wrong_status": ProblemCode(_S.CONFLICT, "the device's status does not allow this step"),

@@ -14,12 +14,12 @@ from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_v
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, moment
 from gateway.api.paging import PageQuery
-from gateway.errors import Problem, not_found
+from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import Parts
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.access import Action, Staff
 from gateway.policy.usernames import USERNAME_RULE, is_username
-from gateway.store import people, support, users
+from gateway.store import people, places, support, users
 from gateway.store.transaction import AuditEvent, Transaction
 from gateway.store.users import User
 
@@ -59,6 +59,31 @@ class UserFacts(BaseModel):
     role: Staff
     disabled: bool
     created_at: str
+
+
+class OrgOwnedAlone(BaseModel):
+    """An org that nobody else owns who may log in: while the person is shut out nobody there decides about
+    support, releases devices or makes owners.
+    """
+
+    id: str
+    name: str
+    members: int = Field(description="People with a role there besides this one.")
+    devices: int = Field(description="Pending or approved.")
+
+
+class OrgsOwnedAlone(BaseModel):
+    items: list[OrgOwnedAlone]
+
+
+class UserChanged(UserFacts):
+    """`without_owner`: orgs of somebody who is shut out now that nobody owns; pass them on."""
+
+    without_owner: list[OrgOwnedAlone]
+
+
+class SuccessorBody(Body):
+    user_id: Annotated[UUID, Field(strict=False, description="Who becomes an owner; they may log in.")]
 
 
 class UserList(BaseModel):
@@ -129,8 +154,12 @@ async def change_user(
     credential: CredentialOf,
     parts: Parts,
     if_match: IfMatch = None,
-) -> UserFacts:
-    """Another standing or password, or shut out: logins, tokens and sessions end within two seconds."""
+) -> UserChanged:
+    """Another standing or password, or shut out: logins, tokens and sessions end within two seconds.
+
+    Nobody is too important to be shut out at once, but the last administrator. `without_owner` names the orgs
+    that nobody owns now: `POST /v1/users/{user_id}/successor` gives them to somebody.
+    """
     async with parts.database.transaction() as tx:
         await require(tx, parts, credential, Action.USER_MANAGE)
     password_hash = None if body.password is None else await parts.passwords.hash(body.password)
@@ -160,8 +189,52 @@ async def change_user(
         if changed:
             _audit(tx, "user.changed", actor.user_id, user_id, **changed)
         after = await _get(tx, user_id)
-    tagged(response, _facts(after), after.version)
-    return _facts(after)
+        without_owner = await places.owned_alone(tx, user_id) if after.disabled else []
+    facts = _facts(after)
+    tagged(response, facts, after.version)
+    return UserChanged(**facts.model_dump(), without_owner=list(map(_org, without_owner)))
+
+
+@router.get("/{user_id}/orgs", openapi_extra=acts(Action.USER_MANAGE))
+async def list_orgs_owned_alone(user_id: UUID, credential: CredentialOf, parts: Parts) -> OrgsOwnedAlone:
+    """The orgs that nobody else owns: look before you shut the person out. Each has at least their home."""
+    async with parts.database.transaction() as tx:
+        await require(tx, parts, credential, Action.USER_MANAGE)
+        await _get(tx, user_id)
+        found = await places.owned_alone(tx, user_id)
+    return OrgsOwnedAlone(items=list(map(_org, found)))
+
+
+@router.post("/{user_id}/successor", openapi_extra=acts(Action.USER_MANAGE))
+async def pass_on(
+    user_id: UUID, body: SuccessorBody, credential: CredentialOf, parts: Parts
+) -> OrgsOwnedAlone:
+    """Make somebody an owner of the orgs that a shut-out person owns alone: which those were.
+
+    Both read of it in the audit log. Who may log in is never succeeded; who is let in again is an owner
+    again, beside the successor.
+    """
+    async with parts.database.transaction() as tx:
+        await users.lock_admins(tx)  # two people who are to succeed each other take turns
+        actor = await require(tx, parts, credential, Action.USER_MANAGE)
+        if not (await _get(tx, user_id, lock=True)).disabled:
+            raise Problem(HTTPStatus.CONFLICT, "user_not_disabled", "Disable the person first.")
+        if not await people.hold_person(tx, body.user_id):
+            raise wrong_field("user_id", "there is nobody of this id who may log in")
+        orgs = await places.pass_on(tx, user_id, body.user_id)
+        for one in orgs:
+            _audit(
+                tx,
+                "org.owner_appointed",
+                actor.user_id,
+                body.user_id,
+                org=one.org_id,
+                former=str(user_id),
+            )
+        if orgs:
+            passed = [one.org_id for one in orgs]
+            _audit(tx, "user.succeeded", actor.user_id, user_id, by=str(body.user_id), orgs=passed)
+    return OrgsOwnedAlone(items=list(map(_org, orgs)))
 
 
 async def _get(tx: Transaction, user_id: UUID, *, lock: bool = False) -> User:
@@ -173,6 +246,10 @@ async def _get(tx: Transaction, user_id: UUID, *, lock: bool = False) -> User:
 
 def _audit(tx: Transaction, kind: str, actor: UUID, user_id: UUID, **detail: object) -> None:
     tx.audit(AuditEvent(kind, str(actor), owner=str(user_id), detail=detail))
+
+
+def _org(one: places.OwnedAlone) -> OrgOwnedAlone:
+    return OrgOwnedAlone(id=one.org_id, name=one.org, members=one.others, devices=one.devices)
 
 
 def _facts(user: User) -> UserFacts:

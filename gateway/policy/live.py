@@ -80,6 +80,7 @@ OF_AUDIT: Final[dict[str, str]] = {
     "org.created": "org.changed",
     "org.renamed": "org.changed",
     "org.deleted": "org.changed",
+    "org.owner_appointed": "member.changed",
 }
 # After these, who sees what is looked up again.
 _OF_ROLES: Final = frozenset({"member.changed", "site.changed", "org.changed"})

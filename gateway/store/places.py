@@ -216,6 +216,46 @@ async def count_owned_orgs(tx: Transaction, user_id: UUID) -> int:
     return count
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedAlone:
+    """An org of which nobody else who may log in is an owner."""
+
+    org_id: str
+    org: str
+    others: int
+    """People who have some role there besides."""
+    devices: int
+    """Pending or approved."""
+
+
+async def owned_alone(tx: Transaction, user_id: UUID) -> list[OwnedAlone]:
+    """The orgs that the person owns and nobody else who may log in does, by id."""
+    rows = await tx.fetch(
+        "SELECT o.id, o.name, (SELECT count(DISTINCT x.user_id) FROM memberships x WHERE x.org_id = o.id"
+        " AND x.user_id <> $1) AS others, (SELECT count(*) FROM devices d JOIN sites s ON s.id = d.site_id"
+        " WHERE s.org_id = o.id AND d.status IN ('pending', 'approved')) AS devices"
+        " FROM memberships m JOIN orgs o ON o.id = m.org_id WHERE m.user_id = $1 AND m.site_id IS NULL"
+        " AND m.role = 'owner' AND o.deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM memberships n"
+        " JOIN users u ON u.id = n.user_id WHERE n.org_id = o.id AND n.site_id IS NULL AND n.role = 'owner'"
+        " AND n.user_id <> $1 AND u.disabled_at IS NULL) ORDER BY o.id",
+        user_id,
+    )
+    return [OwnedAlone(row["id"], row["name"], row["others"], row["devices"]) for row in rows]
+
+
+async def pass_on(tx: Transaction, user_id: UUID, to: UUID) -> list[OwnedAlone]:
+    """Make `to` an owner of each org that the person owns alone: which those are."""
+    await tx.execute(
+        "SELECT 1 FROM orgs WHERE id IN (SELECT org_id FROM memberships WHERE user_id = $1)"
+        " ORDER BY id FOR NO KEY UPDATE",
+        user_id,
+    )
+    orgs = await owned_alone(tx, user_id)  # behind the locks, under which owners come and go
+    for one in orgs:
+        await put_membership(tx, one.org_id, None, to, Role.OWNER)
+    return orgs
+
+
 async def rename(tx: Transaction, place: Place, name: str) -> None:
     """Give the org or site another name; its version grows."""
     table, key = ("orgs", place.org_id) if place.site_id is None else ("sites", place.site_id)

@@ -238,6 +238,14 @@ async def _new_user(stage: Stage, path: str) -> Call:
     return Call(path, {"username": f"new-{secrets.token_hex(6)}", "password": PASSWORD})
 
 
+async def _successor(stage: Stage, path: str) -> Call:
+    """Of somebody who is shut out."""
+    user_id = await stage.fresh_user()
+    async with stage.world.gateway.parts.database.transaction() as tx:
+        await users.set_disabled(tx, user_id, disabled=True)
+    return Call(path.format(user_id=user_id), {"user_id": str(await stage.fresh_user())})
+
+
 async def _events(stage: Stage, path: str) -> Call:
     return Call(f"{path}?wait_s=0")
 
@@ -277,6 +285,7 @@ PREPARED: dict[str, Prepare] = {
     "POST /v1/invitations/inspect": _invitation_token,
     "POST /v1/invitations/accept": _invitation_token,
     "POST /v1/users": _new_user,
+    "POST /v1/users/{user_id}/successor": _successor,
     "GET /v1/users/{user_id}": _user,
     "PATCH /v1/users/{user_id}": _user,
 }
