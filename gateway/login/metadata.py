@@ -12,10 +12,15 @@ from gateway.login.settings import WELL_KNOWN
 from runtime.addresses import is_loopback
 
 # Signatures with a public key that the provider publishes; never "none", never one made with our secret.
-ALGORITHMS = ("RS256", "ES256", "PS256", "RS384", "ES384", "PS384", "RS512", "ES512", "PS512")
+ALGORITHMS = (
+    *("RS256", "ES256", "PS256", "RS384", "ES384", "PS384", "RS512", "ES512", "PS512"),
+    # One algorithm: RFC 9864 renamed it, providers still use the older name.
+    *("EdDSA", "Ed25519"),
+)
 # What a provider that does not say must be able to do (Discovery section 3).
 _ALGORITHM_OF_ALL = ("RS256",)
-_CLIENT_AUTHENTICATIONS = ("client_secret_basic", "client_secret_post")
+BY_SECRET = ("client_secret_basic", "client_secret_post")
+_ASSERTION_ALGORITHMS = "token_endpoint_auth_signing_alg_values_supported"
 URL_MAX = 2048  # what every browser and server takes
 
 
@@ -31,24 +36,31 @@ class Metadata:
     algorithms: tuple[str, ...]
     """Signatures of its ID tokens that we accept."""
     client_authentication: str
-    """How the token endpoint learns our secret."""
+    """How the token endpoint learns who we are."""
+    assertion_algorithms: tuple[str, ...] | None
+    """Signatures that it takes of us; None: it does not say."""
     says_issuer: bool
     """Every answer of its carries `iss` (RFC 9207): one without is not its own."""
 
 
-def read_metadata(document: object, url: str) -> Metadata:
-    """What the document at `url` says. ProviderError when it must not or cannot be used."""
+def read_metadata(document: object, url: str, authentications: tuple[str, ...] = BY_SECRET) -> Metadata:
+    """What the document at `url` says. ProviderError when it must not or cannot be used.
+
+    `authentications`: how we can prove who we are, the best first.
+    """
     if not isinstance(document, dict):
         raise ProviderError("the metadata is no JSON object")
     issuer = _text(document, "issuer")
+    if "{" in issuer:
+        raise ProviderError("the metadata is of many tenants: use one tenant's own")
     # Discovery section 4.3. Without it one provider could speak for another.
     if issuer.rstrip("/") != url.removesuffix(WELL_KNOWN).rstrip("/"):
         raise ProviderError("the metadata names another issuer")
     plain = urlsplit(url).scheme == "http"  # the settings allow that on loopback alone
-    authentications = _texts(document, "token_endpoint_auth_methods_supported", ("client_secret_basic",))
-    found = [method for method in _CLIENT_AUTHENTICATIONS if method in authentications]
+    taken = _texts(document, "token_endpoint_auth_methods_supported", ("client_secret_basic",))
+    found = [method for method in authentications if method in taken]
     if not found:
-        raise ProviderError("the token endpoint takes no client secret")
+        raise ProviderError(f"the token endpoint takes no {' or '.join(authentications)}")
     offered = _texts(document, "id_token_signing_alg_values_supported", _ALGORITHM_OF_ALL)
     algorithms = tuple(name for name in ALGORITHMS if name in offered)
     if not algorithms:
@@ -63,6 +75,9 @@ def read_metadata(document: object, url: str) -> Metadata:
         ),
         algorithms=algorithms,
         client_authentication=found[0],
+        assertion_algorithms=(
+            _texts(document, _ASSERTION_ALGORITHMS, ()) if _ASSERTION_ALGORITHMS in document else None
+        ),
         says_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
 

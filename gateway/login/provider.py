@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 from joserfc.jwk import KeySet
 
 from gateway.guard import Fault, Guard
+from gateway.login.client_key import AUTHENTICATION, ClientKey
 from gateway.login.errors import ProviderError, ProviderSilentError
 from gateway.login.id_token import UnknownKeyError, check_subject, read_keys, verified
-from gateway.login.metadata import Metadata, read_metadata
+from gateway.login.metadata import BY_SECRET, Metadata, read_metadata
 from gateway.login.remote import Remote
 from gateway.login.settings import ProviderSettings
 from gateway.metrics import GatewayMetrics
@@ -46,14 +47,15 @@ class Provider:
         self,
         provider_id: str,
         settings: ProviderSettings,
-        secret: str,
+        secret: str | ClientKey,
         clock: Clock,
         metrics: GatewayMetrics,
     ) -> None:
         self.id = provider_id
         self.settings = settings
         self.name = settings.shown(provider_id)
-        self._remote = Remote(settings.client_id, secret, DEADLINE_S)
+        self._key = secret if isinstance(secret, ClientKey) else None
+        self._remote = Remote(settings.client_id, secret if isinstance(secret, str) else None, DEADLINE_S)
         self._guard = Guard(
             f"login provider {provider_id}",
             metrics,
@@ -92,6 +94,11 @@ class Provider:
     async def claims(self, code: str, attempt: Attempt, now: float) -> Mapping[str, Any]:
         """The verified claims for the code that the browser brought. ProviderAwayError, ProviderError."""
         metadata = await self.metadata()
+        assertion = None
+        if self._key is not None:
+            assertion = self._key.assertion(
+                self.settings.client_id, metadata.issuer, metadata.assertion_algorithms, now
+            )
         async with self._guard.call(patience_s=DEADLINE_S):
             tokens = await self._remote.trade(
                 code,
@@ -99,6 +106,7 @@ class Provider:
                 token_endpoint=metadata.token_endpoint,
                 redirect_uri=attempt.redirect_uri,
                 authentication=metadata.client_authentication,
+                assertion=assertion,
             )
         claims = await self._verified(tokens, metadata, attempt.nonce, now)
         return await self._with_userinfo(claims, tokens, metadata)
@@ -144,7 +152,7 @@ class Provider:
         url = self.settings.metadata
         async with self._guard.call(patience_s=DEADLINE_S):
             document = await self._remote.get("metadata", url)
-        return read_metadata(document, url)
+        return read_metadata(document, url, BY_SECRET if self._key is None else (AUTHENTICATION,))
 
     async def _load_keys(self) -> KeySet:
         metadata = await self._metadata.get()

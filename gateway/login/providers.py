@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.login.client_key import ClientKey, read_client_key
 from gateway.login.flow import Flow
 from gateway.login.provider import Provider
+from gateway.login.settings import ProviderSettings
 from gateway.metrics import GatewayMetrics
 from gateway.settings import Settings, read_secret
 from gateway.shortlived.interface import ShortLived
@@ -22,7 +24,7 @@ class Providers:
             name: Provider(
                 name,
                 one,
-                read_secret(one.client_secret_file, f"login_providers.{name}.client_secret_file"),
+                _proof(name, one),
                 clock,
                 metrics,
             )
@@ -42,3 +44,12 @@ class Providers:
 
     async def close(self) -> None:
         await asyncio.gather(*(provider.close() for provider in self._by_id.values()))
+
+
+def _proof(name: str, settings: ProviderSettings) -> str | ClientKey:
+    """What the gateway has to prove who it is at the provider. SettingsError."""
+    field = f"login_providers.{name}"
+    if settings.client_key_file is None:
+        assert settings.client_secret_file is not None  # the settings have one of the two
+        return read_secret(settings.client_secret_file, f"{field}.client_secret_file")
+    return read_client_key(settings.client_key_file, f"{field}.client_key_file")

@@ -12,6 +12,7 @@ import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
+from gateway.login.client_key import ASSERTION_TYPE
 from gateway.login.errors import ProviderAwayError, ProviderError, ProviderSilentError
 
 # The largest key sets in the field have about 20 KB, metadata 5 KB, token answers with many claims 10 KB.
@@ -56,7 +57,7 @@ def _kept(headers: httpx2.Headers) -> dict[str, str]:
 class Remote:
     """The way to one provider. Close it with `close`."""
 
-    def __init__(self, client_id: str, client_secret: str, timeout_s: float) -> None:
+    def __init__(self, client_id: str, client_secret: str | None, timeout_s: float) -> None:
         self._client_id = client_id
         self._timeout_s = timeout_s  # of each step; the caller bounds the whole
         self._timeouts = {"timeout": httpx2.Timeout(timeout_s).as_dict()}
@@ -95,12 +96,25 @@ class Remote:
             raise ProviderAwayError(f"{what}: status {response.status_code}")
         return _object(what, response.content)
 
-    async def trade(self, code: str, verifier: str, **at: str) -> Mapping[str, Any]:
-        """The token endpoint's answer to the code. `at`: token_endpoint, redirect_uri, authentication."""
-        client = self.client(at["redirect_uri"], at["authentication"])
+    async def trade(
+        self, code: str, verifier: str, *, assertion: str | None = None, **at: str
+    ) -> Mapping[str, Any]:
+        """The token endpoint's answer to the code. `at`: token_endpoint, redirect_uri, authentication.
+        `assertion`: who we are, signed, in place of the secret.
+        """
+        client = self.client(at["redirect_uri"], "none" if assertion is not None else at["authentication"])
+        signed = (
+            {}
+            if assertion is None
+            else {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+        )
         async with _translated("token endpoint"):
             answer: Awaitable[Mapping[str, Any]] = client.fetch_token(
-                at["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=verifier
+                at["token_endpoint"],
+                grant_type="authorization_code",
+                code=code,
+                code_verifier=verifier,
+                **signed,
             )
             return await answer
 

@@ -20,6 +20,9 @@ PROVIDERS_MAX = 16
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3
 _DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+# Entra's doors for many tenants. Their metadata names no issuer but a pattern for one, and whoever runs a
+# tenant of their own comes in by them.
+_OF_MANY_TENANTS = re.compile(r"/(common|organizations|consumers)(/v2\.0)?" + re.escape(WELL_KNOWN))
 
 
 def are_providers(value: Mapping[str, object]) -> str | None:
@@ -37,6 +40,8 @@ def _is_metadata_url(value: str) -> str | None:
     bare = parts.hostname and not (parts.username or parts.query or parts.fragment)
     if not (safe and bare and parts.path.endswith(WELL_KNOWN)):
         return f"must be an https:// URL that ends with {WELL_KNOWN} (http:// on loopback alone)"
+    if _OF_MANY_TENANTS.fullmatch(parts.path):
+        return "must be one tenant's own (…/TENANT-ID/v2.0/…): give each tenant a table of its own"
     return None
 
 
@@ -68,9 +73,16 @@ class ProviderSettings:
     """One provider. The table's key is its id: `login_providers.google`."""
 
     client_id: str = setting("The gateway's client id at the provider.", check=not_empty)
-    client_secret_file: Path = setting(
+    client_secret_file: Path | None = setting(
         "File with the client secret and nothing else; read at every start. The secret goes to the provider's"
-        " token endpoint alone."
+        " token endpoint alone. Either this or client_key_file.",
+        default=None,
+    )
+    client_key_file: Path | None = setting(
+        "In place of a secret: file with a private key (PEM; RSA from 2048 bits, P-256, P-384, P-521 or"
+        " Ed25519) by which the gateway proves who it is (`private_key_jwt`); read at every start. The"
+        " provider knows its public half.",
+        default=None,
     )
     preset: Literal["google"] | None = setting(
         "A well-known provider: gives name and metadata_url. With it, email_domains means the organisation"
@@ -99,6 +111,8 @@ class ProviderSettings:
     )
 
     def __post_init__(self) -> None:
+        if (self.client_secret_file is None) == (self.client_key_file is None):
+            raise ValueError("set either client_secret_file or client_key_file")
         if self.preset is None and self.metadata_url is None:
             raise ValueError("set either preset or metadata_url")
         if self.preset is not None and self.metadata_url is not None:

@@ -1,5 +1,6 @@
 // The OpenID provider of the login's tests: npm's oidc-provider with its own pages for login and consent.
-// Usage: node oidc_provider.mjs MODULE SETTINGS, a JSON text: {issuer, port, client_id, client_secret, redirect_uris}.
+// Usage: node oidc_provider.mjs MODULE SETTINGS, a JSON text: {issuer, port, client_id, client_secret, redirect_uris},
+// and for clients that have a key: {clients: [{client_id, …}], jwks: the provider's own keys}.
 import { pathToFileURL } from "node:url";
 
 const [module, text] = process.argv.slice(2);
@@ -21,11 +22,15 @@ const provider = new Provider(settings.issuer, {
       grant_types: ["authorization_code"],
       response_types: ["code"],
     },
+    ...(settings.clients ?? []),
   ],
+  ...(settings.jwks && { jwks: settings.jwks }),
   claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["preferred_username"] },
   cookies: { keys: ["of a test"] },
   features: { devInteractions: { enabled: true } },
   findAccount: (_, id) => account(id),
   pkce: { required: () => true },
 });
+// Its answers do not say why.
+provider.on("grant.error", (_, error) => console.error(error.error, error.error_detail));
 provider.listen(settings.port, "127.0.0.1");

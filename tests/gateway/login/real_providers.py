@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
@@ -21,19 +22,23 @@ READY_S = 60.0
 STEPS_MAX = 12  # login and consent take six pages
 
 
-def npm_provider(folder: Path, redirect_uris: Sequence[str]) -> Program:
+def npm_provider(folder: Path, redirect_uris: Sequence[str], **more: Any) -> Program:
     """npm's oidc-provider, started."""
-    return start_npm(Program("oidc-provider", folder), redirect_uris)
+    return start_npm(Program("oidc-provider", folder), redirect_uris, **more)
 
 
-def start_npm(program: Program, redirect_uris: Sequence[str]) -> Program:
-    """npm's oidc-provider: PKCE required, `iss` in its answers (RFC 9207), pages for login and consent."""
-    settings = {
+def start_npm(program: Program, redirect_uris: Sequence[str], **more: Any) -> Program:
+    """npm's oidc-provider: PKCE required, `iss` in its answers (RFC 9207), pages for login and consent.
+
+    `more`: `clients` and `jwks`, see oidc_provider.mjs.
+    """
+    settings: dict[str, Any] = {
         "issuer": program.url,
         "port": program.port,
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
         "redirect_uris": list(redirect_uris),
+        **more,
     }
     module = installed("oidc-provider") / "node_modules/oidc-provider/lib/index.js"
     program.start([node_path(), str(_HERE / "oidc_provider.mjs"), str(module), json.dumps(settings)])
