@@ -45,6 +45,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     "device_rejected": ProblemCode(_S.FORBIDDEN, "the device was rejected"),
     "device_revoked": ProblemCode(_S.FORBIDDEN, "the device was revoked"),
     "forbidden": ProblemCode(_S.FORBIDDEN, "your role, or your API token's scopes, do not allow this"),
+    "person_needed": ProblemCode(
+        _S.FORBIDDEN, "no API token does this, whatever its scopes: a person must, by a login"
+    ),
     "account_disabled": ProblemCode(_S.FORBIDDEN, "an administrator disabled the account"),
     "email_domain": ProblemCode(
         _S.FORBIDDEN, "the provider does not vouch for an address of this organisation"
@@ -67,7 +70,8 @@ CODES: Final[dict[str, ProblemCode]] = {
     "device_not_approved": ProblemCode(_S.CONFLICT, "the device is pending, rejected or revoked"),
     "device_offline": ProblemCode(_S.CONFLICT, "no node holds a tunnel of the device"),
     "hardware_id_conflict": ProblemCode(
-        _S.CONFLICT, "a device with this hardware id is enrolled; its owner must revoke it first"
+        _S.CONFLICT,
+        "a device with this hardware id is enrolled: its owner revokes it, or an administrator frees the id",
     ),
     "idempotency_key_in_use": ProblemCode(
         _S.CONFLICT, "a request with this key is being answered: ask again"
@@ -93,7 +97,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     "link_used": ProblemCode(_S.GONE, "open the device again"),
     "registration_token_expired": ProblemCode(_S.GONE, "make a new one"),
     "registration_token_used": ProblemCode(_S.GONE, "make a new one"),
-    "registration_token_void": ProblemCode(_S.GONE, "who made it may not do so any more"),
+    "registration_token_void": ProblemCode(
+        _S.GONE, "who made it may not do so any more, or by an API token that was ended"
+    ),
     "session_ended": ProblemCode(_S.GONE, "open the device again"),
     "version_conflict": ProblemCode(_S.PRECONDITION_FAILED, "it changed since the `ETag` of your `If-Match`"),
     "too_large": ProblemCode(_S.REQUEST_ENTITY_TOO_LARGE, "the body is too large"),
@@ -109,6 +115,7 @@ CODES: Final[dict[str, ProblemCode]] = {
     "upgrade_required": ProblemCode(_S.UPGRADE_REQUIRED, "this address speaks WebSocket alone"),
     "too_many_requests": ProblemCode(_S.TOO_MANY_REQUESTS, "a rate limit; `Retry-After` says how long"),
     "too_many_sessions": ProblemCode(_S.TOO_MANY_REQUESTS, "end one of your sessions first"),
+    "too_many_exports": ProblemCode(_S.TOO_MANY_REQUESTS, "let one of your exports end first"),
     "too_many_streams": ProblemCode(_S.TOO_MANY_REQUESTS, "end one of your event streams first"),
     "internal": ProblemCode(_S.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why"),
     "provider_refused": ProblemCode(_S.BAD_GATEWAY, "the provider gave an answer that cannot be trusted"),

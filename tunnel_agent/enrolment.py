@@ -39,7 +39,8 @@ _PENDING_FIELDS = frozenset({"enrolment_id", "device_id", "poll_secret"})
 _MACHINE_ID = Path("/etc/machine-id")
 
 _ADVICE = {
-    "hardware_id_conflict": "revoke the old device first, or give another --hardware-id",
+    "hardware_id_conflict": "revoke the old device first, or give another --hardware-id;"
+    " if a stranger's device has it, the gateway's administrator can free it",
     "registration_token_used": "make a new registration token: each works once",
     "registration_token_expired": "make a new registration token: they live 15 minutes",
 }

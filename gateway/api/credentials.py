@@ -11,7 +11,7 @@ from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
 
 from gateway.api.edge import retry_after
-from gateway.api.limits import tell
+from gateway.api.limits import take, tell, writes_per_person
 from gateway.errors import BadTokenError, Problem, login_needed, not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import RULES, Action, Actor, Resource, Verdict, judge
@@ -29,6 +29,7 @@ DEVICE: Final = "device"
 Thing = TypeVar("Thing")
 
 _COUNTED: Final = "towline.counted"
+_FREES: Final = "x-towline-frees"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = re.compile(r"Bearer ([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
@@ -63,14 +64,40 @@ def credential_of(request: HTTPConnection, parts: Parts) -> Credential:
     return Credential("cookie", cookies[0], request)
 
 
-def acts(access: Action | Literal["anybody", "device"]) -> dict[str, Any]:
-    """For a route's `openapi_extra`: what its caller must be allowed. The matrix test reads it."""
-    return {"x-towline-access": str(access)}
+def acts(access: Action | Literal["anybody", "device"], *, frees: bool = False) -> dict[str, Any]:
+    """For a route's `openapi_extra`: what its caller must be allowed. The matrix test reads it.
+
+    `frees`: it only looks, or takes access away, once for each thing that was made: no limit on writes may
+    ever keep a person from it.
+    """
+    return {"x-towline-access": str(access)} | ({_FREES: True} if frees else {})
 
 
 async def _credential(request: HTTPConnection, parts: Parts) -> Credential:
     """Not a plain function: the framework would ask it in another thread."""
-    return credential_of(request, parts)
+    credential = credential_of(request, parts)
+    if credential.kind != "none" and _counts_as_write(request):
+        await _count_write(parts, credential, request)
+    return credential
+
+
+def _counts_as_write(connection: HTTPConnection) -> bool:
+    method, route = connection.scope.get("method", "GET"), connection.scope.get("route")
+    extra = getattr(route, "openapi_extra", None) or {}
+    return method not in SAFE_METHODS and method != "DELETE" and _FREES not in extra
+
+
+async def _count_write(parts: GatewayParts, credential: Credential, connection: HTTPConnection) -> None:
+    """429 when the person writes too much. A stranger is not counted as anybody: the route tells them so.
+
+    Before the route's transaction, and in ones of its own: a refused write counts as well, and nobody waits
+    for a second connection while they hold one.
+    """
+    async with parts.database.transaction() as tx:
+        actor = await actor_of(tx, parts, credential)
+    if actor is not None:
+        _count(parts, actor, connection)
+        await take(parts, connection, (writes_per_person(parts.settings), str(actor.user_id)))
 
 
 CredentialOf = Annotated[Credential, Depends(_credential)]
@@ -184,7 +211,7 @@ def permit(actor: Actor, action: Action, resource: Resource | None = None, what:
     if verdict is Verdict.HIDDEN:
         raise not_found(what)
     if verdict is Verdict.FORBIDDEN:
-        raise Problem(HTTPStatus.FORBIDDEN, "forbidden", _refusal(actor, action))
+        raise _refusal(actor, action)
 
 
 def permitted(actor: Actor, action: Action, thing: Thing | None, seen: Resource | None, what: str) -> Thing:
@@ -194,11 +221,17 @@ def permitted(actor: Actor, action: Action, thing: Thing | None, seen: Resource 
     return thing
 
 
-def _refusal(actor: Actor, action: Action) -> str:
+def _refusal(actor: Actor, action: Action) -> Problem:
     scope = RULES[action].scope
+    if actor.scopes is not None and scope is None:
+        return Problem(
+            HTTPStatus.FORBIDDEN,
+            "person_needed",
+            "No API token may do this: a person does, logged in by a browser, an app or a program.",
+        )
     if actor.scopes is None or scope in actor.scopes:
-        return "Your role does not allow this."
-    return "No API token may do this." if scope is None else f"This API token has no scope {scope}."
+        return Problem(HTTPStatus.FORBIDDEN, "forbidden", "Your role does not allow this.")
+    return Problem(HTTPStatus.FORBIDDEN, "forbidden", f"This API token has no scope {scope}.")
 
 
 def set_login_cookie(response: Response, settings: Settings, token: str) -> None:

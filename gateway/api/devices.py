@@ -130,7 +130,7 @@ async def approve_device(device_id: str, credential: CredentialOf, parts: Parts)
         return await _fresh(tx, actor, device_id)
 
 
-@router.post("/{device_id}/reject", openapi_extra=acts(Action.DEVICE_REJECT))
+@router.post("/{device_id}/reject", openapi_extra=acts(Action.DEVICE_REJECT, frees=True))
 async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """Refuse a pending device for good."""
     async with parts.database.transaction() as tx:
@@ -142,7 +142,7 @@ async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) 
         return await _fresh(tx, actor, device_id)
 
 
-@router.post("/{device_id}/revoke", openapi_extra=acts(Action.DEVICE_REVOKE))
+@router.post("/{device_id}/revoke", openapi_extra=acts(Action.DEVICE_REVOKE, frees=True))
 async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
     """End the device: its tunnels and sessions are cut on every node, its certificate renews no more."""
     async with parts.database.transaction() as tx:

@@ -62,7 +62,10 @@ router = APIRouter(tags=["enrolment"])
 async def create_registration_token(
     body: RegistrationTokenBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> RegistrationTokenAnswer:
-    """A one-use token that lets one device ask to join. `approve` accepts it in advance."""
+    """A one-use token that lets one device ask to join. `approve` accepts it in advance.
+
+    One that an API token makes ends with that token.
+    """
     async with parts.database.transaction() as tx:
         actor, _ = await _author(tx, parts, credential, body.site_id)
     await take(parts, request, (TOKENS_PER_USER, str(actor.user_id)))
@@ -73,10 +76,10 @@ async def create_registration_token(
         earlier = await once.earlier(tx, actor.user_id, RegistrationTokenAnswer)
         if earlier is not None:
             return earlier
-        expires_at = tx.now + REGISTRATION_TOKEN_TTL_S
+        expires_at = actor.within(tx.now + REGISTRATION_TOKEN_TTL_S)
         await people.add_registration_token(
             tx,
-            user_id=actor.user_id,
+            author=actor,
             site_id=site_id,
             token_sha256=digest(token),
             name=body.name,
@@ -134,7 +137,9 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
             raise Problem(
                 HTTPStatus.CONFLICT,
                 "hardware_id_conflict",
-                "A device with this hardware id is enrolled. Its owner must revoke it first.",
+                "A device with this hardware id is enrolled, here or at another site. Whoever runs that site"
+                " revokes it first. If it is not the one that bears the id, an administrator of the"
+                " installation can free the id.",
                 field="hardware_id",
             ) from error
         enrolment_id = await devices.add_enrolment(tx, device_id, digest(poll_secret))

@@ -29,7 +29,7 @@ class EverywhereAnswer(BaseModel):
     sessions: int
 
 
-@router.post("/v1/me/logout-everywhere", openapi_extra=acts(Action.ACCOUNT))
+@router.post("/v1/me/logout-everywhere", openapi_extra=acts(Action.ACCOUNT, frees=True))
 async def log_out_everywhere(
     credential: CredentialOf, response: Response, parts: Parts, body: EverywhereBody | None = None
 ) -> EverywhereAnswer:

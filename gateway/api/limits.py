@@ -13,6 +13,7 @@ from gateway.errors import Problem
 from gateway.parts import GatewayParts
 from gateway.policy.limits import MICROS_PER_S, Limit, Taken
 from gateway.randomness import digest
+from gateway.settings import Settings
 from runtime.client_address import group_of
 
 # A person mistypes a few times; a thousand tries in a minute get under twenty checked.
@@ -36,9 +37,19 @@ PROVIDER_ANSWER_PER_ADDRESS = Limit("provider_answer_address", burst=20, refill_
 # People answer these: whoever asks more often than they can read is a nuisance.
 SUPPORT_PER_ENGINEER = Limit("support_engineer", burst=30, refill_s=60.0)
 TOKENS_PER_USER = Limit("token_user", burst=100, refill_s=10.0)
+# Of one person's writes: a script that lets a fleet in does not wait for the first hundreds.
+WRITES_BURST_S = 600
+
+_TOLD = "towline.standings"
 
 
-def address_of(request: Request) -> str:
+def writes_per_person(settings: Settings) -> Limit:
+    """Durable: it guards Postgres, which the write needs anyway, and needs no Redis."""
+    per_s = settings.writes_per_person_s
+    return Limit("writes", burst=per_s * WRITES_BURST_S, refill_s=1.0 / per_s, durable=True)
+
+
+def address_of(request: HTTPConnection) -> str:
     """The client's address as the edge found it."""
     return str(request.scope["client_address"])
 
@@ -51,7 +62,7 @@ async def take_login(parts: GatewayParts, request: Request, username: str) -> No
     await take(parts, request, *wanted)
 
 
-async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str | None]) -> None:
+async def take(parts: GatewayParts, request: HTTPConnection, *wanted: tuple[Limit, str | None]) -> None:
     """Take one try from each bucket (None: the client's address); 429 with Retry-After when one is empty."""
     whose = group_of(address_of(request))
     taken = await parts.shortlived.take(
@@ -68,10 +79,12 @@ async def take(parts: GatewayParts, request: Request, *wanted: tuple[Limit, str 
 
 
 def tell(request: HTTPConnection, taken: Taken) -> None:
-    """Say how the tightest bucket stands, as draft-ietf-httpapi-ratelimit-headers has it since version 8:
-    `RateLimit-Policy` (`q` tries in `w` seconds) and `RateLimit` (`r` left, all again in `t` seconds).
+    """Say how the tightest of the request's buckets stands, as draft-ietf-httpapi-ratelimit-headers has it
+    since version 8: `RateLimit-Policy` (`q` tries in `w` seconds), `RateLimit` (`r` left, all again in `t`).
     """
-    one = taken.tightest
+    told = request.scope.setdefault("state", {}).setdefault(_TOLD, [])
+    told += taken.standings
+    one = Taken(tuple(told)).tightest
     if one is not None:
         limit = one.limit
         note(

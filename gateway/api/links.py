@@ -36,7 +36,7 @@ def link_problem(refusal: LinkRefusal) -> Problem:
     return Problem(status, refusal.value, detail)
 
 
-@router.post("/inspect", openapi_extra=acts(Action.LINK_INSPECT))
+@router.post("/inspect", openapi_extra=acts(Action.LINK_INSPECT, frees=True))
 async def inspect_link(body: LinkBody, credential: CredentialOf, parts: Parts) -> LinkAnswer:
     """What the link opens. Consumes nothing."""
     async with parts.database.transaction() as tx:

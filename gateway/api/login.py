@@ -83,7 +83,7 @@ async def log_in_welcome(body: WelcomeBody, request: Request, response: Response
     set_login_cookie(response, parts.settings, login.secret)
 
 
-@router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ACCOUNT))
+@router.post("/v1/logout", status_code=HTTPStatus.NO_CONTENT, openapi_extra=acts(Action.ACCOUNT, frees=True))
 async def log_out(credential: CredentialOf, response: Response, parts: Parts) -> None:
     """End this login, its cookie, its access tokens and the sessions that it opened."""
     async with parts.database.transaction() as tx:

@@ -9,13 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
-from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, require
+from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, require
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, Secret, moment
 from gateway.api.places import Kind, find_place
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Role, RoleWord, may_give
+from gateway.policy.access import Action, Actor, Resource, Role, RoleWord, giving, may_give
 from gateway.randomness import digest, new_secret
 from gateway.store import invitations, places, sessions, support, users
 from gateway.store.invitations import Invitation
@@ -96,13 +96,16 @@ async def list_members(
 async def change_member(
     place_id: PlaceId, user_id: UUID, body: RoleBody, request: Request, credential: CredentialOf, parts: Parts
 ) -> MemberAnswer:
-    """Another role. Sessions that it does not carry any more end within two seconds."""
+    """Another role. Sessions that it does not carry any more end within two seconds.
+
+    To `admin` or `owner`, and back, by a login of an owner alone: no API token does it.
+    """
     role = Role.of(body.role)
     async with parts.database.transaction() as tx:
         actor, place = await _find(tx, parts, credential, request, place_id, Action.MEMBER_MANAGE, lock=True)
         member = await _member_of(tx, place, user_id)
-        _may_give(place, member.role)
-        _may_give(place, role)
+        _may_give(actor, place, member.role)
+        _may_give(actor, place, role)
         if member.role is Role.OWNER and role is not Role.OWNER:
             await _keep_an_owner(tx, place, user_id)
         await places.put_membership(tx, place.org_id, place.site_id, user_id, role)
@@ -123,7 +126,7 @@ async def remove_member(
         actor, place = await _find(tx, parts, credential, request, place_id, action, lock=True, mine=leaves)
         member = await _member_of(tx, place, user_id)
         if not leaves:
-            _may_give(place, member.role)
+            _may_give(actor, place, member.role)
         if member.role is Role.OWNER:
             await _keep_an_owner(tx, place, user_id)
         await places.remove_membership(tx, place, user_id)
@@ -137,18 +140,21 @@ async def remove_member(
 async def invite(
     place_id: PlaceId, body: RoleBody, request: Request, credential: CredentialOf, parts: Parts, once: OnceOf
 ) -> InvitationCreated:
-    """A secret that makes whoever accepts it a member: once, within a week, while one may give the role."""
+    """A secret that makes whoever accepts it a member: once, within a week, while one may give the role.
+
+    One that an API token makes ends with that token, and is never to `admin` or `owner`: that needs a login.
+    """
     token, role = new_secret(), Role.of(body.role)
     async with parts.database.transaction() as tx:
         actor, place = await _find(tx, parts, credential, request, place_id, Action.MEMBER_MANAGE, lock=True)
-        _may_give(place, role)
+        _may_give(actor, place, role)
         earlier = await once.earlier(tx, actor.user_id, InvitationCreated)
         if earlier is not None:
             return earlier
         if len(await invitations.list_open(tx, place, INVITATIONS_PER_PLACE)) >= INVITATIONS_PER_PLACE:
             raise Problem(HTTPStatus.CONFLICT, "too_many_invitations", "Withdraw an open invitation first.")
-        expires_at = utc(tx.now + INVITATION_TTL_S)
-        new = await invitations.add(tx, place, role, actor.user_id, digest(token), expires_at)
+        expires_at = utc(actor.within(tx.now + INVITATION_TTL_S))
+        new = await invitations.add(tx, place, role, actor, digest(token), expires_at)
         _audit(tx, "member.invited", actor, place, None, role=role.word, invitation=str(new))
         made = await invitations.get(tx, new)
         assert made is not None  # the line above
@@ -194,7 +200,7 @@ for _kind in ("orgs", "sites"):
     )(withdraw_invitation)
 
 
-@router.post("/v1/invitations/inspect", openapi_extra=acts(Action.INVITATION_ACCEPT))
+@router.post("/v1/invitations/inspect", openapi_extra=acts(Action.INVITATION_ACCEPT, frees=True))
 async def inspect_invitation(body: TokenBody, credential: CredentialOf, parts: Parts) -> InvitationAnswer:
     """What one would accept. Changes nothing."""
     async with parts.database.transaction() as tx:
@@ -243,11 +249,12 @@ async def _member_of(tx: Transaction, place: Place, user_id: UUID) -> places.Mem
     return found
 
 
-def _may_give(place: Place, role: Role) -> None:
+def _may_give(actor: Actor, place: Place, role: Role) -> None:
     if place.role is None or not may_give(place.role, role):
         raise Problem(
             HTTPStatus.FORBIDDEN, "forbidden", f"Your role does not let you make or unmake an {role.word}."
         )
+    permit(actor, giving(role), Resource(place.role))
 
 
 async def _keep_an_owner(tx: Transaction, place: Place, user_id: UUID) -> None:

@@ -68,6 +68,7 @@ async def create_session(
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS, "too_many_sessions", "End one of your open sessions first."
             )
+        expires_at = int(actor.within(expires_at))
         link_expires_at = durations.link_expiry(settings.link_ttl_s, expires_at, tx.now)
         await sessions.add(
             tx,

@@ -198,7 +198,7 @@ async def approve_support(
         return _answer(await _get(tx, request_id, actor))
 
 
-@router.post("/support-requests/{request_id}/refuse", openapi_extra=acts(Action.SUPPORT_DECIDE))
+@router.post("/support-requests/{request_id}/refuse", openapi_extra=acts(Action.SUPPORT_DECIDE, frees=True))
 async def refuse_support(request_id: UUID, credential: CredentialOf, parts: Parts) -> SupportAnswer:
     """The owner's no."""
     async with parts.database.transaction() as tx:
@@ -208,7 +208,7 @@ async def refuse_support(request_id: UUID, credential: CredentialOf, parts: Part
         return _answer(await _get(tx, request_id, actor))
 
 
-@router.post("/support-requests/{request_id}/end", openapi_extra=acts(Action.SUPPORT_END))
+@router.post("/support-requests/{request_id}/end", openapi_extra=acts(Action.SUPPORT_END, frees=True))
 async def end_support(request_id: UUID, credential: CredentialOf, parts: Parts) -> SupportAnswer:
     """By either side, at any time: every session under the consent ends within two seconds.
 

@@ -61,6 +61,7 @@ class Action(StrEnum):
     APP_ALLOW = "app.allow"
     USER_MANAGE = "user.manage"
     KEY_ROTATE = "key.rotate"
+    HARDWARE_ID_FREE = "hardware_id.free"
     ORG_READ = "org.read"
     ORG_CREATE = "org.create"
     ORG_CHANGE = "org.change"
@@ -71,6 +72,7 @@ class Action(StrEnum):
     SITE_DELETE = "site.delete"
     MEMBER_LIST = "member.list"
     MEMBER_MANAGE = "member.manage"
+    MEMBER_RUNNERS = "member.runners"
     MEMBER_LEAVE = "member.leave"
     INVITATION_ACCEPT = "invitation.accept"
     TOKEN_CREATE = "registration_token.create"
@@ -111,6 +113,12 @@ class Actor:
     """None: everything that the person may (a login); otherwise what the API token is limited to."""
     api_token_id: UUID | None = None
     """None: by a login."""
+    until: float | None = None
+    """When the API token ends, Unix seconds; None: by a login."""
+
+    def within(self, end: float) -> float:
+        """`end`, or the API token's own if that comes first: what a token makes does not outlive it."""
+        return end if self.until is None else min(end, self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,7 @@ class Rule:
     """Any of the ways that is given allows. `staff`: everything of its kind, without a role there."""
 
     scope: Scope | None
-    """What an API token needs for it; None: no API token does this, but where `any_token` says so."""
+    """What an API token needs for it; None: a person alone says this, by a login (but for `any_token`)."""
     any_token: bool = False
     anyone: bool = False
     """About nothing that is somebody else's: every person may."""
@@ -160,6 +168,7 @@ RULES: dict[Action, Rule] = {
     Action.APP_ALLOW: Rule(None, anyone=True),
     Action.USER_MANAGE: Rule(None, staff=frozenset({Staff.ADMIN})),
     Action.KEY_ROTATE: Rule(None, staff=frozenset({Staff.ADMIN})),
+    Action.HARDWARE_ID_FREE: Rule(None, staff=frozenset({Staff.ADMIN})),
     Action.ORG_READ: Rule(Scope.SITES_READ, roles=_EVERY_ROLE),
     Action.ORG_CREATE: Rule(Scope.SITES_WRITE, anyone=True),
     Action.ORG_CHANGE: Rule(Scope.SITES_WRITE, roles=_OWNERS),
@@ -170,8 +179,10 @@ RULES: dict[Action, Rule] = {
     Action.SITE_DELETE: Rule(Scope.SITES_WRITE, roles=_OWNERS),
     Action.MEMBER_LIST: Rule(Scope.SITES_READ, roles=_USERS),
     Action.MEMBER_MANAGE: Rule(Scope.SITES_WRITE, roles=_RUNNERS),
+    # Who runs a place decides what becomes of it, and of whatever made them that.
+    Action.MEMBER_RUNNERS: Rule(None, roles=_OWNERS),
     Action.MEMBER_LEAVE: Rule(Scope.SITES_WRITE, mine=True),
-    Action.INVITATION_ACCEPT: Rule(Scope.SITES_WRITE, anyone=True),
+    Action.INVITATION_ACCEPT: Rule(None, anyone=True),
     Action.TOKEN_CREATE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_LIST: Rule(Scope.DEVICES_READ, anyone=True),
     Action.DEVICE_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE, consented=True),
@@ -179,7 +190,7 @@ RULES: dict[Action, Rule] = {
     Action.DEVICE_APPROVE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_REJECT: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_REVOKE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
-    Action.DEVICE_RELEASE: Rule(Scope.DEVICES_WRITE, roles=_OWNERS),
+    Action.DEVICE_RELEASE: Rule(None, roles=_OWNERS),
     Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS, consented=True),
     Action.SESSION_LIST: Rule(Scope.SESSIONS, anyone=True),
     Action.SESSION_LIST_DEVICE: Rule(Scope.SESSIONS, roles=_RUNNERS),
@@ -192,7 +203,7 @@ RULES: dict[Action, Rule] = {
     Action.SUPPORT_LIST: Rule(Scope.SUPPORT, anyone=True),
     Action.SUPPORT_READ: Rule(Scope.SUPPORT, roles=_RUNNERS, mine=True),
     # The consent is the owner's alone (glossary): an administrator of the site runs it for them, no more.
-    Action.SUPPORT_DECIDE: Rule(Scope.SUPPORT, roles=_OWNERS),
+    Action.SUPPORT_DECIDE: Rule(None, roles=_OWNERS),
     Action.SUPPORT_END: Rule(Scope.SUPPORT, roles=_RUNNERS, mine=True),
     Action.SUPPORT_LOG_READ: Rule(Scope.SUPPORT, roles=_RUNNERS),
     Action.AUDIT_LIST: Rule(Scope.AUDIT_READ, anyone=True),
@@ -226,6 +237,11 @@ def may(actor: Actor | None, action: Action, resource: Resource | None = None) -
     return judge(actor, action, resource) is Verdict.ALLOWED
 
 
+def giving(role: Role) -> Action:
+    """What it is to give, change or take away `role`."""
+    return Action.MEMBER_RUNNERS if role in _RUNNERS else Action.MEMBER_MANAGE
+
+
 def may_give(giver: Role, role: Role) -> bool:
     """Whether `giver` may give, change or take away `role`: owners any, admins what is below them."""
-    return giver is Role.OWNER or (giver is Role.ADMIN and role < Role.ADMIN)
+    return giver in RULES[giving(role)].roles

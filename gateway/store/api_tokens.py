@@ -76,7 +76,7 @@ async def count_live(tx: Transaction, user_id: UUID) -> int:
 async def actor(tx: Reading, token_sha256: bytes) -> Actor | None:
     """The person behind a token that works; its use is noted."""
     row = await tx.fetchrow(
-        "SELECT t.id, t.scopes, t.last_used_at, u.id AS user_id, u.username, u.role"
+        "SELECT t.id, t.scopes, t.expires_at, t.last_used_at, u.id AS user_id, u.username, u.role"
         " FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.token_sha256 = $1"
         " AND t.ended_at IS NULL AND t.expires_at > $2 AND u.disabled_at IS NULL",
         token_sha256,
@@ -99,6 +99,7 @@ async def actor(tx: Reading, token_sha256: bytes) -> Actor | None:
         Staff(row["role"]),
         frozenset(Scope(scope) for scope in row["scopes"]),
         row["id"],
+        unix(row["expires_at"]),
     )
 
 

@@ -249,6 +249,17 @@ async def add(
         raise HardwareIdTakenError from error
 
 
+async def free_hardware_id(tx: Transaction, hardware_id: str) -> tuple[str, str] | None:
+    """Take the id from the device that is bound by it: its own id and site; None: there is none."""
+    row = await tx.fetchrow(
+        "UPDATE devices SET hardware_id_freed_at = $2 WHERE hardware_id = $1"
+        " AND status IN ('pending', 'approved') AND hardware_id_freed_at IS NULL RETURNING id, site_id",
+        hardware_id,
+        tx.at,
+    )
+    return None if row is None else (row["id"], row["site_id"])
+
+
 async def set_status(tx: Transaction, device_id: str, status: str, *, allowed_from: Sequence[str]) -> bool:
     """False when the device is in none of the states `allowed_from`."""
     return bool(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from gateway.policy.access import Role
+from gateway.policy.access import Actor, Role
 from gateway.store.places import Place
 from gateway.store.transaction import Row, Transaction, unix
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An invitation that nobody has used; times in Unix seconds."""
+    """An invitation that nobody has used, of which the author's API token lasts; times in Unix seconds."""
 
     id: UUID
     org_id: str
@@ -31,27 +31,29 @@ _SELECT = (
     "SELECT i.id, i.org_id, o.name AS org, i.site_id, s.name AS site, i.role, i.invited_by,"
     " u.username AS inviter, i.created_at, i.expires_at FROM invitations i JOIN orgs o ON o.id = i.org_id"
     " LEFT JOIN sites s ON s.id = i.site_id JOIN users u ON u.id = i.invited_by"
-    " WHERE i.used_at IS NULL AND i.expires_at > $1 AND "
+    " LEFT JOIN api_tokens t ON t.id = i.api_token_id"
+    " WHERE i.used_at IS NULL AND i.expires_at > $1 AND t.ended_at IS NULL AND "
 )
 
 
 async def add(
-    tx: Transaction, place: Place, role: Role, invited_by: UUID, token_sha256: bytes, expires_at: datetime
+    tx: Transaction, place: Place, role: Role, author: Actor, token_sha256: bytes, expires_at: datetime
 ) -> UUID:
-    """Its id."""
+    """Its id. It falls with the API token that made it."""
     invitation_id = uuid4()
     await tx.execute(
         "INSERT INTO invitations (id, token_sha256, org_id, site_id, role, invited_by, created_at,"
-        " expires_at)"
-        " VALUES ($1, $2, $3, $4, $5::text::site_role, $6, $7, $8)",
+        " expires_at, api_token_id)"
+        " VALUES ($1, $2, $3, $4, $5::text::site_role, $6, $7, $8, $9)",
         invitation_id,
         token_sha256,
         place.org_id,
         place.site_id,
         role.word,
-        invited_by,
+        author.user_id,
         tx.at,
         expires_at,
+        author.api_token_id,
     )
     return invitation_id
 

@@ -170,7 +170,7 @@ def _actor(row: Row | None) -> Actor | None:
 async def add_registration_token(
     tx: Transaction,
     *,
-    user_id: UUID,
+    author: Actor,
     site_id: str,
     token_sha256: bytes,
     name: str | None,
@@ -179,21 +179,23 @@ async def add_registration_token(
 ) -> None:
     await tx.execute(
         "INSERT INTO registration_tokens (token_sha256, user_id, site_id, name, approve, created_at,"
-        " expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        " expires_at, api_token_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         token_sha256,
-        user_id,
+        author.user_id,
         site_id,
         name,
         approve,
         tx.at,
         expires_at,
+        author.api_token_id,
     )
 
 
 async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
     """user_id, site_id, name, approve of a token that was unused and in time; it is used now.
 
-    Like the invitation, it falls with the role of whoever made it. Its site stays until commit.
+    Like the invitation, it falls with the role of whoever made it, and with the API token that did. Its site
+    stays until commit.
     """
     site_id = await tx.fetchval(
         "SELECT site_id FROM registration_tokens WHERE token_sha256 = $1", token_sha256
@@ -205,7 +207,8 @@ async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row |
         "UPDATE registration_tokens t SET used_at = $2 FROM users u WHERE t.token_sha256 = $1"
         " AND t.used_at IS NULL AND t.expires_at > $2 AND u.id = t.user_id AND u.disabled_at IS NULL"
         " AND EXISTS (SELECT 1 FROM site_roles r WHERE r.site_id = t.site_id AND r.user_id = t.user_id"
-        " AND r.role >= 'admin')"
+        " AND r.role >= 'admin') AND NOT EXISTS (SELECT 1 FROM api_tokens a WHERE a.id = t.api_token_id"
+        " AND a.ended_at IS NOT NULL)"
         " RETURNING t.user_id, t.site_id, t.name, t.approve",
         token_sha256,
         tx.at,

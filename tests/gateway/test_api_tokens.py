@@ -12,15 +12,16 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.api.api_tokens import CREATIONS_PER_USER, LIFE_DEFAULT_S, LIFE_MAX_S, TOKENS_PER_PERSON
 from gateway.api.credentials import ANYBODY, DEVICE
-from gateway.policy.access import RULES, Action, Scope
+from gateway.policy.access import RULES, Action, Role, Scope
 from runtime.clock import FakeClock
 from runtime.logs import JsonFormatter
-from tests.gateway.test_matrix import FORMS, OF_ONESELF, Call, Stage, access_of, call_of, good, routes
+from tests.gateway.test_matrix import FORMS, GOOD, OF_ONESELF, Call, Stage, access_of, call_of, good, routes
 from tests.gateway.test_refresh import audit_kinds, is_live
-from tests.gateway.world import World, open_session
+from tests.gateway.world import World, make_csr, open_session
 
 URL = "/v1/me/api-tokens"
 
@@ -94,15 +95,21 @@ async def test_only_a_hash_is_stored_and_nothing_logged(world: World, written: i
 
 
 # Who may ask for it by a login; everything else is asked by the owner.
-ASKERS = {Action.USER_MANAGE: "staff-admin", Action.SUPPORT_ASK: "staff-support"}
+ASKERS = {
+    Action.USER_MANAGE: "staff-admin",
+    Action.HARDWARE_ID_FREE: "staff-admin",
+    Action.SUPPORT_ASK: "staff-support",
+}
 # Without a route of their own: a command's, a case of taking members away, a form that takes cookies alone.
 # A page's own, where the browser is what counts: a bearer is nobody there.
 COOKIE_ALONE = {Action.LINK_INSPECT, Action.LINK_CODE}
-NOT_ASKED = {Action.KEY_ROTATE, Action.MEMBER_LEAVE, Action.APP_ALLOW}
+NOT_ASKED = {Action.KEY_ROTATE, Action.MEMBER_LEAVE, Action.MEMBER_RUNNERS, Action.APP_ALLOW}
 
 
 async def test_scopes_hold_on_every_action(world: World) -> None:
-    """Each scope at each route, by somebody who may: 403 without the route's scope, a success with it."""
+    """Each scope at each route, by somebody who may: 403 without the route's scope, a success with it; what a
+    person alone says by a login says so.
+    """
     stage = await Stage(world, await world.person("owner")).populate()
     scripts = {
         (name, scope): world.program((await make(stage.clients[name], scope.value))["token"])
@@ -128,7 +135,9 @@ async def test_scopes_hold_on_every_action(world: World) -> None:
             if rule.any_token or rule.scope is scope:
                 right = answer.status_code in good(key)
             else:
-                refusal = (401, "login_needed") if action in COOKIE_ALONE else (403, "forbidden")
+                refusal = (403, "forbidden" if rule.scope else "person_needed")
+                if action in COOKIE_ALONE:
+                    refusal = (401, "login_needed")
                 right = (answer.status_code, answer.json()["code"]) == refusal
             if not right:
                 wrong.append(f"{key} with {scope}: {answer.status_code} {answer.text[-150:]}")
@@ -146,7 +155,7 @@ async def test_a_token_makes_lists_and_ends_no_tokens(world: World) -> None:
         await script.delete(f"{URL}/{made['id']}"),
         await script.post("/v1/logout"),
     ):
-        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        assert (answer.status_code, answer.json()["code"]) == (403, "person_needed")
 
 
 async def test_pages_are_for_people(world: World) -> None:
@@ -190,10 +199,127 @@ async def test_it_ends_with_what_it_opened(world: World, clock: FakeClock, way: 
         answer = await ann.post("/v1/me/logout-everywhere", json={"api_tokens": True})
         assert answer.json() == {"logins": 1, "api_tokens": 1, "sessions": 2}
     assert (await script.get("/v1/sessions")).status_code == 401
-    if way != "expiry":  # a session has its own end, an hour at most
+    if way != "expiry":  # its own end has come then: nothing has to end it
         assert not await is_live(world, session)
     if way in {"delete", "revoke", "expiry"}:
         assert await is_live(world, other)
+
+
+async def test_what_a_person_alone_says(world: World) -> None:
+    """Whoever finds a token with every scope can neither consent nor make anybody more than a member."""
+    stage = await Stage(world, await world.person("owner")).populate()
+    script = world.program((await make(stage.owner, *(scope.value for scope in Scope)))["token"])
+    org, site = f"/v1/orgs/{stage.org}", f"/v1/sites/{stage.site}"
+    member, lowered, removed = [
+        await stage.fresh_user(role) for role in (Role.MEMBER, Role.ADMIN, Role.ADMIN)
+    ]
+    other = (await stage.owner.post(f"{org}/sites", json={"name": "Other"})).json()["id"]
+    asked = [await call_of(stage, key, key.split()[1]) for key in DECISIONS]
+    joining = await call_of(stage, "POST /v1/invitations/accept", "/v1/invitations/accept")
+    for method, path, body in (
+        *[("POST", f"{place}/invitations", {"role": role}) for place in (org, site) for role in RUNNERS],
+        *[("PATCH", f"{org}/members/{member}", {"role": role}) for role in RUNNERS],
+        ("PATCH", f"{org}/members/{lowered}", {"role": "member"}),
+        ("DELETE", f"{org}/members/{removed}", None),
+        ("POST", "/v1/invitations/accept", joining.body),
+        *[("POST", call.path, call.body) for call in asked],
+        ("POST", f"/v1/devices/{stage.device.id}/release", None),
+        ("DELETE", f"/v1/devices/{stage.device.id}/release", None),
+        ("PATCH", f"/v1/devices/{stage.device.id}", {"site_id": other}),
+    ):
+        refused = await script.request(method, path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "person_needed"), (method, path)
+        if "accept" not in path:  # the owner, who invites, is a member already
+            allowed = await stage.owner.request(method, path, json=body)
+            assert allowed.status_code in GOOD, (method, path, allowed.text)
+
+
+RUNNERS = ("admin", "owner")
+DECISIONS = (
+    "POST /v1/support-requests/{request_id}/approve",
+    "POST /v1/support-requests/{request_id}/refuse",
+)
+
+
+async def offers(person: httpx.AsyncClient, org: str) -> dict[str, Any]:
+    """A registration token and an invitation that this client makes: their answers by name."""
+    made = {
+        "registration": await person.post("/v1/registration-tokens", json={"approve": True}),
+        "invitation": await person.post(f"/v1/orgs/{org}/invitations", json={"role": "member"}),
+    }
+    assert {answer.status_code for answer in made.values()} == {201}, made
+    return {name: answer.json() for name, answer in made.items()}
+
+
+async def taken_up(world: World, offered: dict[str, Any], guest: httpx.AsyncClient) -> dict[str, str]:
+    """What becomes of both: `taken`, or the problem's code."""
+    body = {
+        "token": offered["registration"]["token"],
+        "csr": make_csr(ec.generate_private_key(ec.SECP256R1())),
+        "name": "Pump",
+        "hardware_id": f"hw-{uuid4()}",
+        "software": "agent 1.0",
+    }
+    answers = {
+        "registration": await world.program().post("/v1/enrolments", json=body),
+        "invitation": await guest.post(
+            "/v1/invitations/accept", json={"token": offered["invitation"]["token"]}
+        ),
+    }
+    return {name: "taken" if one.status_code in GOOD else one.json()["code"] for name, one in answers.items()}
+
+
+TAKEN = {"registration": "taken", "invitation": "taken"}
+GONE = {"registration": "registration_token_void", "invitation": "invitation_gone"}
+
+
+@pytest.mark.parametrize("way", ["delete", "revoke", "disabled", "everywhere"])
+async def test_what_a_token_made_and_nobody_used_ends_with_it(world: World, way: str) -> None:
+    admin, ann = await world.person(), await world.person("ann")
+    bob, cid = await world.person("bob"), await world.person("cid")
+    org = (await ann.get("/v1/orgs")).json()["items"][0]["id"]
+    made = await make(ann, "devices:write", "sites:write")
+    script = world.program(made["token"])
+    used, left, by_login = await offers(script, org), await offers(script, org), await offers(ann, org)
+    assert await taken_up(world, used, bob) == TAKEN
+    if way == "delete":
+        assert (await ann.delete(f"{URL}/{made['id']}")).status_code == 204
+    elif way == "revoke":
+        revoked = await world.program().post("/v1/oauth/revoke", data={"token": made["token"]})
+        assert revoked.status_code == 200
+    elif way == "disabled":
+        user = (await ann.get("/v1/me")).json()["id"]
+        for disabled in (True, False):  # what she made herself comes back with her
+            await admin.patch(f"/v1/users/{user}", json={"disabled": disabled})
+    else:
+        await ann.post("/v1/me/logout-everywhere", json={"api_tokens": True})
+    looked = await cid.post("/v1/invitations/inspect", json={"token": left["invitation"]["token"]})
+    assert (looked.status_code, looked.json()["code"]) == (410, "invitation_gone")
+    assert await taken_up(world, left, cid) == GONE
+    back = await world.again("ann")
+    listed = (await back.get(f"/v1/orgs/{org}/invitations")).json()["items"]
+    assert [one["id"] for one in listed] == [by_login["invitation"]["id"]]
+    assert await taken_up(world, by_login, cid) == TAKEN
+    assert (await bob.get(f"/v1/orgs/{org}")).json()["role"] == "member"
+
+
+async def test_nothing_that_a_token_made_outlives_its_time(world: World, clock: FakeClock) -> None:
+    ann, bob = await world.person("ann"), await world.person("bob")
+    device = await world.enrol(ann)
+    await world.node().connect(device)
+    org = (await ann.get("/v1/orgs")).json()["items"][0]["id"]
+    ends = rfc3339(clock.wall() + 600)
+    made = await make(ann, "devices:write", "sites:write", "sessions", expires_at=ends)
+    script = world.program(made["token"])
+    offered = await offers(script, org)
+    opened = (await script.post(f"/v1/devices/{device.id}/sessions", json={"duration_s": 3600})).json()
+    short = (await script.post(f"/v1/devices/{device.id}/sessions", json={"duration_s": 60})).json()
+    for one in (*offered.values(), opened):
+        assert one["expires_at"] == ends
+    assert short["expires_at"] < ends
+    clock.advance(600)
+    assert await taken_up(world, offered, bob) == {**GONE, "registration": "registration_token_expired"}
+    assert (await ann.get("/v1/sessions")).json()["items"] == []
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -132,6 +132,47 @@ async def test_bound_hardware_cannot_be_bound_again(world: World) -> None:
     assert (await enrol(token)).status_code == 201
 
 
+async def test_a_squatted_hardware_id_is_freed_by_an_administrator(world: World) -> None:
+    """Somebody enrols the id of a device that is not theirs: its owner is told the way out, and that is one
+    that takes nothing away from whoever has the id, should the administrator be deceived.
+    """
+    admin, squatter, owner = [await world.person(*name) for name in ((), ("squatter",), ("owner",))]
+
+    async def enrol(person: httpx.AsyncClient) -> httpx.Response:
+        made = await person.post("/v1/registration-tokens", json={"approve": True})
+        body = {
+            "token": made.json()["token"],
+            "csr": make_csr(ec.generate_private_key(ec.SECP256R1())),
+            "name": "Boiler",
+            "hardware_id": "serial-7",
+            "software": "s",
+        }
+        return await world.program().post("/v1/enrolments", json=body)
+
+    squatted = (await enrol(squatter)).json()["device_id"]
+    refused = await enrol(owner)
+    assert (refused.status_code, refused.json()["code"]) == (409, "hardware_id_conflict")
+    assert "an administrator of the installation can free the id" in refused.json()["detail"]
+    assert "squatter" not in refused.text
+    body = {"hardware_id": "serial-7", "reason": "The owner showed its label"}
+    for stranger in (owner, squatter):
+        assert (await stranger.post("/v1/hardware-ids/free", json=body)).status_code == 403
+    assert (await enrol(owner)).status_code == 409
+    assert (await admin.post("/v1/hardware-ids/free", json=body)).status_code == 204
+    true = await enrol(owner)
+    assert true.status_code == 201, true.text
+    # The squatter's goes on as their own device, and can be found out about by nobody else.
+    assert (await squatter.get(f"/v1/devices/{squatted}")).json()["status"] == "approved"
+    assert (await squatter.get(f"/v1/devices/{true.json()['device_id']}")).status_code == 404
+    assert (await enrol(squatter)).json()["code"] == "hardware_id_conflict"
+    site = (await squatter.get("/v1/sites")).json()["items"][0]["id"]
+    told = (await squatter.get(f"/v1/sites/{site}/audit?kind=device.hardware_id_freed")).json()["items"]
+    assert [(one["actor"]["name"], one["detail"]) for one in told] == [("admin", body)]
+    # Once for each holder, and nothing where there is none.
+    assert (await admin.post("/v1/hardware-ids/free", json=body)).status_code == 204
+    assert (await admin.post("/v1/hardware-ids/free", json=body)).status_code == 404
+
+
 async def test_malformed_enrolments_name_the_field(world: World) -> None:
     owner = await world.person()
     token = (await owner.post("/v1/registration-tokens", json={})).json()["token"]

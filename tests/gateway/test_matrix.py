@@ -140,10 +140,10 @@ class Stage:
         return user_id
 
     async def fresh_invitation(self, path: str) -> tuple[UUID, str]:
-        token, owner = new_secret(), self.actors["owner"].user_id
+        token, owner = new_secret(), self.actors["owner"]
         async with self.world.gateway.parts.database.transaction() as tx:
             get = places.get_org if path.startswith("/v1/orgs/") else places.get_site
-            place = await get(tx, self.org if path.startswith("/v1/orgs/") else self.site, owner)
+            place = await get(tx, self.org if path.startswith("/v1/orgs/") else self.site, owner.user_id)
             assert place is not None
             return await invitations.add(
                 tx, place, Role.SUPPORT, owner, digest(token), utc(tx.now + 60)
@@ -250,10 +250,15 @@ async def _events(stage: Stage, path: str) -> Call:
     return Call(f"{path}?wait_s=0")
 
 
+async def _hardware_id(stage: Stage, path: str) -> Call:
+    return Call(path, {"hardware_id": await stage.fresh_device("approved"), "reason": "Not theirs"})
+
+
 # How to call what needs more than ids of the stage. A route that is missing here is called without a body.
 PREPARED: dict[str, Prepare] = {
     "GET /v1/events": _events,
     "POST /v1/registration-tokens": _token,
+    "POST /v1/hardware-ids/free": _hardware_id,
     "POST /v1/devices/{device_id}/approve": _of_fresh_device,
     "POST /v1/devices/{device_id}/reject": _of_fresh_device,
     "POST /v1/devices/{device_id}/revoke": _of_fresh_device,

@@ -41,6 +41,7 @@ PROMISED = {
     "app.allow": ("anyone", "no"),
     "user.manage": ("staff:admin", "no"),
     "key.rotate": ("staff:admin", "no"),
+    "hardware_id.free": ("staff:admin", "no"),
     "org.read": (EVERY_ROLE, "sites:read"),
     "org.create": ("anyone", "sites:write"),
     "org.change": ("owner", "sites:write"),
@@ -51,8 +52,9 @@ PROMISED = {
     "site.delete": ("owner", "sites:write"),
     "member.list": ("member admin owner", "sites:read"),
     "member.manage": ("admin owner", "sites:write"),
+    "member.runners": ("owner", "no"),
     "member.leave": ("mine", "sites:write"),
-    "invitation.accept": ("anyone", "sites:write"),
+    "invitation.accept": ("anyone", "no"),
     "registration_token.create": ("admin owner", "devices:write"),
     "device.list": ("anyone", "devices:read"),
     "device.read": (f"{EVERY_ROLE} consented", "devices:read"),
@@ -60,7 +62,7 @@ PROMISED = {
     "device.approve": ("admin owner", "devices:write"),
     "device.reject": ("admin owner", "devices:write"),
     "device.revoke": ("admin owner", "devices:write"),
-    "device.release": ("owner", "devices:write"),
+    "device.release": ("owner", "no"),
     "session.create": ("member admin owner consented", "sessions"),
     "session.list": ("anyone", "sessions"),
     "session.list_device": ("admin owner", "sessions"),
@@ -70,7 +72,7 @@ PROMISED = {
     "support.ask": ("support staff:support", "support"),
     "support.list": ("anyone", "support"),
     "support.read": ("admin owner mine", "support"),
-    "support.decide": ("owner", "support"),
+    "support.decide": ("owner", "no"),
     "support.end": ("admin owner mine", "support"),
     "support.log.read": ("admin owner", "support"),
     "audit.list": ("anyone", "audit:read"),
@@ -130,7 +132,7 @@ def test_staff_is_no_key_to_devices() -> None:
         wanted = {
             Staff.USER: set(),
             Staff.SUPPORT: {Action.SUPPORT_ASK},
-            Staff.ADMIN: {Action.USER_MANAGE, Action.KEY_ROTATE},
+            Staff.ADMIN: {Action.USER_MANAGE, Action.KEY_ROTATE, Action.HARDWARE_ID_FREE},
         }
         assert opened == wanted[staff]
 

@@ -122,6 +122,10 @@ class World:
         """A browser that is logged in; another name than the administrator's is created first."""
         if username != self.settings.admin_username:
             await self.add_user(username, password)
+        return await self.again(username, password)
+
+    async def again(self, username: str, password: str = ADMIN_PASSWORD) -> httpx.AsyncClient:
+        """One more browser in which this person is logged in."""
         client = self.browser()
         answer = await client.post("/v1/login", json={"username": username, "password": password})
         assert answer.status_code == 200, answer.text

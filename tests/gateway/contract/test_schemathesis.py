@@ -113,7 +113,8 @@ class Stage:
 @pytest.fixture
 async def stage(tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock) -> AsyncIterator[Stage]:
     # Without the general limit, which would answer all of it by 429.
-    wide = replace(settings_for(tmp_path, database_url, keys_dir), requests_per_login_s=100_000)
+    settings = settings_for(tmp_path, database_url, keys_dir)
+    wide = replace(settings, requests_per_login_s=100_000, writes_per_person_s=100_000)
     world = await (await World(wide, clock, tmp_path).start()).prepared()
     yield await Stage(world).populate()
     await world.close()
