@@ -26,7 +26,9 @@ async def hold_person(tx: Transaction, user_id: UUID) -> bool:
 
     One order: a person before logins, logins before sessions.
     """
-    held = await tx.fetchval("SELECT true FROM users WHERE id = $1 AND disabled_at IS NULL FOR SHARE", user_id)
+    held = await tx.fetchval(
+        "SELECT true FROM users WHERE id = $1 AND disabled_at IS NULL FOR SHARE", user_id
+    )
     return bool(held)
 
 
