@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -208,10 +208,15 @@ class Visitor:
 
 
 def entered(url: str, trust: ssl.SSLContext | None = None) -> Visitor:
-    """A visitor who is in."""
+    """A visitor who is in; HTTPStatusError with the page's words when refused."""
     visitor = Visitor(url, trust)
-    answer = visitor.enter()
-    assert answer.status_code == HTTPStatus.SEE_OTHER, answer.text
+    with ExitStack() as leaving:
+        leaving.callback(visitor.close)
+        answer = visitor.enter()
+        if answer.status_code != HTTPStatus.SEE_OTHER:
+            said = f"not let in: {answer.status_code} {answer.text}"
+            raise httpx.HTTPStatusError(said, request=answer.request, response=answer)
+        leaving.pop_all()
     return visitor
 
 
