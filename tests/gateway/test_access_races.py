@@ -13,7 +13,7 @@ from runtime.clock import FakeClock
 from tests.gateway.standing_still import AUDIT_HEAD, meanwhile, paused
 from tests.gateway.test_claims import claim_as
 from tests.gateway.test_places import Home, home, join
-from tests.gateway.world import ADMIN_PASSWORD, CHEAP, World, make_csr, settings_for
+from tests.gateway.world import ADMIN_PASSWORD, World, make_csr, settings_for
 
 
 async def live(world: World) -> int:
@@ -240,7 +240,7 @@ async def test_a_password_that_falls_while_it_is_checked_opens_nothing(
     """The check was right, and its login would begin behind the change, which ends those that there are."""
     await world.add_user("ann")
     body = {"username": "ann", "password": ADMIN_PASSWORD, "refresh": refresh}
-    wanted = change.format(other=await CHEAP.hash("another one that is long"))
+    wanted = change.format(other=await world.passwords.hash("another one that is long"))
     lock = f"UPDATE users SET {wanted} WHERE username = 'ann'"
     async with asyncio.TaskGroup() as group, paused(world, lock) as pause:
         login = group.create_task(world.program().post("/v1/login", json=body))

@@ -18,7 +18,7 @@ from testbed.nginx import gateways_behind, nginx_argv
 from testbed.ports import LOOPBACK, free_port
 from testbed.programs import running, wait_listening
 from testbed.redis_server import RedisServer
-from tests.gateway.world import CHEAP, World, settings_for
+from tests.gateway.world import World, settings_for
 
 
 class ReplicatedWorld(World):
@@ -26,7 +26,7 @@ class ReplicatedWorld(World):
 
     def __init__(self, settings: Settings, clock: Clock, folder: Path) -> None:
         super().__init__(settings, clock, folder)
-        self.other = Gateway(settings, clock, CHEAP)
+        self.other = Gateway(settings, clock, self.passwords)
         self._front = free_port()
         self._ends = ExitStack()
 
