@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated, cast
+from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -47,6 +49,8 @@ class GatewayParts:
     welcome_sha256: bytes | None
     administered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the administrator of the settings is there: until then nobody gets in by a password."""
+    exporting: Counter[UUID] = field(default_factory=Counter)
+    """Exports under way at this gateway, by person."""
 
 
 def parts_of(request: HTTPConnection) -> GatewayParts:

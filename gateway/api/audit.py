@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from gateway.api.credentials import CredentialOf, acts, require
 from gateway.api.paging import PageQuery
@@ -17,7 +19,7 @@ from gateway.api.places import find_place
 from gateway.audit import export
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action
+from gateway.policy.access import Action, Actor
 from gateway.policy.audit_chain import Head
 from gateway.store import audit
 from gateway.store.audit import Line, Wanted
@@ -26,6 +28,9 @@ from runtime.logs import get_logger
 
 NDJSON = "application/x-ndjson"
 DEVICE_PREFIX = "d_"
+# At a time, at one gateway. Each holds up to a megabyte for a reader who does not read, and reads on for as
+# long as the log is.
+EXPORTS_PER_PERSON: Final = 2
 
 StillMay = Callable[[Transaction], Awaitable[None]]
 """Raises once the reader may not any more."""
@@ -145,9 +150,12 @@ async def export_site_audit(site_id: str, credential: CredentialOf, parts: Parts
     --export` reads it.
     """
     async with parts.database.transaction() as tx:
-        await find_place(tx, parts, credential, "site", site_id, Action.AUDIT_READ)
+        actor, _ = await find_place(tx, parts, credential, "site", site_id, Action.AUDIT_READ)
         head = await audit.head(tx)
         first = export.first_line(site_id, tx.at.isoformat(timespec="milliseconds"), head)
+    # Nothing waits between here and where it is counted.
+    if parts.exporting[actor.user_id] >= EXPORTS_PER_PERSON:
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_exports", "Let another export end first.")
 
     async def still_may(tx: Transaction) -> None:
         await find_place(tx, parts, credential, "site", site_id, Action.AUDIT_READ)
@@ -163,7 +171,29 @@ async def export_site_audit(site_id: str, credential: CredentialOf, parts: Parts
 
     name = f"audit-{site_id}.jsonl"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(lines(), media_type=NDJSON, headers=headers)
+    return _Export(parts, actor, lines(), headers)
+
+
+class _Export(StreamingResponse):
+    """Counted from its begin to its end, whoever ends it."""
+
+    media_type = NDJSON
+
+    def __init__(
+        self, parts: GatewayParts, actor: Actor, lines: AsyncIterator[bytes], headers: dict[str, str]
+    ) -> None:
+        super().__init__(lines, headers=headers)
+        self._exporting = parts.exporting
+        self._user_id = actor.user_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._exporting[self._user_id] += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exporting[self._user_id] -= 1
+            if not self._exporting[self._user_id]:
+                del self._exporting[self._user_id]
 
 
 async def _exported(parts: GatewayParts, site: str, head: Head, still_may: StillMay) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from urllib.parse import quote
@@ -15,11 +16,13 @@ from gateway.api.places import find_place as find_place_for
 from gateway.audit.export import NoExportError, read_export
 from gateway.audit.verify import verify_log, verify_part
 from gateway.policy.access import Role, Staff
-from gateway.policy.audit_chain import chain_hash
+from gateway.policy.audit_chain import Row, chain_hash
 from gateway.store import audit, places, users
 from gateway.store.transaction import AuditEvent, utc
 from runtime.clock import FakeClock
 from tests.gateway.world import World, open_session
+
+PATIENCE_S = 10.0
 
 
 async def site_of(person: httpx.AsyncClient) -> str:
@@ -233,3 +236,36 @@ async def test_a_long_export_comes_in_parts_and_ends_with_the_right(
     assert len(cut) == 1 + 2
     with pytest.raises(NoExportError, match="cut off"):
         list(read_export(cut))
+
+
+async def test_a_person_has_few_exports_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a slow reader holds in memory; who leaves early gives their place back."""
+    going, more = asyncio.Event(), asyncio.Event()
+
+    async def rows_of(*_: Any) -> list[Row]:
+        going.set()
+        await more.wait()
+        return []
+
+    owner, other = await world.person("anna"), await world.person("boris")
+    path = f"/v1/sites/{await site_of(owner)}/audit/export"
+    monkeypatch.setattr(audit, "rows_of", rows_of)
+    async with asyncio.TaskGroup() as tasks:
+        first = [tasks.create_task(owner.get(path)) for _ in range(routes.EXPORTS_PER_PERSON)]
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(world.gateway.parts.exporting.values()) < routes.EXPORTS_PER_PERSON:
+                await going.wait()
+                await asyncio.to_thread(lambda: None)
+        refused = await owner.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_exports")
+        assert (await other.get(f"/v1/sites/{await site_of(other)}/audit")).status_code == 200
+        more.set()
+    assert [task.result().status_code for task in first] == [200] * routes.EXPORTS_PER_PERSON
+    more.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        await owner.get(path, timeout=0.5)
+    async with asyncio.timeout(PATIENCE_S):
+        while world.gateway.parts.exporting:
+            await asyncio.to_thread(lambda: None)
+    assert not (await owner.head(path)).content
+    assert not world.gateway.parts.exporting
