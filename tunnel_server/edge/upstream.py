@@ -455,14 +455,11 @@ class UpstreamStream:
             self.device.live_ended(self.tunnel)
         if exchange.head.method == b"HEAD" and reusable:
             self._parser = self._new_parser()
-        if not (reusable and self._idles()):
+        session = self.session
+        idles = reusable and self.device.may_idle(session, self.tunnel)
+        if not (idles and session.idle.put(self, self._monotonic())):
             self._close()
         exchange.response_done(keep=self._keep_visitor)
-
-    def _idles(self) -> bool:
-        """Whether it waits for its session's next request."""
-        session = self.session
-        return self.device.may_idle(session, self.tunnel) and session.idle.put(self, self._monotonic())
 
     def _whole_with_surplus(self, exchange: Exchange) -> None:
         """What came behind a whole answer is the device's mistake, and only costs it the stream."""

@@ -195,9 +195,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         while rest is not None and not self.closing:
             if self._waits_for_upgrade() or any(exchange.head.wants_upgrade for exchange in self.waiting):
                 self._hold(bytes(rest))
-                break
+                return
             rest = self._parse(rest)
-        self._read = _NOTHING
 
     def _parse(self, data: memoryview) -> memoryview | None:
         """What is left behind a request with Upgrade, or None."""
@@ -220,6 +219,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def _count(self, data: memoryview) -> None:
         """Bound what carries no body: heads without an end, chunk extensions, trailers."""
         if self._in_head:
+            if self.current is None and not self._begun:
+                self._await_request()
             self._begun += data
             if len(self._begun) > self.edge.limits.head_bytes:
                 self._answer_error(BadRequest("the request head is too long", 431))
@@ -243,8 +244,6 @@ class VisitorConnection(asyncio.BufferedProtocol):
             raise BadRequest("too many requests at once", 429)
         self._head = RequestHead()
         self._in_head = True
-        if self.current is None:
-            self.deadline = self.edge.monotonic() + self.edge.limits.head_s
 
     def on_url(self, url: bytes) -> None:
         head = self._head
@@ -271,10 +270,12 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._unframed = 0
         parser = self._parser
         head.method = parser.get_method()
-        size = len(self._begun) + len(self._read)
-        if self._line_first and begins_as_http(self._read):
+        read = self._read
+        size = len(read)
+        if self._line_first and begins_as_http(read):
             self._line_first = False  # what else begins in this read does so further on
         else:
+            size += len(self._begun)
             self._look_for_protocol(head)
         # Without Connection only HTTP/1.1 keeps alive; the version itself costs llhttp's binding a format().
         if head.connection is not None or not parser.should_keep_alive():
@@ -295,6 +296,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self.current = exchange
             exchange.start()
         else:
+            if self.current is None:
+                self.deadline = self.edge.monotonic() + limits.head_s
             self.waiting.append(exchange)
 
     def _look_for_protocol(self, head: RequestHead) -> None:
@@ -386,6 +389,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             if self.held:
                 held, self.held = self.held, b""
                 self._feed(memoryview(held))
+                self._read = _NOTHING  # else it would keep these bytes
             if self.reading_paused:
                 self.update_reading()
 
