@@ -25,6 +25,7 @@ class GatewayMetrics:
     websocket_messages: Family[Counter]
     event_streams: Gauge
     event_streams_refused: Family[Counter]
+    request_log_left_out: Counter
     store_unavailable: Counter
     logins: Family[Counter]
     links: Family[Counter]
@@ -66,6 +67,10 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "towline_gateway_event_streams_refused_total",
             "Followers that were refused: person (they have as many as one may), full (the gateway has).",
             ("why",),
+        ),
+        request_log_left_out=registry.counter(
+            "towline_gateway_request_log_left_out_total",
+            "Entries of the log of support sessions that were not kept, as the consent's log was full.",
         ),
         store_unavailable=registry.counter(
             "towline_gateway_store_unavailable_total", "Requests refused because a store did not answer."

@@ -50,7 +50,8 @@ class ConsentBody(Body):
 class SupportAnswer(BaseModel):
     """`state`: pending, approved, refused, withdrawn, ended, lapsed (nobody decided) or expired.
 
-    `until`: when the consent runs out. `yours_to_decide`: the person who asks may approve or refuse it.
+    `until`: when the consent runs out. `yours_to_decide`: the person may approve or refuse it, by a login.
+    `log_left_out`: requests that are missing behind the log's last, since it was full; the consent ended then.
     """
 
     id: UUID
@@ -68,6 +69,7 @@ class SupportAnswer(BaseModel):
     until: str | None
     ended_by: str | None
     ended_at: str | None
+    log_left_out: int = 0  # an answer that is told again may be of a time that did not count
     yours_to_decide: bool
 
 
@@ -118,10 +120,11 @@ class PassedAnswer(BaseModel):
 
 
 class PassedList(BaseModel):
-    """`next_cursor` null: that was all until now."""
+    """`next_cursor` null: that was all until now. `left_out`: requests that found no room behind the last."""
 
     items: list[PassedAnswer]
     next_cursor: str | None
+    left_out: int
 
 
 @router.post(
@@ -238,11 +241,12 @@ async def read_support_log(
 ) -> PassedList:
     """What the engineer's sessions asked of the device: method, path without query, sizes; never bodies."""
     async with parts.database.transaction() as tx:
-        await _find(tx, parts, credential, request_id, Action.SUPPORT_LOG_READ)
+        _, request = await _find(tx, parts, credential, request_id, Action.SUPPORT_LOG_READ)
         after = wanted.after_number("support-log") or 0
         found = await support.list_passed(tx, request_id, after, wanted.asked)
     page, next_cursor = wanted.cut(found, "support-log", lambda one: one[0])
-    return PassedList(items=[PassedAnswer.of(n, one) for n, one in page], next_cursor=next_cursor)
+    items = [PassedAnswer.of(n, one) for n, one in page]
+    return PassedList(items=items, next_cursor=next_cursor, left_out=request.log_left_out)
 
 
 async def _find(
@@ -310,5 +314,6 @@ def _answer(found: SupportRequest) -> SupportAnswer:
         until=moment_if(found.until),
         ended_by=found.ended_by,
         ended_at=moment_if(found.ended_at),
+        log_left_out=found.log_left_out,
         yours_to_decide=found.state is State.PENDING and found.role in RULES[Action.SUPPORT_DECIDE].roles,
     )

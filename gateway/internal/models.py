@@ -16,7 +16,9 @@ from gateway.tokens.strict import TOKEN_MAX_BYTES
 EVENTS_MAX = 50_000
 PATH_MAX = 1024  # longer ones are shown cut
 METHOD_MAX = 32
-PASSED_MAX = 1_000  # in one call
+# In one call; nodes say 200. It bounds how long a call holds the log of a consent, and what it holds is read
+# into memory: with the longest paths 4 MB.
+PASSED_MAX = 1_000
 TIME_END = 253_402_300_800  # the year 10000, which no datetime reaches
 TEXT_MAX = 256  # reasons and addresses, for people
 

@@ -226,17 +226,21 @@ def _report(event: PresenceEvent) -> presence_policy.Report:
 
 @router.post("/request-log", status_code=HTTPStatus.NO_CONTENT)
 async def log_requests(body: PassedBody, node: Node, parts: Parts) -> None:
-    """What passed in support sessions. Entries of other sessions are left out: nobody is told of a log."""
+    """What passed in support sessions. Entries of other sessions are left out: nobody is told of a log.
+
+    A consent whose log is full ends.
+    """
     entries = [
         Passed(e.id, e.part, e.sid, e.at, e.method, e.path, e.status, e.received, e.sent, e.ms, e.lost)
         for e in body.entries
     ]
     async with parts.database.transaction() as tx:
-        written = await support.add_passed(tx, node, entries)
+        noted = await support.add_passed(tx, node, entries)
+    parts.metrics.request_log_left_out.inc(noted.left_out)
     dropped = sum(entry.lost for entry in entries)
-    if dropped or written < len(entries):
-        left_out = len(entries) - written
-        log.warning("request log", extra={"node": node, "dropped": dropped, "left_out": left_out})
+    if dropped or noted.foreign or noted.left_out:
+        said = {"node": node, "dropped": dropped, "foreign": noted.foreign, "left_out": noted.left_out}
+        log.warning("request log", extra={**said, "ended": [str(one) for one in noted.ended]})
 
 
 def _session_facts(parts: GatewayParts, session: Session, now: float) -> SessionFacts:

@@ -11,6 +11,10 @@ REQUEST_TTL_S = 7 * 86_400
 CONSENT_MAX_S = 24 * 3600
 CONSENT_MIN_S = 300
 REASON_MAX = 500
+# Lines of one consent's log. A page that asks each second for the longest consent makes 86,400; they take
+# some 30 MB, and 400 with the longest paths. A full log ends the consent: what cannot be written down is not
+# done.
+LOG_LINES_MAX = 100_000
 
 # Of a request in the log: all of it, or its two ends when it takes long; `lost` is a note of what is missing.
 Part = Literal["whole", "began", "ended", "lost"]

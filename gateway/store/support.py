@@ -11,7 +11,7 @@ import asyncpg
 
 from gateway.policy.access import Role
 from gateway.policy.names import DEVICE_ID_PATTERN
-from gateway.policy.support import REQUEST_TTL_S, Part, State, state_at
+from gateway.policy.support import LOG_LINES_MAX, REQUEST_TTL_S, Part, State, state_at
 from gateway.store import sessions
 from gateway.store.transaction import AuditEvent, Reading, Row, Transaction, unix, utc
 
@@ -44,6 +44,8 @@ class SupportRequest:
     """Approved: when the consent runs out."""
     ended_by: str | None
     ended_at: float | None
+    log_left_out: int
+    """Entries that the log had no room for."""
     role: Role | None
     """Of the person who looks, at the site."""
 
@@ -68,6 +70,19 @@ class Passed:
     ms: float
     lost: int
 
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What became of entries: `foreign` are of sessions that are no support's, `left_out` found no room."""
+
+    foreign: int
+    left_out: int
+    ended: tuple[UUID, ...]
+    """Consents that ended since their log is full."""
+
+
+# The last number that a column holds: a node may say that it lost any.
+_MOST = 2**63 - 1
 
 # Still what they were when it was asked, and when it was decided: an engineer whose standing is gone has no
 # consent, and a consent is worth what the owner's word is. The device is still where it was.
@@ -222,7 +237,7 @@ async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None
 _ENDED = "id, state, device_id, site_id, engineer_id"
 
 
-async def _ended(tx: Transaction, row: Row, by: UUID, **detail: object) -> int:
+async def _ended(tx: Transaction, row: Row, by: UUID | str, **detail: object) -> int:
     """The sessions under a consent that ended with what it rested on, and the line that says so."""
     ended = await sessions.end_of_support(tx, row["id"], row["site_id"])
     detail |= {"request": str(row["id"]), "engineer": str(row["engineer_id"]), "sessions": ended}
@@ -231,42 +246,94 @@ async def _ended(tx: Transaction, row: Row, by: UUID, **detail: object) -> int:
     return ended
 
 
-async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> int:
-    """Write what passed in support sessions, once; leave out entries of others. How many were of such."""
+async def add_passed(tx: Transaction, node: str, entries: Sequence[Passed]) -> Noted:
+    """Write what passed in support sessions, once, as far as there is room in the consents' logs.
+
+    A consent whose log is full ends: what is done under it could not be read any more.
+    """
     found = await tx.fetch(
         "SELECT id, support_id FROM sessions WHERE id = ANY($1) AND support_id IS NOT NULL",
         list({entry.session_id for entry in entries}),
     )
-    support = {row["id"]: row["support_id"] for row in found}
+    support: dict[UUID, UUID] = {row["id"]: row["support_id"] for row in found}
+    ours = [entry for entry in entries if entry.session_id in support]
     # One writer of a log at a time: whoever follows it by its numbers must not be overtaken by lower ones.
-    consents = list(set(support.values()))
-    await tx.fetch("SELECT 1 FROM support_requests WHERE id = ANY($1) ORDER BY id FOR UPDATE", consents)
-    rows = [
-        (
-            e.session_id,
-            support[e.session_id],
-            node,
-            utc(e.at),
-            e.method,
-            e.path,
-            e.status,
-            e.received,
-            e.sent,
-            e.ms,
-            e.entry,
-            e.part,
-            e.lost,
+    logs = await tx.fetch(
+        "SELECT id, log_lines, log_left_out FROM support_requests WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+        list(set(support.values())),
+    )
+    new = await _not_written(tx, ours)
+    left_out, ended = 0, []
+    for log in logs:
+        its = [entry for entry in new if support[entry.session_id] == log["id"]]
+        room = max(0, LOG_LINES_MAX - log["log_lines"])
+        await _write_passed(tx, node, log["id"], its[:room])
+        over = sum(entry.lost if entry.part == "lost" else 1 for entry in its[room:])
+        await tx.execute(
+            "UPDATE support_requests SET log_lines = log_lines + $2, log_left_out = $3 WHERE id = $1",
+            log["id"],
+            len(its[:room]),
+            min(_MOST, log["log_left_out"] + over),
         )
-        for e in entries
-        if e.session_id in support
-    ]
+        left_out += over
+        if over and await _end_full(tx, log["id"]):
+            ended.append(log["id"])
+    return Noted(len(entries) - len(ours), left_out, tuple(ended))
+
+
+async def _not_written(tx: Transaction, entries: Sequence[Passed]) -> list[Passed]:
+    """Those that are not in the log, each once: a node that got no answer tells again."""
+    rows = await tx.fetch(
+        "SELECT session_id, entry, part FROM request_log WHERE session_id = ANY($1) AND entry = ANY($2)",
+        list({entry.session_id for entry in entries}),
+        list({entry.entry for entry in entries}),
+    )
+    seen = {(row["session_id"], row["entry"], row["part"]) for row in rows}
+    new = []
+    for entry in entries:
+        key = (entry.session_id, entry.entry, entry.part)
+        if key not in seen:
+            seen.add(key)
+            new.append(entry)
+    return new
+
+
+async def _write_passed(tx: Transaction, node: str, request_id: UUID, entries: Sequence[Passed]) -> None:
     await tx.executemany(
         "INSERT INTO request_log (session_id, support_id, node, at, method, path, status, received, sent, ms,"
-        " entry, part, lost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
-        " ON CONFLICT (session_id, entry, part) DO NOTHING",
-        rows,
+        " entry, part, lost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [
+            (
+                e.session_id,
+                request_id,
+                node,
+                utc(e.at),
+                e.method,
+                e.path,
+                e.status,
+                e.received,
+                e.sent,
+                e.ms,
+                e.entry,
+                e.part,
+                e.lost,
+            )
+            for e in entries
+        ],
     )
-    return len(rows)
+
+
+async def _end_full(tx: Transaction, request_id: UUID) -> bool:
+    """Whether there was a consent to end."""
+    row = await tx.fetchrow(
+        "UPDATE support_requests SET state = 'ended', ended_at = $2 WHERE id = $1 AND state = 'approved'"
+        f" RETURNING {_ENDED}",
+        request_id,
+        tx.at,
+    )
+    if row is not None:
+        await _ended(tx, row, "gateway", log_full=LOG_LINES_MAX)
+    return row is not None
 
 
 async def list_passed(tx: Transaction, request_id: UUID, after: int, limit: int) -> list[tuple[int, Passed]]:
@@ -330,5 +397,6 @@ def _request(row: Row, now: float) -> SupportRequest:
         until=until,
         ended_by=row["ender"],
         ended_at=None if row["ended_at"] is None else unix(row["ended_at"]),
+        log_left_out=row["log_left_out"],
         role=None if row["role"] is None else Role.of(row["role"]),
     )
