@@ -51,7 +51,7 @@ class SupportAnswer(BaseModel):
     """`state`: pending, approved, refused, withdrawn, ended, lapsed (nobody decided) or expired.
 
     `until`: when the consent runs out. `yours_to_decide`: the person may approve or refuse it, by a login.
-    `log_left_out`: requests that are missing behind the log's last, since it was full; the consent ended then.
+    `log_left_out`: requests that the log lacks at its end, since it was full; the consent ended then.
     """
 
     id: UUID
