@@ -9,6 +9,10 @@ from testbed.programs import program
 
 _KINDS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _GATEWAYS = """\
+  map $http_upgrade $gateways_connection {{
+    default "";
+    ~*^websocket$ upgrade;
+  }}
   upstream gateways {{
 {servers}
     keepalive 16;
@@ -20,7 +24,8 @@ _GATEWAYS = """\
 {tls}    location / {{
       proxy_pass http://gateways;
       proxy_http_version 1.1;
-      proxy_set_header Connection "";
+      proxy_set_header Connection $gateways_connection;
+      proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_set_header X-Forwarded-Proto $scheme;

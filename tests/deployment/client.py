@@ -100,16 +100,18 @@ class Client:
         self.cookie = (answer.headers["Set-Cookie"] or "").partition(";")[0]
         return answer
 
-    def websocket(self) -> ClientConnection:
+    def websocket(self, path: str = "/", **options: Any) -> ClientConnection:
         cookie: dict[str, Any] = {"Cookie": self.cookie}
-        return connect(
-            f"ws://{self.host}/",
+        made: ClientConnection = connect(
+            f"ws://{self.host}{path}",
             sock=self.connection(),
             origin=Origin(self.origin),
             additional_headers=cookie,
             open_timeout=TIMEOUT_S,
             proxy=None,
+            **options,
         )
+        return made
 
     def close(self) -> None:
         if self._http is not None:
