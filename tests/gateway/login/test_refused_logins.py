@@ -187,10 +187,11 @@ async def test_what_follows_the_first_is_one_line(world: World, clock: FakeClock
 
 
 async def test_limited_tries_are_told(world: World) -> None:
+    program, browser = world.program(), world.browser()
     for number in range(3 * LOGIN_PER_ADDRESS.burst):
-        await world.program().post("/v1/login", json={"username": f"n{number}", "password": WRONG})
+        await program.post("/v1/login", json={"username": f"n{number}", "password": WRONG})
     for _ in range(70):
-        await world.browser().post("/v1/login/welcome", json={"secret": "guess"})
+        await browser.post("/v1/login/welcome", json={"secret": "guess"})
     await world.gateway.parts.refused_logins.tell(everything=True)
     lines = await told(world)
     count: Counter[tuple[str, str, str]] = Counter()
