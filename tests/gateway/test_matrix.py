@@ -290,6 +290,7 @@ PREPARED: dict[str, Prepare] = {
     "POST /v1/invitations/inspect": _invitation_token,
     "POST /v1/invitations/accept": _invitation_token,
     "POST /v1/users": _new_user,
+    "GET /v1/users/{user_id}/orgs": _user,
     "POST /v1/users/{user_id}/successor": _successor,
     "GET /v1/users/{user_id}": _user,
     "PATCH /v1/users/{user_id}": _user,
