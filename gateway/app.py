@@ -135,9 +135,10 @@ class Gateway:
         self._tasks.start(self.keys.run(), "keys")
         if self.witness is not None:
             self._tasks.start(self.witness.run(), "audit heads")
-        await self._ops.start()
         await self._internal.start()
         await self._public.start()
+        # The last: whoever is told that it is ready comes at once.
+        await self._ops.start()
 
     async def close(self) -> None:
         """Stop to accept, finish what is in flight, end."""

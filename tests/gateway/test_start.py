@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 
@@ -20,8 +22,10 @@ from gateway.api.app import ROUTERS, documented_routes
 from gateway.internal import elsewhere
 from gateway.internal import routes as internal_routes
 from gateway.settings import Settings
+from runtime.clock import FakeClock
 from runtime.settings import SettingsError, describe, load
-from tests.gateway.world import ADMIN_PASSWORD
+from testbed.ports import free_port
+from tests.gateway.world import ADMIN_PASSWORD, World, settings_for
 
 ROOT = Path(__file__).parents[2]
 PROCESS_TIMEOUT_S = 30
@@ -221,3 +225,30 @@ def test_a_database_url_that_cannot_be_read_is_one_line_and_exit_2(
     assert lines[0].partition(": ")[2].startswith("database_url_file: ")
     assert said in lines[0]
     assert "cret" not in lines[0]
+
+
+async def test_nobody_is_told_that_it_is_ready_before_people_are_let_in(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may be prepared long before the public listener is: on a machine that is busy."""
+    ops = f"127.0.0.1:{free_port()}"
+    world = World(settings_for(tmp_path, database_url, keys_dir, ops_listen=ops), clock, tmp_path)
+    listen = world.gateway._public.start
+    held = asyncio.Event()
+
+    async def late() -> None:
+        await world.prepared()
+        held.set()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"http://{ops}/readyz")
+        await listen()
+
+    monkeypatch.setattr(world.gateway._public, "start", late)
+    try:
+        await world.start()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://{ops}/livez")).status_code == 200
+    finally:
+        await world.close()
+    assert held.is_set()
