@@ -52,7 +52,11 @@ def refuse_other_version(if_match: str | None, version: int) -> None:
 
 def tagged(response: Response, answer: BaseModel, version: int) -> str:
     """Give the answer its tag."""
-    digest = hashlib.sha256(answer.model_dump_json().encode()).hexdigest()[:16]
+    return _tag(response, answer.model_dump_json().encode(), version)
+
+
+def _tag(response: Response, body: bytes, version: int) -> str:
+    digest = hashlib.sha256(body).hexdigest()[:16]
     tag = f'"{version}.{digest}"'
     response.headers["etag"] = tag
     # The browser may keep it, and asks each time whether it still holds.
@@ -60,17 +64,18 @@ def tagged(response: Response, answer: BaseModel, version: int) -> str:
     return tag
 
 
-def unless_known(
-    if_none_match: str | None, response: Response, answer: BaseModel, version: int
-) -> BaseModel | Response:
+def unless_known(if_none_match: str | None, response: Response, answer: BaseModel, version: int) -> Response:
     """The answer with its tag, or 304 without a body when the client has just this one."""
-    tag = tagged(response, answer, version)
-    if if_none_match is None:
-        return answer
-    same = if_none_match.strip() == "*" or any(
-        f'"{v}.{d}"' == tag for v, d in _read(if_none_match, "If-None-Match")
+    body = answer.model_dump_json().encode()
+    tag = _tag(response, body, version)
+    headers = dict(response.headers)
+    same = if_none_match is not None and (
+        if_none_match.strip() == "*"
+        or any(f'"{v}.{d}"' == tag for v, d in _read(if_none_match, "If-None-Match"))
     )
-    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=dict(response.headers)) if same else answer
+    if same:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")  # what the tag is of
 
 
 def _read(header: str, name: str) -> list[tuple[str, str]]:

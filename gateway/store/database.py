@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from pydantic_core import from_json
 
 from gateway.errors import StoreUnavailableError
 from gateway.guard import Fault, Guard
@@ -254,7 +255,7 @@ async def translated() -> AsyncIterator[None]:
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=from_json, schema="pg_catalog")
 
 
 async def _keep(connection: asyncpg.Connection[Row]) -> None:
