@@ -50,6 +50,9 @@ def schema_of(route: APIRoute) -> Schema | None:
     return TypeAdapter(declared).json_schema()
 
 
+NOBODYS_UUID = "00000000-0000-4000-8000-000000000000"
+
+
 def fitting(schema: Schema) -> Any:
     """The least that the schema takes. Patterns are not followed: who needs one gives a body of their own."""
     return _least(schema, schema.get("$defs", {}))
@@ -121,6 +124,8 @@ def _least(node: Schema, defs: Schema) -> Any:
         return {name: _least(first["properties"][name], defs) for name in first.get("required", ())}
     if kind == "array":
         return [_least(first["items"], defs)] * first.get("minItems", 0)
+    if first.get("format") == "uuid":
+        return NOBODYS_UUID
     return "x" * max(1, first.get("minLength", 1)) if kind == "string" else KINDS[kind]
 
 
