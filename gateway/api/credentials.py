@@ -93,7 +93,7 @@ async def _count_write(parts: GatewayParts, credential: Credential, connection: 
     Before the route's transaction, and in ones of its own: a refused write counts as well, and nobody waits
     for a second connection while they hold one.
     """
-    async with parts.database.transaction() as tx:
+    async with parts.database.reading() as tx:
         actor = await actor_of(tx, parts, credential)
     if actor is not None:
         _count(parts, actor, connection)

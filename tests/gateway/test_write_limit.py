@@ -64,7 +64,10 @@ async def test_one_persons_clients_share_one_limit(world: World, clock: FakeCloc
     first = await rename(ann, device, "One")
     burst = world.settings.writes_per_person_s * WRITES_BURST_S
     assert first.headers["ratelimit-policy"] == f'"writes";q={burst};w={WRITES_BURST_S}'
-    await leave(world, ann, 3)
+    await leave(world, ann, 4)
+    # Another limit is asked behind it, and has more left: the tightest is told.
+    token = await ann.post("/v1/registration-tokens", json={})
+    assert (token.status_code, token.headers["ratelimit"].split(";t=")[0]) == (201, '"writes";r=3')
     clients = (await world.again("ann"), world.program(app), world.program(made.json()["token"]))
     for left, client in zip((2, 1, 0), clients, strict=True):
         answer = await rename(client, device, f"Left {left}")
