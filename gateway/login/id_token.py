@@ -77,7 +77,7 @@ def verified(
         raise UnknownKeyError(f"ID token: {error.error}") from error
     except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProviderError(f"ID token: {getattr(error, 'error', 'malformed')}") from error
-    # Authlib knows the hash of `at_hash` by the older name alone, and would not look at it.
+    # Authlib knows by the older name alone how `at_hash` is made, and would refuse a good one.
     header = {**read.header, "alg": OLD_NAME} if read.header["alg"] == NEW_NAME else read.header
     claims = CodeIDToken(
         read.claims,

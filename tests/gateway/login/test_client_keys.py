@@ -29,6 +29,7 @@ from tests.gateway.login.free_provider import (
     WELL_KNOWN,
     FreeProvider,
     Received,
+    Reply,
 )
 from tests.gateway.login.real_providers import Browser, npm_provider
 from tests.gateway.login.test_real_providers import answered
@@ -220,6 +221,22 @@ async def test_id_tokens_by_ed25519(
     provider.seal = lambda claims: _changed(honest(claims))
     visitor = Visitor(login_world)
     await refused(visitor, await visitor.log_in(provider), 502, "provider_refused")
+
+
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+async def test_the_hash_of_the_access_token_is_known_by_both_names(
+    login_world: World, provider: FreeProvider, name: str
+) -> None:
+    signs_by(provider, name, ED_KEY)
+    sign, made = provider.seal, []
+    provider.seal = lambda claims: made.append(claims) or ""  # type: ignore[func-returns-value]
+
+    def token(received: Received) -> Reply:
+        status, given = provider.token(received)
+        return status, given | {"id_token": sign(made[-1] | {"at_hash": half_hash(given["access_token"])})}
+
+    provider.replies["/token"] = token
+    assert (await Visitor(login_world).log_in(provider)).status_code == 303
 
 
 def _changed(token: str) -> str:
