@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.edge import answers
 from tests.fuzz.edge.inputs import make
 from tests.fuzz.edge.memory import Finding, MemoryEdge, Outcome, Seen
-from tests.fuzz.edge.oracle import compare
+from tests.fuzz.edge.oracle import ANOTHER_PROTOCOL, compare
 from tests.fuzz.edge.run import fuzz, new_seed
 from tunnel_server.edge.upstream import UpstreamStream
 
@@ -106,6 +106,7 @@ GOOD = [(b"host", b"device.test:8080"), (b"x", b"y")]
         Outcome([(299, True)] * 2, [Seen(b"GET", b"/a", GOOD)] * 2, False, ""),
         Outcome([], [], False, ""),
         Outcome([(400, False)], [], True, "Some reason without a name"),
+        Outcome([(400, False)], [], True, "Its first line names another protocol than HTTP"),
     ],
 )
 def test_a_difference_is_found(outcome: Outcome) -> None:
@@ -115,6 +116,16 @@ def test_a_difference_is_found(outcome: Outcome) -> None:
 
 def test_no_difference_is_none() -> None:
     assert compare(SENT, Outcome([(299, True)], [Seen(b"GET", b"/a", GOOD)], False, "")) == ""
+
+
+async def test_a_request_shares_the_fate_of_its_like_in_another_protocol() -> None:
+    """Only where it does not begin the read, in which the parser does not say where requests begin."""
+    data = b"\r\n" + SENT + SENT.replace(b"HTTP/", b"RTSP/")
+    outcome = await MemoryEdge().run((data,))
+    assert compare(data, outcome) == ANOTHER_PROTOCOL
+    outcome = await MemoryEdge().run((data[2:],))
+    assert compare(data[2:], outcome) == ""
+    assert [status for status, _ in outcome.answers] == [403, 400]  # it has no session; then the other
 
 
 async def test_bytes_behind_an_unanswered_request_are_found() -> None:

@@ -25,6 +25,8 @@ LONG_CHUNK_SIZE = re.compile(
     rb"\r\n0{5,}([0-9a-fA-F]{1,16})(?=[;\r])"
 )  # h11 stops at 20 digits, zeros and all
 
+ANOTHER_PROTOCOL = "another request in the same read is of RTSP or ICE"
+
 # Why the edge refuses what h11 reads: text of its page → what it is about. In brackets: llhttp's own words.
 STRICTER = {
     "This method is not served here": "a method that no page uses",
@@ -35,7 +37,7 @@ STRICTER = {
     "(Expected LF after chunk data)": "a bare LF or CR",
     "(Missing expected CR after chunk data)": "a bare LF or CR",
     "(Expected SOURCE method for ICE/x.x request)": "another protocol",
-    "Its first line names another protocol than HTTP": "another request in the same read is of RTSP or ICE",
+    "Its first line names another protocol than HTTP": ANOTHER_PROTOCOL,
     "(Pause on PRI/Upgrade)": "HTTP/2's preface",
     "(Expected HTTP/2 Connection Preface)": "HTTP/2's preface",
     "(Invalid char in url fragment start)": "a fragment in a target",
@@ -168,6 +170,8 @@ def compare(data: bytes, outcome: Outcome) -> str:
     reason = outcome.reason.rstrip(".").removeprefix("It is no valid HTTP ")
     if reason not in STRICTER:
         raise Finding(f"refused without a named reason: {reason!r}: {whole[refused]}")
+    if STRICTER[reason] is ANOTHER_PROTOCOL and not re.search(rb" (?:RTSP|ICE)/", data):
+        raise Finding(f"refused as another protocol, and there is none: {whole[refused]}")
     return STRICTER[reason]
 
 
