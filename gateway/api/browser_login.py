@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import Request
 
-from gateway.api.credentials import login_cookie_of
+from gateway.api.credentials import cookie_name, cookie_of
 from gateway.api.limits import address_of
 from gateway.parts import GatewayParts
 from gateway.policy.user_agents import short_user_agent
@@ -48,7 +48,7 @@ async def begin_login(
         address=address,
         user_agent=short_user_agent(request.headers.get("user-agent")),
     )
-    former = login_cookie_of(request, parts.settings)
+    former = cookie_of(request, cookie_name(parts.settings))
     if former is not None:
         await logins.replace(tx, digest(former), user_id, login_id)
     detail = {"kind": kind, "address": address} | ({} if provider is None else {"provider": provider})

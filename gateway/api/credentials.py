@@ -55,13 +55,12 @@ def credential_of(request: HTTPConnection, parts: Parts) -> Credential:
     if header is not None:
         match = _BEARER.fullmatch(header.strip())
         return Credential("bearer", match[1], request) if match else Credential("none")
-    cookies = cookies_of(request, cookie_name(parts.settings))
-    if len(cookies) != 1:
-        # Two of our own name: somebody planted one. Neither is believed.
+    cookie = cookie_of(request, cookie_name(parts.settings))
+    if cookie is None:
         return Credential("none")
     if request.scope.get("method", "GET") not in SAFE_METHODS:  # a WebSocket's handshake has none
         refuse_cross_origin(request, parts.settings, strict=True)
-    return Credential("cookie", cookies[0], request)
+    return Credential("cookie", cookie, request)
 
 
 def acts(access: Action | Literal["anybody", "device"], *, frees: bool = False) -> dict[str, Any]:
@@ -252,18 +251,14 @@ def clear_login_cookie(response: Response, settings: Settings) -> None:
     )
 
 
-def login_cookie_of(request: HTTPConnection, settings: Settings) -> str | None:
-    """The login cookie as it came, not verified; None without one, or with several."""
-    found = cookies_of(request, cookie_name(settings))
-    return found[0] if len(found) == 1 else None
-
-
-def cookies_of(request: HTTPConnection, name: str) -> list[str]:
-    """Every value that the browser sent under this name."""
-    values = []
-    for header in request.headers.getlist("cookie"):
-        for pair in header.split(";"):
-            key, _, value = pair.strip().partition("=")
-            if key == name:
-                values.append(value)
-    return values
+def cookie_of(request: HTTPConnection, name: str) -> str | None:
+    """The cookie as it came, not verified; None without one. With two of our own name somebody planted one:
+    neither is believed.
+    """
+    pairs = (
+        pair.strip().partition("=")
+        for header in request.headers.getlist("cookie")
+        for pair in header.split(";")
+    )
+    values = [value for key, _, value in pairs if key == name]
+    return values[0] if len(values) == 1 else None

@@ -15,7 +15,7 @@ from gateway.api.paging import PageQuery
 from gateway.approval import approve
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import RULES, Action, Actor, Resource, may
+from gateway.policy.access import Action, Actor, Resource, consent_decides
 from gateway.policy.names import TAGS_MAX
 from gateway.store import devices, places, sessions, support
 from gateway.store.devices import Device, Wanted
@@ -187,7 +187,7 @@ async def _seen(tx: Reading, actor: Actor, action: Action, device: Device | None
     if device is None:
         return None
     resource = Resource(device.role)
-    if RULES[action].consented and not may(actor, action, resource):
+    if consent_decides(actor, action, resource):
         return Resource(device.role, consented=await support.has_consent(tx, device.id, actor.user_id))
     return resource
 

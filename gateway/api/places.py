@@ -15,7 +15,7 @@ from gateway.api.models import Body, moment
 from gateway.api.paging import PageQuery
 from gateway.errors import Problem
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Resource, Role, RoleWord
+from gateway.policy.access import Action, Actor, RoleWord, place_seen
 from gateway.policy.names import clean_name
 from gateway.store import places
 from gateway.store.places import Place
@@ -258,10 +258,7 @@ async def _permitted(
     mine: bool = False,
 ) -> Place:
     place = await _get(tx, actor, kind, place_id, lock=lock)
-    seen = None
-    if place is not None and place.sees:
-        # Whoever is somebody at one site of an org knows the org, as its least.
-        seen = Resource(place.role or Role.SUPPORT, mine=mine)
+    seen = None if place is None else place_seen(place.role, sees=place.sees, mine=mine)
     return permitted(actor, action, place, seen, kind)
 
 

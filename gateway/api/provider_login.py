@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from gateway.api.browser_login import begin_login
-from gateway.api.credentials import ANYBODY, acts, cookies_of, set_login_cookie
+from gateway.api.credentials import ANYBODY, acts, cookie_of, set_login_cookie
 from gateway.api.limits import PROVIDER_ANSWER_PER_ADDRESS, PROVIDER_BEGIN_PER_ADDRESS, take
 from gateway.api.login_refusals import note_refused, noting_limited
 from gateway.errors import Problem, not_found
@@ -130,8 +130,8 @@ def flow_cookie_name(settings: Settings) -> str:
 
 
 def _flow_cookie_of(request: Request, settings: Settings) -> str | None:
-    found = cookies_of(request, flow_cookie_name(settings))
-    return found[0] if len(found) == 1 and _OUR_SECRET.fullmatch(found[0]) else None
+    found = cookie_of(request, flow_cookie_name(settings))
+    return found if found is not None and _OUR_SECRET.fullmatch(found) else None
 
 
 def _provider(parts: GatewayParts, provider_id: str) -> Provider:

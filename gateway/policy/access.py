@@ -242,6 +242,19 @@ def giving(role: Role) -> Action:
     return Action.MEMBER_RUNNERS if role in _RUNNERS else Action.MEMBER_MANAGE
 
 
+def place_seen(role: Role | None, *, sees: bool, mine: bool = False) -> Resource | None:
+    """An org or a site, for whom it is `role` there; None: they do not see it.
+
+    `sees`: they are somebody at it or, for an org, at one of its sites. Then they know the org, as its least.
+    """
+    return Resource(role or Role.SUPPORT, mine=mine) if sees else None
+
+
+def consent_decides(actor: Actor, action: Action, resource: Resource) -> bool:
+    """Whether the actor may do it with the owner's consent alone: then it must be looked up."""
+    return RULES[action].consented and not may(actor, action, resource)
+
+
 def may_give(giver: Role, role: Role) -> bool:
     """Whether `giver` may give, change or take away `role`: owners any, admins what is below them."""
     return giver in RULES[giving(role)].roles

@@ -20,9 +20,11 @@ from gateway.policy.access import (
     Scope,
     Staff,
     Verdict,
+    consent_decides,
     judge,
     may,
     may_give,
+    place_seen,
 )
 from gateway.policy.feed import must_reset
 from gateway.policy.names import clean_name
@@ -135,6 +137,23 @@ def test_staff_is_no_key_to_devices() -> None:
             Staff.ADMIN: {Action.USER_MANAGE, Action.KEY_ROTATE, Action.HARDWARE_ID_FREE},
         }
         assert opened == wanted[staff]
+
+
+def test_whoever_is_somebody_at_a_site_knows_its_org_as_its_least() -> None:
+    assert place_seen(None, sees=False) is None
+    assert place_seen(None, sees=True) == Resource(Role.SUPPORT)
+    assert place_seen(Role.OWNER, sees=True, mine=True) == Resource(Role.OWNER, mine=True)
+
+
+def test_a_consent_is_looked_up_where_it_decides_alone() -> None:
+    """Not for whom their role lets in already, nor for what no consent allows."""
+    for action, rule in RULES.items():
+        for role in (None, *Role):
+            without, under = Resource(role), Resource(role, consented=True)
+            changes = may(ME, action, without) is not may(ME, action, under)
+            assert consent_decides(ME, action, without) >= changes, action
+            if may(ME, action, without) or not rule.consented:
+                assert not consent_decides(ME, action, without), action
 
 
 def test_an_action_without_a_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
