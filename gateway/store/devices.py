@@ -18,7 +18,7 @@ from gateway.store.transaction import Reading, Row, Transaction, unix, utc
 
 
 class HardwareIdTakenError(Exception):
-    """Another device with this hardware id is pending or approved."""
+    """Another device with this hardware id is pending or approved, and nobody freed the id."""
 
 
 @dataclass(frozen=True, slots=True)
