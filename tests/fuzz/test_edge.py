@@ -85,6 +85,14 @@ def test_a_whole_answer_made_of_half_a_one_is_found() -> None:
         answers.compare(DEVICE_SAYS[:-1], whole, ended=True)
 
 
+def test_what_looks_like_the_size_of_a_chunk_is_left_alone_in_a_body() -> None:
+    head, body = b"HTTP/1.1 200 OK\r\n", b"a\r\n00000000000000000000000003;\r\nb"
+    out = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert answers.verdict(head + b"\r\n" + body, out, closed=False, ended=True) == "relayed"
+    with pytest.raises(Finding):
+        answers.verdict(head + b"\r\nc", head + b"Content-Length: 1\r\n\r\nb", closed=False, ended=True)
+
+
 def test_an_input_follows_from_its_seed_and_number() -> None:
     assert make(7, 3) == make(7, 3)
     assert make(7, 3) != make(8, 3)
