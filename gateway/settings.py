@@ -163,7 +163,7 @@ class Settings:
         "Requests a second that change something and that one person may make at all gateways, by all their"
         " logins and API tokens together; ten minutes' worth at once. Each may add a line to the audit log,"
         " which is kept for ever. What takes access away does not count.",
-        default=1,
+        default=2,
         check=between(1, 100_000),
     )
     link_ttl_s: int = setting("Life of a link.", default=60, check=between(5, LINK_CEILING_S))
