@@ -23,6 +23,9 @@ need nft nftables
 need faketime faketime
 need sshd openssh-server
 need ssh openssh-client
+need mosquitto mosquitto
+need java openjdk-17-jre-headless
+need mvn maven
 if [ "${1:-}" = bench ]; then
     need wrk wrk
 fi

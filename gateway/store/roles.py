@@ -25,6 +25,8 @@ LESS = {
     "schema_migrations": "SELECT",
     "site_roles": "SELECT",  # a view
 }
+# Functions that do with the owner's rights what the service needs and may not do itself.
+FUNCTIONS = ("keep_history_parts(date, date, date)",)
 # What gives more than a table's rights: roles of Postgres's own that read or write past them.
 _POWERS = (
     "pg_write_all_data",
@@ -71,6 +73,8 @@ async def _grant(owner: Connection, service: str) -> None:
     for table in await _tables(owner):
         rights = LESS.get(table, EVERYTHING)
         await owner.execute(f"GRANT {rights} ON {SCHEMA}.{_quoted(table)} TO {to}")
+    for function in FUNCTIONS:
+        await owner.execute(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.{function} TO {to}")
 
 
 async def _tables(owner: Connection) -> list[str]:

@@ -136,6 +136,12 @@ class Transaction(Reading):
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         await self._connection.executemany(query, rows, timeout=self._timeout_s)
 
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """COPY: many rows at once, all or none; what breaks a rule of the table breaks the transaction."""
+        await self._connection.copy_records_to_table(
+            table, columns=list(columns), records=rows, timeout=self._timeout_s
+        )
+
     def audit(self, event: AuditEvent) -> None:
         """Write `event` with this transaction: both happen or neither. Those who follow are told of it."""
         self._audits.append(event)

@@ -9,6 +9,11 @@ from gateway.store.transaction import Transaction, utc
 SESSION_KEPT_S = 90 * 86_400.0
 # Ended logins, used tokens, nonces: kept a day so that a late look finds out what happened.
 TRACE_KEPT_S = 86_400.0
+# What was wrong with a message is looked into within a month or not at all; its body is somebody's data.
+DEAD_LETTER_KEPT_S = 30 * 86_400.0
+COMMAND_KEPT_S = 90 * 86_400.0
+# Read and no more needed, but for a look at what just happened.
+LOG_KEPT_S = 3_600.0
 
 
 async def run(tx: Transaction) -> int:
@@ -27,4 +32,13 @@ async def run(tx: Transaction) -> int:
     gone += await tx.execute("DELETE FROM sessions WHERE expires_at < $1", session)
     gone += await tx.execute("DELETE FROM device_certificates WHERE expires_at < $1", session)
     gone += await tx.execute("DELETE FROM idempotency_keys WHERE created_at < $1", trace)
+    gone += await tx.execute("DELETE FROM dead_letters WHERE at < $1", utc(tx.now - DEAD_LETTER_KEPT_S))
+    gone += await tx.execute(
+        "DELETE FROM commands WHERE finished_at < $1 OR expires_at < $1", utc(tx.now - COMMAND_KEPT_S)
+    )
+    gone += await tx.execute(
+        "DELETE FROM log_records r USING log_positions p WHERE p.topic = r.topic AND p.part = r.part"
+        ' AND r."offset" < p.next AND r.at < $1',
+        utc(tx.now - LOG_KEPT_S),
+    )
     return gone + await feed.prune(tx) + await events.prune(tx)

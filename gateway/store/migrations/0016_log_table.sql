@@ -1,0 +1,26 @@
+-- The log's twin for one machine: what Kafka is in a larger installation.
+
+-- An append takes its part's row and holds it to its commit: offsets become visible in their order.
+CREATE TABLE log_heads (
+    topic text    NOT NULL,
+    part  integer NOT NULL,
+    next  bigint  NOT NULL,
+    PRIMARY KEY (topic, part)
+);
+CREATE TABLE log_records (
+    topic    text        NOT NULL,
+    part     integer     NOT NULL,
+    "offset" bigint      NOT NULL,
+    at       timestamptz NOT NULL,
+    key      bytea       NOT NULL,
+    headers  jsonb       NOT NULL,
+    value    bytea       NOT NULL,
+    PRIMARY KEY (topic, part, "offset")
+);
+
+-- What a device shows the embedded broker; real brokers ask for its certificate.
+CREATE TABLE device_broker_passwords (
+    device_id  text        PRIMARY KEY REFERENCES devices,
+    hash       text        NOT NULL,
+    created_at timestamptz NOT NULL
+);

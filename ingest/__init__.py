@@ -1,0 +1,1 @@
+"""From the broker to the log: takes what devices say and tells them what was taken for good."""
