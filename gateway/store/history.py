@@ -12,7 +12,7 @@ DAYS_AHEAD = 7  # a gateway that nobody restarts for a week still has where to w
 async def keep_parts(tx: Transaction, days: int) -> int:
     """Partitions made and dropped, so that there are those of the last `days` days and of the next week.
 
-    Run at the start of what writes and each hour. It waits at most 2 s for readers, then fails and may be tried again.
+    Run at the start of what writes and each hour. It waits at most 2 s for readers, then fails: try later.
     """
     today = tx.at.date()
     first = today - timedelta(days=days)
