@@ -1,0 +1,1 @@
+"""What ingest decides: values and the time in, decisions out."""

@@ -1,0 +1,194 @@
+"""All settings of ingest; the reason for each limit stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from runtime.addresses import is_address, is_loopback, parse_address
+from runtime.settings import between, not_empty, readable_file, setting
+
+MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+def is_broker_url(value: str) -> str | None:
+    """Check: mqtt://host[:port] or mqtts://host[:port], nothing else in it."""
+    url = urlsplit(value)
+    try:
+        right = url.scheme in MQTT_PORTS and bool(url.hostname) and url.port != 0
+    except ValueError:
+        right = False
+    plain = not (url.path or url.query or url.fragment or url.username or url.password)
+    return None if right and plain else "must be mqtt://host:port or mqtts://host:port"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """The MQTT broker that devices publish to, as ingest reaches it."""
+
+    url: str = setting(
+        "mqtts://host:port of the broker's internal listener; mqtt:// on loopback alone.", check=is_broker_url
+    )
+    ca: Path | None = setting(
+        "PEM of the CA that signed the broker's certificate; needed for mqtts.",
+        default=None,
+        check=readable_file,
+    )
+    certificate: Path | None = setting(
+        "PEM of our client certificate; none: a name and password alone.", default=None, check=readable_file
+    )
+    key: Path | None = setting("PEM key of the client certificate.", default=None, check=readable_file)
+    username: str | None = setting("Our name at the broker, where it is not the certificate's.", default=None)
+    password_file: Path | None = setting(
+        "File that holds nothing but the password of that name.", default=None, check=readable_file
+    )
+    keepalive_s: int = setting(
+        "Silence after which each side takes the other for dead; brokers add half of it.",
+        default=20,
+        check=between(5, 300),
+    )
+    connect_s: float = setting(
+        "From the dial to the granted subscriptions; a healthy broker takes milliseconds.",
+        default=10.0,
+        check=between(0.5, 60),
+    )
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username")
+        if self.encrypted and self.ca is None:
+            raise ValueError("mqtts needs the broker's ca")
+        if not self.encrypted and not is_loopback(self.host):
+            raise ValueError("mqtt without TLS is for a broker on loopback")
+
+    @property
+    def encrypted(self) -> bool:
+        return urlsplit(self.url).scheme == "mqtts"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        url = urlsplit(self.url)
+        return url.port or MQTT_PORTS[url.scheme]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Where messages are kept until the gateway has stored them."""
+
+    kind: Literal["gateway", "kafka"] = setting(
+        "kafka, or the log in the gateway's database (its internal listener: table gateway).",
+        default="gateway",
+    )
+    servers: tuple[str, ...] = setting("Kafka's brokers, host:port each.", default=())
+    prefix: str = setting(
+        "Of the topics' names: PREFIX.up, PREFIX.control, PREFIX.dead.", default="towline", check=not_empty
+    )
+    ca: Path | None = setting(
+        "PEM of the CA that signed Kafka's certificates; none: plain.", default=None, check=readable_file
+    )
+    certificate: Path | None = setting(
+        "PEM of our client certificate for Kafka.", default=None, check=readable_file
+    )
+    key: Path | None = setting("PEM key of that certificate.", default=None, check=readable_file)
+
+    def __post_init__(self) -> None:
+        if self.kind == "kafka" and not self.servers:
+            raise ValueError("kafka needs its servers")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.certificate is not None and self.ca is None:
+            raise ValueError("a client certificate needs the ca: without it nothing is encrypted")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """The gateway's internal listener."""
+
+    internal_url: str = setting("https:// address of the internal listener.", check=not_empty)
+    ca: Path = setting("PEM of the internal CA that signed the gateway's certificate.", check=readable_file)
+    certificate: Path = setting(
+        "PEM of our client certificate, issued for the role ingest.", check=readable_file
+    )
+    key: Path = setting("PEM key of the client certificate.", check=readable_file)
+    connections: int = setting(
+        "Kept connections; the parts of the log are written side by side.", default=8, check=between(1, 64)
+    )
+    call_s: float = setting(
+        "One call; a healthy gateway answers in milliseconds.", default=5.0, check=between(0.1, 60)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedBrokerSettings:
+    """A broker inside this process, for a single machine: devices log in with passwords from the gateway."""
+
+    listen: str = setting("Address of its MQTT listener, host:port; plain: loopback alone.", check=is_address)
+    gateway_password_file: Path = setting(
+        "File that holds the password of the name gateway, which sends commands.", check=readable_file
+    )
+
+    def __post_init__(self) -> None:
+        if not is_loopback(parse_address(self.listen).host):
+            raise ValueError("listen must be a loopback address: the embedded broker has no TLS")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One bridge from the broker to the log."""
+
+    ops_listen: str = setting("Operators' listener (/metrics, /livez, /readyz), host:port.", check=is_address)
+    broker: BrokerSettings = setting("The broker that is listened to.")
+    log: LogSettings = setting("Where messages go.", default_factory=LogSettings)
+    gateway: GatewaySettings | None = setting(
+        "The gateway's internal listener; needed for its log and for the embedded broker.", default=None
+    )
+    embedded_broker: EmbeddedBrokerSettings | None = setting(
+        "Run a broker in this process; `broker.url` then names its listener.", default=None
+    )
+    bridge: int = setting("Which of the bridges this is, from 0.", default=0, check=between(0, 63))
+    bridges: int = setting(
+        "How many bridges share the devices, by a hash of their ids; the same number at each.",
+        default=1,
+        check=between(1, 64),
+    )
+    bytes_max: int = setting(
+        "Bytes of messages that wait for the log; above it nothing is read from the broker.",
+        default=32 << 20,
+        check=between(1 << 20, 1 << 30),
+    )
+    lines_max: int = setting(
+        "Devices whose place is remembered; one that is not begins again where it says it stands.",
+        default=200_000,
+        check=between(1_000, 10_000_000),
+    )
+    accept_every_ms: int = setting(
+        "A device hears `accepted` at most once in this time.", default=50, check=between(1, 10_000)
+    )
+    append_s: float = setting(
+        "The log fails for so long: what waits for that part is given up unacknowledged, and the connection"
+        " to the broker dropped, so that devices keep what they have. Longer than a failover of Kafka's.",
+        default=10.0,
+        check=between(0.5, 120),
+    )
+    drain_s: float = setting(
+        "What waits for the log gets this long after SIGTERM; what is left, devices send again.",
+        default=5.0,
+        check=between(0, 60),
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "Least level that is logged.", default="info"
+    )
+
+    def __post_init__(self) -> None:
+        if self.bridge >= self.bridges:
+            raise ValueError("bridge must be less than bridges")
+        if self.gateway is None and (self.log.kind == "gateway" or self.embedded_broker is not None):
+            raise ValueError("the gateway's log and the embedded broker need the table gateway")
