@@ -1,0 +1,76 @@
+"""What a message is, by itself: which topic of the log it belongs to, and where it stands in its device's line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from device_protocol.envelope import decode
+from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
+from device_protocol.topics import NUMBERED, TOPIC_MAX, Topic, parse_topic
+from runtime.event_log import headers
+from runtime.event_log.interface import CONTROL, DEAD, UP, Entry
+
+DEAD_MAX: Final = 64 * 1024
+"""Bytes kept of a dead letter."""
+NO_KIND: Final = "none"
+"""In place of the kind of what came on no topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """`standing` is there exactly in the log's topic UP: its message must be taken in line."""
+
+    log_topic: str
+    topic: Topic | None
+    """None: what it came on is no topic."""
+    standing: Standing | None = None
+    dead: BadMessageError | None = None
+    """Why it is a dead letter."""
+    trace: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return NO_KIND if self.topic is None else self.topic.kind.value
+
+    @property
+    def device(self) -> str:
+        """Its id; "" where there is none."""
+        return "" if self.topic is None else self.topic.device
+
+
+def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
+    """`device`: who sent it, where that is known beside the topic (a broker's ACL has tied the topic to it)."""
+    try:
+        topic = parse_topic(topic_text)
+    except BadTopicError as error:
+        return Sorted(DEAD, None, dead=BadMessageError(Reason.BAD_TOPIC, str(error)))
+    if device is not None and device != topic.device:
+        return Sorted(DEAD, None, dead=BadMessageError(Reason.WRONG_DEVICE, "not the device that sent it"))
+    try:
+        envelope = decode(topic.kind, payload)
+    except BadMessageError as error:
+        # One whose number can be read goes where the others go: its device's line must not end at it.
+        return Sorted(UP if error.standing else DEAD, topic, error.standing, error)
+    if topic.kind not in NUMBERED:
+        return Sorted(CONTROL, topic, trace=envelope.trace)
+    return Sorted(UP, topic, envelope.standing, trace=envelope.trace)
+
+
+def entry(message: Sorted, topic_text: str, payload: bytes, at_ms: int) -> Entry:
+    """As it is kept."""
+    found = [(headers.TOPIC, _shown(topic_text))]
+    if message.dead is not None:
+        found.append((headers.DEAD, message.dead.reason.value.encode()))
+        found.append((headers.DETAIL, message.dead.detail.encode()))
+    if len(payload) > DEAD_MAX:
+        found.append((headers.SIZE, str(len(payload)).encode()))
+    if message.trace is not None:
+        found.append((headers.TRACE, message.trace.encode()))
+    return Entry(message.device.encode(), payload[:DEAD_MAX], at_ms, tuple(found))
+
+
+def _shown(topic_text: str) -> bytes:
+    """A topic as it is; of what is none so much that it can be recognised, in printable ASCII."""
+    shown = topic_text[:TOPIC_MAX].encode("ascii", "backslashreplace").decode()
+    return "".join(sign if sign.isprintable() else "?" for sign in shown)[:TOPIC_MAX].encode()
