@@ -11,6 +11,7 @@ from gateway.metrics import gateway_metrics
 from gateway.settings import Settings as GatewaySettings
 from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK
+from runtime.internal_http import InternalHttp
 from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
 from towline.api_reference import api_reference
@@ -18,7 +19,6 @@ from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.settings import AgentSettings
 from tunnel_server.app import Node
 from tunnel_server.control.gateway import HttpGateway
-from tunnel_server.control.internal_http import InternalHttp
 from tunnel_server.settings import Settings as NodeSettings
 
 # In reading order.

@@ -13,6 +13,7 @@ from uuid import UUID
 from runtime import logs, settings
 from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
+from runtime.internal_http import InternalHttp
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
 from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
@@ -20,7 +21,6 @@ from runtime.tasks import TaskOwner
 from runtime.tunnel_link import Ticker
 from tunnel_server.control.arrivals import Arrivals
 from tunnel_server.control.gateway import Gateway, HttpGateway
-from tunnel_server.control.internal_http import InternalHttp
 from tunnel_server.control.presence import PresenceReporter
 from tunnel_server.control.request_log import RequestLog
 from tunnel_server.control.revocations import RevocationFeed
@@ -262,7 +262,11 @@ async def main(path: Path) -> int:
     config = settings.load(Settings, path)
     logs.configure("tunnel_server", config.log_level)
     shutdown = Shutdown().install()
-    http = InternalHttp(config.gateway)
+    http = InternalHttp(
+        config.gateway,
+        calls_waiting=config.gateway.calls_waiting,
+        answer_bytes=config.gateway.answer_bytes,
+    )
     node = Node(config, HttpGateway(http), gateway_context=http.context, on_crash=shutdown.request)
     # Before the start, which may take a while: unheard, the signal would end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.reload)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+# What asks the gateway is shared with other services; here these are errors like the others.
+from runtime.internal_http import GatewayRefused as GatewayRefused
+from runtime.internal_http import GatewayUnavailable as GatewayUnavailable
+
 
 class TunnelServerError(Exception):
     """Base of all errors of this package."""
-
-
-class GatewayUnavailable(TunnelServerError):
-    """The gateway did not answer in time or answered nonsense; nothing was decided."""
-
-
-class GatewayRefused(TunnelServerError):
-    """The gateway decided against it: ``status`` (HTTP) and ``code`` (problem+json) say why."""
-
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(f"{status} {code}")
-        self.status = status
-        self.code = code
 
 
 class BadRequest(TunnelServerError):

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from runtime.internal_http import InternalHttp
 from tests.tunnel_server.conftest import settings
 from tunnel_server.control.gateway import HttpGateway
-from tunnel_server.control.internal_http import InternalHttp
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -70,7 +70,8 @@ async def listener() -> AsyncIterator[Listener]:
 
 
 def client(listener: Listener, **changes: object) -> InternalHttp:
-    return InternalHttp(settings(gateway={"internal_url": listener.url, **changes}).gateway)
+    gateway = settings(gateway={"internal_url": listener.url, **changes}).gateway
+    return InternalHttp(gateway, calls_waiting=gateway.calls_waiting, answer_bytes=gateway.answer_bytes)
 
 
 def answer(status: int, body: object) -> bytes:
@@ -102,20 +103,37 @@ async def test_a_call_that_must_not_be_repeated_takes_a_fresh_connection(listene
     listener.serve = repeating(listener, answer(200, {}))
     http = client(listener)
     await http.call("GET", "/x")
-    await http.call("POST", "/burn", {}, once=True)
+    await http.call("POST", "/burn", {}, fresh=True)
     assert listener.connections == 2
     http.close()
 
 
-async def test_a_kept_connection_that_was_closed_is_replaced(listener: Listener) -> None:
+def answering_once(listener: Listener) -> Serve:
+    """Each connection ends with its second call, whose fate its caller does not hear."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await listener.request(reader)
         writer.write(answer(200, {"n": listener.connections}))
         await reader.readexactly(1)  # the next call's first byte
 
-    listener.serve = serve
+    return serve
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced(listener: Listener) -> None:
+    listener.serve = answering_once(listener)
     http = client(listener)
     assert [await http.call("GET", "/x") for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    http.close()
+
+
+async def test_a_call_that_may_rather_fail_is_not_sent_again(listener: Listener) -> None:
+    listener.serve = answering_once(listener)
+    http = client(listener)
+    assert await http.call("POST", "/x", {}, again=False) == {"n": 1}
+    with pytest.raises(GatewayUnavailable, match="kept connection"):
+        await http.call("POST", "/x", {}, again=False)
+    assert listener.connections == 1
+    assert await http.call("POST", "/x", {}, again=False) == {"n": 2}
     http.close()
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.internal_http import client_context
 from runtime.settings import SettingsError
 from tests.tunnel_server.conftest import settings
 from tests.tunnel_server.test_tls import write_certificate
-from tunnel_server.control.internal_http import client_context
 from tunnel_server.edge.listener import visitor_context
 from tunnel_server.settings import Settings
 from tunnel_server.tunnels.node import server_context

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunnel_server.control.internal_http import InternalHttp
+from runtime.internal_http import InternalHttp
 from tunnel_server.errors import GatewayUnavailable
 from tunnel_server.sessions import SessionFacts
 
@@ -90,7 +90,7 @@ class HttpGateway:
         if code is not None:
             body["code"] = code
         return SessionFacts.from_json(
-            await self._http.call("POST", "/internal/v1/links/redeem", body, once=True)
+            await self._http.call("POST", "/internal/v1/links/redeem", body, fresh=True)
         )
 
     async def resolve(self, *, label: str, cookie_hash: bytes) -> SessionFacts:

@@ -12,10 +12,10 @@ from runtime.accepting import AcceptingSocket, wait_readable
 from runtime.addresses import Address, parse_address
 from runtime.last_call import LAST_CALL_S, admit_no_more
 from runtime.logs import get_logger
+from runtime.tls_files import load_pair
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.visitor import VisitorConnection
 from tunnel_server.settings import VisitorSettings
-from tunnel_server.tls_files import load_pair
 
 BACKLOG = 1_024  # a page opens six connections at once, and many people come back after a restart
 TLS_HANDSHAKE_S = 10.0  # as long as a request head may take

@@ -11,6 +11,7 @@ from runtime.addresses import Address, parse_address
 from runtime.client_address import TrustedProxies, group_of
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
+from runtime.tls_files import load_pair
 from runtime.tunnel_link import Door, Front, Listener, Ticker, UpgradeRequest, listen
 from tunnel_protocol import Auth, CloseCode, ConnectionLost, Hello, Limits
 from tunnel_server.control.gateway import Gateway
@@ -19,7 +20,6 @@ from tunnel_server.metrics import Metrics
 from tunnel_server.policy.rates import TokenBucket, TokenBuckets
 from tunnel_server.policy.services import service_options
 from tunnel_server.settings import TunnelSettings
-from tunnel_server.tls_files import load_pair
 from tunnel_server.tunnels.authentication import Refusal, check_device
 from tunnel_server.tunnels.key_lists import KeyLists
 from tunnel_server.tunnels.registry import TunnelRegistry

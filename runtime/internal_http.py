@@ -7,18 +7,54 @@ import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httptools
 
-from tunnel_server.errors import GatewayRefused, GatewayUnavailable
-from tunnel_server.settings import GatewaySettings
-from tunnel_server.tls_files import load_ca, load_pair
+from runtime.tls_files import load_ca, load_pair
 
 READ_BYTES = 65_536
 IDLE_S = 3.0  # below the 5 s after which common ASGI servers close an idle connection
 MAX_LINE = 65_536  # one line of the feed is about 100 bytes
+CALLS_WAITING = 10_000  # more means that the gateway is down
+ANSWER_BYTES = 262_144  # a key list is a few KiB
+
+
+class GatewayUnavailable(Exception):
+    """The gateway did not answer in time or answered nonsense; nothing was decided."""
+
+
+class GatewayRefused(Exception):
+    """The gateway decided against it: ``status`` (HTTP) and ``code`` (problem+json) say why."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(f"{status} {code}")
+        self.status = status
+        self.code = code
+
+
+class InternalApiSettings(Protocol):
+    """What this needs of a service's own settings; times in seconds."""
+
+    @property
+    def internal_url(self) -> str: ...
+
+    @property
+    def ca(self) -> Path: ...
+
+    @property
+    def certificate(self) -> Path: ...
+
+    @property
+    def key(self) -> Path: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def call_s(self) -> float: ...
 
 
 class _Answer:
@@ -84,11 +120,20 @@ class _Connection:
 class InternalHttp:
     """Calls to one listener; at most ``settings.connections`` at once, each with a deadline."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        settings: InternalApiSettings,
+        *,
+        calls_waiting: int = CALLS_WAITING,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> None:
+        """``calls_waiting``: queued for a connection, at most. ``answer_bytes``: of the largest answer."""
         url = urlsplit(settings.internal_url)
         if url.scheme not in ("https", "http") or url.hostname is None:
             raise ValueError("internal_url must be an https:// address")
         self._settings = settings
+        self._calls_waiting = calls_waiting
+        self._answer_bytes = answer_bytes
         self._host = url.hostname
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._authority = url.netloc
@@ -103,18 +148,22 @@ class InternalHttp:
             connection.close()
         self._idle.clear()
 
-    async def call(self, method: str, path: str, body: Any = None, *, once: bool = False) -> Any:
+    async def call(
+        self, method: str, path: str, body: Any = None, *, fresh: bool = False, again: bool = True
+    ) -> Any:
         """The JSON answer of a 2xx; GatewayRefused for a 4xx, GatewayUnavailable for anything else.
 
-        ``once``: the call must not be sent twice, so it goes over a fresh connection.
+        A kept connection may turn out to be closed: then the call is sent again. ``fresh``: it must not be
+        sent twice, and succeed even so, so it goes over a new connection. ``again`` False: it must not be
+        sent twice, and may rather fail.
         """
-        if self._waiting >= self._settings.calls_waiting:
+        if self._waiting >= self._calls_waiting:
             raise GatewayUnavailable("too many calls wait")
         request = self._request(method, path, body)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.call_s), self._slots:
-                return _decoded(*await self._exchange(request, once))
+                return _decoded(*await self._exchange(request, fresh=fresh, again=again))
         except TimeoutError as error:
             raise GatewayUnavailable("no answer in time") from error
         except (OSError, ssl.SSLError, httptools.HttpParserError, asyncio.IncompleteReadError) as error:
@@ -176,12 +225,14 @@ class InternalHttp:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         return head.encode("ascii") + b"\r\n" + content
 
-    async def _exchange(self, request: bytes, once: bool) -> tuple[int, bytes]:
-        kept = None if once else self._take_idle()
+    async def _exchange(self, request: bytes, *, fresh: bool, again: bool) -> tuple[int, bytes]:
+        kept = None if fresh else self._take_idle()
         if kept is not None:
             answer = await self._send(kept, request)
             if answer is not None:
                 return answer
+            if not again:
+                raise GatewayUnavailable("the kept connection ended before the answer")
         answer = await self._send(await self._open(), request)
         if answer is None:
             raise GatewayUnavailable("the connection ended before the answer")
@@ -189,7 +240,7 @@ class InternalHttp:
 
     async def _send(self, connection: _Connection, request: bytes) -> tuple[int, bytes] | None:
         """The answer, or None when a kept connection turned out to be closed already."""
-        answer = _Answer(self._settings.answer_bytes)
+        answer = _Answer(self._answer_bytes)
         done = False
         try:
             connection.writer.write(request)
@@ -229,7 +280,7 @@ class InternalHttp:
         return _Connection(reader, writer)
 
 
-def client_context(settings: GatewaySettings) -> ssl.SSLContext:
+def client_context(settings: InternalApiSettings) -> ssl.SSLContext:
     """TLS that trusts the internal CA alone and shows this node's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     load_ca(context, settings.ca, "gateway.ca")
