@@ -9,6 +9,9 @@ from runtime.metrics import Counter, Family, Gauge, Histogram, Registry
 # From an index look-up to an Argon2 check under load.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
+# From a device that answers at once to one that slept until its ttl.
+_COMMAND_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86_400.0)
+
 # From a page that is closed at once to an app that is left open over night.
 _OPEN_SECONDS = (1.0, 10.0, 60.0, 600.0, 3600.0, 36_000.0)
 
@@ -38,6 +41,9 @@ class GatewayMetrics:
     audit_heads_away: Gauge
     audit_heads_failed: Counter
     audit_broken: Gauge
+    commands: Family[Counter]
+    command_seconds: Histogram
+    downlink_connected: Gauge
 
 
 def gateway_metrics(registry: Registry) -> GatewayMetrics:
@@ -114,5 +120,16 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         audit_broken=registry.gauge(
             "towline_gateway_audit_broken",
             "1 when the audit log lacks what was signed: somebody changed it, or an old copy is back.",
+        ),
+        commands=registry.counters(
+            "towline_gateway_commands_total",
+            "Commands that ended, by the state: succeeded, failed, timed_out, expired.",
+            ("state",),
+        ),
+        command_seconds=registry.histogram(
+            "towline_gateway_command_seconds", "From a command's making to its end.", buckets=_COMMAND_SECONDS
+        ),
+        downlink_connected=registry.gauge(
+            "towline_gateway_downlink_connected", "1 while this gateway is connected to the devices' broker."
         ),
     )

@@ -45,6 +45,7 @@ class Scope(StrEnum):
 
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
+    COMMANDS = "commands"
     SESSIONS = "sessions"
     SITES_READ = "sites:read"
     SITES_WRITE = "sites:write"
@@ -83,6 +84,10 @@ class Action(StrEnum):
     DEVICE_REJECT = "device.reject"
     DEVICE_REVOKE = "device.revoke"
     DEVICE_RELEASE = "device.release"
+    DEVICE_TYPE_LIST = "device_type.list"
+    DEVICE_TYPE_CHANGE = "device_type.change"
+    COMMAND_SEND = "command.send"
+    COMMAND_READ = "command.read"
     SESSION_CREATE = "session.create"
     SESSION_LIST = "session.list"
     SESSION_LIST_DEVICE = "session.list_device"
@@ -191,6 +196,12 @@ RULES: dict[Action, Rule] = {
     Action.DEVICE_REJECT: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_REVOKE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEVICE_RELEASE: Rule(None, roles=_OWNERS),
+    Action.DEVICE_TYPE_LIST: Rule(Scope.DEVICES_READ, anyone=True),
+    # What every device of a type is asked to do, at all sites: nobody's but the installation's.
+    Action.DEVICE_TYPE_CHANGE: Rule(None, staff=frozenset({Staff.ADMIN})),
+    # The capability says more: which role, and whether a consent is enough (policy/capabilities.py).
+    Action.COMMAND_SEND: Rule(Scope.COMMANDS, roles=_USERS, consented=True),
+    Action.COMMAND_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE, consented=True),
     Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS, consented=True),
     Action.SESSION_LIST: Rule(Scope.SESSIONS, anyone=True),
     Action.SESSION_LIST_DEVICE: Rule(Scope.SESSIONS, roles=_RUNNERS),

@@ -42,6 +42,7 @@ KINDS: Final[dict[str, Action]] = {
     "device.removed": Action.DEVICE_READ,
     "device.online": Action.DEVICE_READ,
     "device.offline": Action.DEVICE_READ,
+    "command.changed": Action.COMMAND_READ,
     "session.begun": Action.SESSION_END,
     "session.ended": Action.SESSION_END,
     "support.asked": Action.SUPPORT_READ,

@@ -65,6 +65,10 @@ PROMISED = {
     "device.reject": ("admin owner", "devices:write"),
     "device.revoke": ("admin owner", "devices:write"),
     "device.release": ("owner", "no"),
+    "device_type.list": ("anyone", "devices:read"),
+    "device_type.change": ("staff:admin", "no"),
+    "command.send": ("member admin owner consented", "commands"),
+    "command.read": (f"{EVERY_ROLE} consented", "devices:read"),
     "session.create": ("member admin owner consented", "sessions"),
     "session.list": ("anyone", "sessions"),
     "session.list_device": ("admin owner", "sessions"),
@@ -134,7 +138,12 @@ def test_staff_is_no_key_to_devices() -> None:
         wanted = {
             Staff.USER: set(),
             Staff.SUPPORT: {Action.SUPPORT_ASK},
-            Staff.ADMIN: {Action.USER_MANAGE, Action.KEY_ROTATE, Action.HARDWARE_ID_FREE},
+            Staff.ADMIN: {
+                Action.USER_MANAGE,
+                Action.KEY_ROTATE,
+                Action.HARDWARE_ID_FREE,
+                Action.DEVICE_TYPE_CHANGE,
+            },
         }
         assert opened == wanted[staff]
 
