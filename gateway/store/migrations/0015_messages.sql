@@ -38,8 +38,10 @@ CREATE TABLE device_boots (
 CREATE TABLE device_states (
     device_id   text        NOT NULL REFERENCES devices,
     kind        text        NOT NULL,
+    site_id     text        NOT NULL,  -- where the device was then: another site does not see it
     boot        bigint      NOT NULL,
     seq         bigint      NOT NULL,
+    type        text        NOT NULL,
     at          timestamptz NOT NULL,
     received_at timestamptz NOT NULL,
     body        jsonb       NOT NULL,
@@ -63,6 +65,7 @@ CREATE TABLE device_history (
     seq         bigint      NOT NULL,
     id          uuid        NOT NULL,
     kind        text        NOT NULL,
+    type        text        NOT NULL,
     site_id     text        NOT NULL,
     received_at timestamptz NOT NULL,
     body        jsonb       NOT NULL,
@@ -134,4 +137,10 @@ CREATE TABLE log_positions (
     owner       uuid,
     lease_until timestamptz,
     PRIMARY KEY (topic, part)
+);
+
+-- The consumers that live: each takes its share of the parts.
+CREATE TABLE log_consumers (
+    id    uuid        PRIMARY KEY,
+    until timestamptz NOT NULL
 );

@@ -1,0 +1,459 @@
+"""What becomes of what devices said: records and what the store knows in, what to write out. No I/O.
+
+`read` says what a record is, `decide` what numbered ones change, `decide_control` what hello and ack do. Each
+may be asked again of the same records and says the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from device_protocol.bodies import CONFIG_TYPE, Ack, Gone, Hello, HelloAnswer
+from device_protocol.envelope import Envelope, decode
+from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
+from device_protocol.numbers import NOTHING, Line, Number, Place
+from device_protocol.topics import TOPIC_MAX, Kind, Topic, parse_topic
+from gateway.policy.device_clock import Boot, Window, boot_of, made_at_ms, moment_of
+from runtime.event_log import headers
+from runtime.event_log.interface import DEAD, Record
+
+BODY_MAX: Final = 65_536
+"""Bytes that a dead letter keeps: more than any message may have."""
+DETAIL_MAX: Final = 300
+STALE_S: Final = 150.0
+"""A device that is up says so each minute: after two and a half without a word it is offline."""
+CONFIG_STATE: Final = "config"
+"""Under which a reported configuration is kept beside the latest state, which it must not replace."""
+_TOPICS_KEPT: Final = 16_384  # of as many devices; some 5 MB
+
+RecordPlace = tuple[str, int, int]
+"""Topic, part and offset in the log."""
+
+
+class Fault(NamedTuple):
+    """Why a record becomes a dead letter."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A record that was read. `fault` None: it is a good message. `standing`: where it stands in its line."""
+
+    record: Record
+    topic_text: str
+    """As it came, cut and made printable."""
+    topic: Topic | None
+    envelope: Envelope | None
+    standing: Standing | None
+    fault: Fault | None
+
+    @property
+    def place(self) -> RecordPlace:
+        return (self.record.topic, self.record.part, self.record.offset)
+
+    @property
+    def received_ms(self) -> int:
+        return self.record.entry.at_ms
+
+
+class KnownDevice(NamedTuple):
+    """What the store says of a device: where it is now."""
+
+    org: str
+    site: str
+    type: str
+    status: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return (self.org, self.site, self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device's connection for messages, as its hellos and heartbeats tell it."""
+
+    online: bool
+    since: datetime
+    seen_at: datetime
+    instance: str | None
+    hello: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is asked of the store before deciding. A device that is missing does not exist."""
+
+    devices: Mapping[str, KnownDevice]
+    window: Window
+    lines: Mapping[str, Number] = field(default_factory=dict)
+    boots: Mapping[tuple[str, int], Boot] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+
+
+class HistoryRow(NamedTuple):
+    """In the order of `store.messages.HISTORY`."""
+
+    device_id: str
+    at: datetime
+    boot: int
+    seq: int
+    id: str
+    kind: str
+    type: str
+    site_id: str
+    received_at: datetime
+    body: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, datetime, int, int]:
+        return (self.device_id, self.at, self.boot, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter."""
+
+    place: RecordPlace
+    received_at: datetime
+    reason: Reason
+    detail: str
+    topic: str
+    device_id: str | None
+    site_id: str | None
+    size: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a device is to be told about itself: the answer to its hello, or a hint that it needs one.
+
+    `hello`: what it said just now; None: it said nothing, but goes by an old place or number.
+    """
+
+    device_id: str
+    boot: int
+    known: Number
+    said_at: str
+    """Prefix of the topic that it used: there it listens."""
+    prefix: str
+    """The one that it has now."""
+    hello: Hello | None
+
+    def message(self, now_s: float) -> tuple[str, bytes]:
+        """Topic and what it is told there."""
+        answer = HelloAnswer(self.boot, self.known, int(now_s * 1000), self.prefix)
+        return f"{self.said_at}/{Kind.ACCEPTED.value}", answer.dump()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAck:
+    """An ack with its record's time."""
+
+    device_id: str
+    ack: Ack
+    received_at: datetime
+    trace: str | None
+    place: RecordPlace
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch changes. `passed`: messages that devices know to be accepted and that never came here."""
+
+    lines: dict[str, Number] = field(default_factory=dict)
+    boots: dict[tuple[str, int], Boot] = field(default_factory=dict)
+    history: list[HistoryRow] = field(default_factory=list)
+    states: dict[tuple[str, str], HistoryRow] = field(default_factory=dict)
+    """Latest of each device and kind."""
+    letters: list[Letter] = field(default_factory=list)
+    seen: list[tuple[Arrival, HistoryRow]] = field(default_factory=list)
+    """Numbers that were taken before: whether by the same message, the store must say (`reused`)."""
+    heard: dict[str, datetime] = field(default_factory=dict)
+    """Heartbeats."""
+    links: dict[str, Link] = field(default_factory=dict)
+    acks: list[DeviceAck] = field(default_factory=list)
+    greetings: dict[str, Greeting] = field(default_factory=dict)
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """(device, kind) that live followers are told of."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    passed: int = 0
+
+
+def read(record: Record) -> Arrival:
+    """What the record is."""
+    found = dict(record.entry.headers)
+    text = _shown(found.get(headers.TOPIC, b""), TOPIC_MAX)
+    topic = _topic(text)
+    fault = None
+    if (dead := found.get(headers.DEAD)) is not None or record.topic == DEAD:
+        fault = Fault(_reason(dead), _shown(found.get(headers.DETAIL, b""), DETAIL_MAX))
+    if topic is None:
+        fault = fault or Fault(Reason.BAD_TOPIC, "no topic of a device")
+        return Arrival(record, text, None, None, None, fault)
+    if record.topic == DEAD:  # no line was found for it
+        return Arrival(record, text, topic, None, None, fault)
+    try:
+        envelope = decode(topic.kind, record.entry.value)
+    except BadMessageError as error:
+        return Arrival(record, text, topic, None, error.standing, fault or Fault(error.reason, error.detail))
+    return Arrival(record, text, topic, envelope, envelope.standing, fault)
+
+
+def decide(
+    arrivals: Iterable[Arrival], facts: Facts, refused: Mapping[RecordPlace, str] | None = None
+) -> Applied:
+    """What numbered messages and dead letters change. `refused`: what the store does not take, and why."""
+    deciding = _Deciding(facts, refused or {})
+    for arrival in arrivals:
+        deciding.take(arrival)
+    return deciding.applied
+
+
+def reused(applied: Applied, found: Mapping[tuple[str, datetime, int, int], str], facts: Facts) -> None:
+    """`found`: the ids of the rows at the keys of `seen`. Another message under a taken number is no repeat:
+    the device's counter went back. It is kept as a dead letter, and the device is told its number.
+    """
+    for arrival, row in applied.seen:
+        if found.get(row.key) == row.id:
+            continue
+        device, fault = facts.devices[row.device_id], Fault(Reason.REUSED_NUMBER, "another message had it")
+        applied.letters.append(_letter(arrival, fault, device))
+        applied.outcomes["seen"] -= 1
+        applied.outcomes["dead"] += 1
+        _greet(applied, facts, arrival, device)
+
+
+class _Deciding:
+    """One batch."""
+
+    def __init__(self, facts: Facts, refused: Mapping[RecordPlace, str]) -> None:
+        self.applied = Applied()
+        self._facts = facts
+        self._refused = refused
+        self._lines: dict[str, Line] = {}
+
+    def take(self, arrival: Arrival) -> None:
+        topic, applied = arrival.topic, self.applied
+        device = None if topic is None else self._facts.devices.get(topic.device)
+        if topic is None or device is None:
+            fault = Fault(Reason.UNKNOWN_DEVICE, "") if topic is not None else None
+            self._bury(arrival, arrival.fault or fault or Fault(Reason.BAD_TOPIC, ""), None)
+            return
+        standing = arrival.standing
+        if standing is None:
+            self._bury(arrival, arrival.fault or Fault(Reason.WRONG_KIND, "not numbered"), device)
+            return
+        line = self._line(topic.device)
+        offer = line.offer(standing.number, standing.before, standing.floor)
+        applied.passed += offer.passed
+        if line.have != self._facts.lines.get(topic.device, NOTHING):
+            applied.lines[topic.device] = line.have
+        if offer.place is Place.GAP:
+            applied.outcomes["gap"] += 1
+        elif offer.place is Place.SEEN:
+            applied.outcomes["seen"] += 1
+            self._seen(arrival, topic, device)
+        else:
+            self._take(arrival, topic, device)
+
+    def _line(self, device_id: str) -> Line:
+        line = self._lines.get(device_id)
+        if line is None:
+            line = self._lines[device_id] = Line(self._facts.lines.get(device_id, NOTHING))
+        return line
+
+    def _take(self, arrival: Arrival, topic: Topic, device: KnownDevice) -> None:
+        envelope, fault = arrival.envelope, self._fault(arrival, topic, device)
+        if envelope is None or fault is not None:
+            self._bury(arrival, fault or Fault(Reason.BAD_SCHEMA, ""), device)
+            if fault is not None and fault.reason is Reason.WRONG_PLACE:
+                _greet(self.applied, self._facts, arrival, device)
+            return
+        row = self._row(envelope, arrival, topic, device, learn=True)
+        if row is None:
+            self._bury(arrival, Fault(Reason.TIME_OUT_OF_RANGE, ""), device)
+            return
+        applied = self.applied
+        applied.outcomes["stored"] += 1
+        applied.history.append(row)
+        applied.told.add((topic.device, row.kind))
+        if topic.kind is not Kind.EVENT:
+            reported = topic.kind is Kind.STATE and envelope.type == CONFIG_TYPE
+            applied.states[(topic.device, CONFIG_STATE if reported else row.kind)] = row
+        if topic.kind is Kind.HEARTBEAT:
+            applied.heard[topic.device] = row.received_at
+
+    def _seen(self, arrival: Arrival, topic: Topic, device: KnownDevice) -> None:
+        """A repeat: to be compared with its row, where it can have one."""
+        envelope = arrival.envelope
+        if envelope is None or self._fault(arrival, topic, device) is not None:
+            return
+        row = self._row(envelope, arrival, topic, device, learn=False)
+        if row is not None:
+            self.applied.seen.append((arrival, row))
+
+    def _fault(self, arrival: Arrival, topic: Topic, device: KnownDevice) -> Fault | None:
+        if arrival.place in self._refused:
+            return Fault(Reason.STORE_REFUSED, self._refused[arrival.place])
+        return arrival.fault or _place_fault(topic, device)
+
+    def _row(
+        self, envelope: Envelope, arrival: Arrival, topic: Topic, device: KnownDevice, *, learn: bool
+    ) -> HistoryRow | None:
+        """None: at a time that the history does not take, or that is not known any more."""
+        key = (topic.device, envelope.number.boot)
+        boot = self.applied.boots.get(key) or self._facts.boots.get(key)
+        if boot is None and learn:
+            boot = self.applied.boots[key] = boot_of(arrival.received_ms, envelope.up)
+        if boot is None:
+            return None
+        at_ms = made_at_ms(envelope.ts, envelope.up, boot)
+        if not self._facts.window.takes(at_ms, arrival.received_ms):
+            return None
+        return HistoryRow(
+            device_id=topic.device,
+            at=moment_of(at_ms),
+            boot=envelope.number.boot,
+            seq=envelope.number.seq,
+            id=envelope.id,
+            kind=topic.kind.value,
+            type=envelope.type,
+            site_id=device.site,
+            received_at=moment_of(arrival.received_ms),
+            body=envelope.payload,
+        )
+
+    def _bury(self, arrival: Arrival, fault: Fault, device: KnownDevice | None) -> None:
+        self.applied.outcomes["dead"] += 1
+        self.applied.letters.append(_letter(arrival, fault, device))
+
+
+def decide_control(
+    arrivals: Sequence[Arrival], facts: Facts, refused: Mapping[RecordPlace, str] | None = None
+) -> Applied:
+    """What hellos, wills and acks do."""
+    applied = Applied()
+    for arrival in arrivals:
+        topic = arrival.topic
+        device = None if topic is None else facts.devices.get(topic.device)
+        fault = _control_fault(arrival, device, refused or {})
+        if topic is None or device is None or arrival.envelope is None or fault is not None:
+            applied.outcomes["dead"] += 1
+            applied.letters.append(_letter(arrival, fault or Fault(Reason.BAD_TOPIC, ""), device))
+            if fault is not None and fault.reason is Reason.WRONG_PLACE and device is not None:
+                _greet(applied, facts, arrival, device)
+            continue
+        applied.outcomes["control"] += 1
+        if topic.kind is Kind.HELLO:
+            _hello(applied, facts, topic.device, device, arrival)
+        else:
+            ack = Ack.parse(arrival.envelope.payload)
+            at = moment_of(arrival.received_ms)
+            applied.acks.append(DeviceAck(topic.device, ack, at, arrival.envelope.trace, arrival.place))
+    return applied
+
+
+def _control_fault(
+    arrival: Arrival, device: KnownDevice | None, refused: Mapping[RecordPlace, str]
+) -> Fault | None:
+    if arrival.fault is not None:
+        return arrival.fault
+    if device is None or arrival.topic is None:
+        return Fault(Reason.UNKNOWN_DEVICE, "")
+    if arrival.place in refused:
+        return Fault(Reason.STORE_REFUSED, refused[arrival.place])
+    if arrival.topic.kind is Kind.HELLO:  # its answer tells the device where it is
+        return _status_fault(device)
+    if arrival.topic.kind is not Kind.ACK:
+        return Fault(Reason.WRONG_KIND, "numbered")
+    return _place_fault(arrival.topic, device)
+
+
+def _hello(applied: Applied, facts: Facts, device_id: str, device: KnownDevice, arrival: Arrival) -> None:
+    assert arrival.envelope is not None  # the caller looked
+    said, at = Hello.parse(arrival.envelope.payload), moment_of(arrival.received_ms)
+    link = applied.links.get(device_id) or facts.links.get(device_id)
+    if isinstance(said, Gone):
+        # Of an older instance: that one's connection, not the present one.
+        if link is not None and link.online and link.instance == said.instance:
+            applied.links[device_id] = Link(False, at, link.seen_at, link.instance, link.hello)
+            applied.told.add((device_id, "link"))
+        return
+    same = link is not None and link.online and link.instance == said.instance
+    since = link.since if link is not None and same else at
+    applied.links[device_id] = Link(True, since, at, said.instance, arrival.envelope.payload)
+    applied.told.add((device_id, "link"))
+    _greet(applied, facts, arrival, device, said)
+
+
+def _greet(
+    applied: Applied, facts: Facts, arrival: Arrival, device: KnownDevice, hello: Hello | None = None
+) -> None:
+    topic, envelope = arrival.topic, arrival.envelope
+    if topic is None or envelope is None:
+        return
+    known = applied.lines.get(topic.device) or facts.lines.get(topic.device, NOTHING)
+    prefix = "/".join((*device.place, topic.device))
+    applied.greetings[topic.device] = Greeting(
+        topic.device, envelope.number.boot, known, topic.prefix, prefix, hello
+    )
+
+
+def _place_fault(topic: Topic, device: KnownDevice) -> Fault | None:
+    status = _status_fault(device)
+    if status is None and (topic.org, topic.site, topic.type) != device.place:
+        return Fault(Reason.WRONG_PLACE, "")
+    return status
+
+
+def _status_fault(device: KnownDevice) -> Fault | None:
+    if device.status == "approved":
+        return None
+    reason = Reason.UNKNOWN_DEVICE if device.status == "pending" else Reason.DEVICE_REVOKED
+    return Fault(reason, device.status)
+
+
+def _letter(arrival: Arrival, fault: Fault, device: KnownDevice | None) -> Letter:
+    value = arrival.record.entry.value
+    size = dict(arrival.record.entry.headers).get(headers.SIZE, b"")
+    return Letter(
+        place=arrival.place,
+        received_at=moment_of(arrival.received_ms),
+        reason=fault.reason,
+        detail=fault.detail[:DETAIL_MAX],
+        topic=arrival.topic_text,
+        device_id=None if arrival.topic is None or device is None else arrival.topic.device,
+        site_id=None if device is None else device.site,
+        size=int(size) if size.isdigit() and len(size) < 10 else len(value),
+        body=value[:BODY_MAX],
+    )
+
+
+@lru_cache(_TOPICS_KEPT)
+def _topic(text: str) -> Topic | None:
+    try:
+        return parse_topic(text)
+    except BadTopicError:
+        return None
+
+
+def _reason(word: bytes | None) -> Reason:
+    try:
+        return Reason((word or b"").decode("ascii", "replace"))
+    except ValueError:  # of a newer bridge
+        return Reason.BAD_SCHEMA
+
+
+def _shown(raw: bytes, most: int) -> str:
+    """A text that every column takes."""
+    text = raw[: 4 * most].decode("utf-8", "replace")[:most]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
