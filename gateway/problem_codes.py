@@ -58,6 +58,7 @@ CODES: Final[dict[str, ProblemCode]] = {
     "registration_token_unknown": ProblemCode(_S.FORBIDDEN, "no such registration token"),
     "revoked": ProblemCode(_S.FORBIDDEN, "the device may not connect", internal=True),
     "wrong_kind": ProblemCode(_S.FORBIDDEN, "the link is for the other kind of service (web, tcp)"),
+    "wrong_peer": ProblemCode(_S.FORBIDDEN, "the certificate is another kind of peer's", internal=True),
     "wrong_node": ProblemCode(_S.FORBIDDEN, "the certificate names another node", internal=True),
     "not_found": ProblemCode(_S.NOT_FOUND, "does not exist, or is not yours"),
     "unknown_service": ProblemCode(_S.NOT_FOUND, "the device has announced no such service"),
@@ -108,6 +109,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     ),
     "idempotency_key_reused": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "this `Idempotency-Key` was sent with another request"
+    ),
+    "log_refused": ProblemCode(
+        _S.UNPROCESSABLE_ENTITY, "the log never takes this: no such part, or no entries", internal=True
     ),
     "invalid_field": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "`field` is missing, malformed, unknown or out of range"

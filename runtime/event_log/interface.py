@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,17 @@ PARTS: Final[Mapping[str, int]] = {UP: 12, CONTROL: 4, DEAD: 1}
 """How many parts a new installation makes of each topic."""
 
 APPEND_MAX: Final = 900 * 1024
-"""Bytes of keys, values and headers in one append: below the 1 MiB at which Kafka refuses a batch."""
+"""Bytes of the entries of one append by their `size`: below the 1 MiB at which Kafka refuses a batch."""
+ENTRY_OVERHEAD: Final = 64
+"""More than what any log adds to an entry's own bytes; it also bounds how many entries are one append."""
+HEADER_OVERHEAD: Final = 16
+"""The same for each header."""
+READ_MAX: Final = 4 * 1024 * 1024
+"""About how many bytes of values one read returns, and a log reads ahead of it, at most."""
+AT_MS_END: Final = 253_402_300_800_000
+"""The year 10000, which no database's time reaches."""
+
+_HEADER = re.compile(r"[a-z_]{1,32}")
 
 
 class LogError(Exception):
@@ -52,7 +63,8 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that it counts for in APPEND_MAX."""
-        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
+        headers = sum(HEADER_OVERHEAD + len(name) + len(value) for name, value in self.headers)
+        return ENTRY_OVERHEAD + len(self.key) + len(self.value) + headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +104,35 @@ class LogReader(Protocol):
     async def close(self) -> None: ...
 
     async def ends(self, topic: str) -> dict[int, int]:
-        """Of each part the offset that its next record will have. LogUnavailableError."""
+        """Of each part the offset that its next record will have. LogUnavailableError; LogRefusedError for a
+        topic that there is not.
+        """
         ...
 
     async def read(
         self, positions: Mapping[tuple[str, int], int], *, most: int, wait_s: float
     ) -> list[Record]:
-        """At most `most` records at and after these offsets, each part's in order; [] when nothing came
-        within `wait_s`. LogUnavailableError, LogGoneError.
+        """At most `most` records, and about READ_MAX bytes, at and after these offsets, each part's in order;
+        [] when nothing came within `wait_s`. LogUnavailableError. LogGoneError also for an offset beyond the
+        end: the log was lost, or put back to an older state. LogRefusedError for a part that there is not.
+
+        One call at a time: readers are cheap.
         """
         ...
+
+
+def check_append(entries: Sequence[Entry]) -> None:
+    """LogRefusedError for what no log takes: nothing at all, too much, times and headers out of bounds."""
+    if not entries:
+        raise LogRefusedError("an append without entries")
+    size = sum(entry.size for entry in entries)
+    if size > APPEND_MAX:
+        raise LogRefusedError(f"an append of {size} bytes; at most {APPEND_MAX}")
+    for entry in entries:
+        if not 0 <= entry.at_ms < AT_MS_END:
+            raise LogRefusedError(f"no time: {entry.at_ms}")
+        if not all(_HEADER.fullmatch(name) for name, _ in entry.headers):
+            raise LogRefusedError("a header's name is 1 to 32 small letters and underscores")
 
 
 def part_of(key: bytes, parts: int) -> int:

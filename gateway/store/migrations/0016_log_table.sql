@@ -13,7 +13,7 @@ CREATE TABLE log_records (
     "offset" bigint      NOT NULL,
     at       timestamptz NOT NULL,
     key      bytea       NOT NULL,
-    headers  jsonb       NOT NULL,
+    headers  text        NOT NULL,  -- JSON, which nothing here looks into
     value    bytea       NOT NULL,
     PRIMARY KEY (topic, part, "offset")
 );
@@ -21,6 +21,6 @@ CREATE TABLE log_records (
 -- What a device shows the embedded broker; real brokers ask for its certificate.
 CREATE TABLE device_broker_passwords (
     device_id  text        PRIMARY KEY REFERENCES devices,
-    hash       text        NOT NULL,
+    sha256     bytea       NOT NULL,  -- of 256 random bits: nothing to guess
     created_at timestamptz NOT NULL
 );
