@@ -34,7 +34,7 @@ class Lines:
     def __init__(self, parts: int, most: int) -> None:
         """`most` lines are kept in all; each part keeps its share."""
         self._parts: list[OrderedDict[str, Progress]] = [OrderedDict() for _ in range(parts)]
-        self._share = max(1, most // parts)
+        self._share = max(1, most // max(1, parts))
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)

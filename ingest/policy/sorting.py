@@ -1,4 +1,4 @@
-"""What a message is, by itself: which topic of the log it belongs to, and where it stands in its device's line."""
+"""What a message is by itself: to which topic of the log it belongs, where it stands in its device's line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sorted:
 
 
 def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
-    """`device`: who sent it, where that is known beside the topic (a broker's ACL has tied the topic to it)."""
+    """`device`: who sent it, where that is known beside the topic, to which a broker's ACL has tied it."""
     try:
         topic = parse_topic(topic_text)
     except BadTopicError as error:

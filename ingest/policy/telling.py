@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from device_protocol.errors import Reason
 from device_protocol.numbers import Number
 
 REFUSED_EVERY_S: Final = 1.0
@@ -25,7 +26,7 @@ class Refused:
     """A message was put with the dead letters; `id` is its own, None where it could not be read."""
 
     prefix: str
-    reason: str
+    reason: Reason
     id: str | None
 
 
@@ -85,12 +86,6 @@ class Telling:
         if not self._held:
             return None
         return max(now, next(iter(self._heard.values())) + self._every_s)
-
-    def clear(self) -> None:
-        """Nobody can be told now."""
-        self._ready.clear()
-        self._held.clear()
-        self._refusals.clear()
 
 
 def _expire(times: OrderedDict[str, float], before: float) -> list[str]:

@@ -1,0 +1,186 @@
+"""The only place that wires ingest together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from ingest.acceptances import Acceptances
+from ingest.bridge import Bridge, Share
+from ingest.gateway_log import GatewayWriter
+from ingest.intake import Intake
+from ingest.metrics import Metrics
+from ingest.settings import Settings
+from runtime import logs, settings
+from runtime.certificates import CertificateWatch
+from runtime.clock import SYSTEM_CLOCK, Clock
+from runtime.event_log.interface import LogWriter
+from runtime.internal_http import InternalHttp
+from runtime.metrics import Registry
+from runtime.ops_server import OpsServer
+from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
+from runtime.tasks import TaskOwner
+
+CLOSE_S = 1.0  # for owned tasks and last words; an idle exit stays under 2 s
+
+_log = logs.get_logger("ingest")
+
+
+class Ingest:
+    """One bridge from the broker to the log. ``start`` listens, ``stop`` drains."""
+
+    def __init__(
+        self,
+        config: Settings,
+        log: LogWriter,
+        *,
+        gateway_context: ssl.SSLContext | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        on_crash: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_crash`: a task that must run for ever has failed, and the process is of no use any more."""
+        self._config = config
+        self._log = log
+        self._gateway_context = gateway_context
+        self._on_crash = on_crash
+        self.crashed = False
+        self._draining = False
+        self.registry = Registry()
+        self.metrics = Metrics(self.registry)
+        self._lasting = TaskOwner("ingest", on_crash=self._task_crashed)
+        self.bridge = Bridge(config.broker, Share(config.bridge, config.bridges), self.metrics, clock)
+        self.acceptances = Acceptances(
+            self.bridge, self.metrics, clock, every_s=config.accept_every_ms / 1000
+        )
+        self.intake = Intake(
+            log,
+            self.acceptances,
+            self.metrics,
+            clock,
+            bytes_max=config.bytes_max,
+            lines_max=config.lines_max,
+            append_s=config.append_s,
+            pressed=self.bridge.press,
+            on_crash=self._task_crashed,
+        )
+        self.certificates = CertificateWatch(self.registry, wall=clock.wall, prefix="towline_ingest")
+        self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
+        self._watch()
+
+    def _watch(self) -> None:
+        watch, intake = self.metrics.watch, self.intake
+        watch(
+            "towline_ingest_pending_bytes",
+            "Bytes of messages that wait for the log, with what they cost in memory.",
+            lambda: intake.budget.used,
+        )
+        watch(
+            "towline_ingest_paused",
+            "1 while too much waits for the log and nothing is read from the broker.",
+            lambda: int(intake.budget.paused),
+        )
+        watch("towline_ingest_lines", "Devices whose place is remembered.", lambda: len(intake.lines))
+        watch(
+            "towline_ingest_broker_connected",
+            "1 while the broker sends what devices say.",
+            lambda: int(self.bridge.connected),
+        )
+
+    async def start(self) -> None:
+        """Listen; OSError when an address is taken."""
+        await self.ops.start()
+        self._watch_certificates()
+        self._lasting.start(self.acceptances.run(), "acceptances")
+        self._lasting.start(self._run(), "bridge")
+        _log.info(
+            "ingest started",
+            extra={
+                "bridge": self._config.bridge,
+                "bridges": self._config.bridges,
+                "broker": self._config.broker.url,
+                "ops": str(self.ops.address),
+            },
+        )
+
+    async def stop(self) -> None:
+        """Take no more; what was taken is appended and told within ``drain_s``."""
+        self._draining = True
+        self.bridge.press(True)
+        await self.intake.drain(self._config.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.acceptances.flush()
+        await self._lasting.close(CLOSE_S)
+        await self.bridge.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):  # a log that is away must not hold up the exit
+                await self._log.close()
+        await self.ops.close()
+        _log.info("ingest stopped")
+
+    def failed_checks(self) -> list[str]:
+        """Readiness: the names of what fails."""
+        failed = []
+        if not self.intake.started or self.intake.log_fails:
+            failed.append("log")
+        if not self.bridge.connected:
+            failed.append("broker")
+        if self._draining:
+            failed.append("draining")
+        return failed
+
+    async def _run(self) -> None:
+        await self.intake.start()  # what comes before would find no place
+        await self.bridge.run(self.intake)
+
+    def _watch_certificates(self) -> None:
+        """They are renewed while this runs: on SIGHUP, and each minute, the files are read again."""
+        config = self._config
+        for name, context, part in (
+            ("broker", self.bridge.context, config.broker),
+            ("gateway", self._gateway_context, config.gateway),
+        ):
+            if context is None or part is None or part.certificate is None or part.key is None:
+                continue
+            self.certificates.add(name, context, part.certificate, part.key)
+        self._lasting.start(self.certificates.run(), "certificates")
+
+    def _task_crashed(self, name: str, error: BaseException) -> None:
+        self.crashed = True
+        self._on_crash()
+
+
+async def main(path: Path) -> int:
+    """Run until SIGTERM; SettingsError for a bad file. The exit code."""
+    config = settings.load(Settings, path)
+    logs.configure("ingest", config.log_level)
+    shutdown = Shutdown().install()
+    http = None if config.gateway is None else InternalHttp(config.gateway)
+    try:
+        ingest = Ingest(
+            config,
+            open_log(http),
+            gateway_context=None if http is None else http.context,
+            on_crash=shutdown.request,
+        )
+        # Before the start, which may take a while: unheard, the signal would end the process.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, ingest.certificates.reload)
+        try:
+            await ingest.start()
+            await shutdown.requested.wait()
+        finally:
+            await ingest.stop()
+    finally:
+        if http is not None:
+            http.close()
+    return EXIT_CRASH if ingest.crashed else EXIT_OK
+
+
+def open_log(http: InternalHttp | None) -> LogWriter:
+    """The log that the settings name; not started."""
+    assert http is not None  # Settings demands the gateway
+    return GatewayWriter(http)

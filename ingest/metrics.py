@@ -1,0 +1,56 @@
+"""What ingest counts; names are documented by their help texts (runtime.metrics)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runtime.metrics import Registry
+
+# Seconds. The log in a database near by takes some milliseconds, a failover of Kafka's many seconds.
+APPEND_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters as attributes, so that the hot path looks nothing up."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.messages = registry.counters(
+            "towline_ingest_messages_total",
+            "Messages that came for this bridge, by kind (none: on no topic) and way (mqtt).",
+            ["kind", "via"],
+        )
+        self.seen = registry.counter(
+            "towline_ingest_seen_total", "Messages that were taken before; their devices are told so again."
+        )
+        self.gaps = registry.counter(
+            "towline_ingest_gaps_total",
+            "Messages not taken because one before them is missing; their devices send again. Steady growth:"
+            " the broker loses or reorders, or two bridges take the same devices.",
+        )
+        self.dead_letters = registry.counters(
+            "towline_ingest_dead_letters_total", "Messages that nobody can read, by reason.", ["reason"]
+        )
+        self.append_seconds = registry.histogram(
+            "towline_ingest_append_seconds",
+            "From the first try of an append to the log's answer.",
+            buckets=APPEND_BUCKETS,
+        )
+        self.append_failed = registry.counter(
+            "towline_ingest_append_failed_total",
+            "Appends that the log did not confirm; they are tried again.",
+        )
+        self.given_up = registry.counter(
+            "towline_ingest_given_up_total",
+            "Messages given up because the log failed for too long; their devices send them again.",
+        )
+        self.accepted = registry.counter(
+            "towline_ingest_accepted_total", "Times a device was told what is kept for good."
+        )
+        self.links_lost = registry.counter(
+            "towline_ingest_broker_links_lost_total", "Connections to the broker that ended or never stood."
+        )
+
+    def watch(self, name: str, doc: str, read: Callable[[], float]) -> None:
+        """A gauge that is read at each scrape."""
+        self.registry.gauge(name, doc, read=read)
