@@ -15,7 +15,6 @@ import asyncio
 import logging
 import ssl
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -420,7 +419,7 @@ class _Acks:
     """Received packet ids in order, and which of them may be acknowledged."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[int, bool] = OrderedDict()
+        self._waiting: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -438,8 +437,9 @@ class _Acks:
             raise ValueError(f"{packet_id} was acknowledged before, or never came")
         self._waiting[packet_id] = True
         free = []
-        while self._waiting and next(iter(self._waiting.values())):
-            free.append(self._waiting.popitem(last=False)[0])
+        while self._waiting and self._waiting[first := next(iter(self._waiting))]:
+            del self._waiting[first]
+            free.append(first)
         return free
 
 
