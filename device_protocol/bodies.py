@@ -19,6 +19,7 @@ from device_protocol.schemas import (
     ACCEPTED,
     ACK,
     COMMAND,
+    DESIRED,
     EVENT,
     HEARTBEAT,
     HELLO,
@@ -280,6 +281,55 @@ class Ack:
         return body
 
 
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The configuration that a device should run with."""
+
+    version: int
+    body: dict[str, Any]
+    sha256: str
+    """The gateway's name for the body, 64 hex digits."""
+
+    @staticmethod
+    def parse(raw: bytes) -> Desired:
+        """A message of kind config. BadMessageError."""
+        body = _loads(raw, _DESIRED)
+        return Desired(body["version"], body["body"], body["sha256"])
+
+    def dump(self) -> bytes:
+        """The message."""
+        return strict_json.dumps(
+            {"v": VERSION, "version": self.version, "body": self.body, "sha256": self.sha256}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The configuration that a device runs with."""
+
+    version: int | None
+    """None: it has none."""
+    sha256: str | None = None
+    """As it was told."""
+    error: str | None = None
+    """Why it does not run with the one that it was told last."""
+
+    @staticmethod
+    def parse(body: Mapping[str, Any]) -> Reported:
+        """The payload of a state whose type is CONFIG_TYPE. BadMessageError."""
+        _check(_REPORTED, body)
+        return Reported(body["version"], body.get("sha256"), body.get("error"))
+
+    def dump(self) -> dict[str, Any]:
+        """The payload."""
+        body: dict[str, Any] = {"version": self.version}
+        if self.sha256 is not None:
+            body["sha256"] = self.sha256
+        if self.error is not None:
+            body["error"] = self.error
+        return body
+
+
 def check_body(kind: Kind, type_: str, body: Mapping[str, Any]) -> None:
     """An envelope's payload is what its kind says. BadMessageError."""
     if kind is Kind.ACK:
@@ -297,6 +347,7 @@ _HELLO: Final = Schema(HELLO)
 _ACCEPTED: Final = Schema(ACCEPTED)
 _COMMAND: Final = Schema(COMMAND)
 _ACK: Final = Schema(ACK)
+_DESIRED: Final = Schema(DESIRED)
 _HEARTBEAT: Final = Schema(HEARTBEAT)
 _REPORTED: Final = Schema(REPORTED)
 _BODIES: Final = {

@@ -224,7 +224,7 @@ COMMAND: Final[Source] = {
 
 DESIRED: Final[Source] = {
     "title": "What a device is told on config",
-    "description": "sha256: of the body's bytes as RFC 8785 writes them.",
+    "description": "sha256: the gateway's name for the body; a device says it back and computes nothing.",
     "type": "object",
     "properties": {"v": VERSION, "version": COUNT, "body": {"type": "object"}, "sha256": SHA256},
     "required": ["v", "version", "body", "sha256"],
