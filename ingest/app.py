@@ -8,14 +8,17 @@ import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingest.acceptances import Acceptances
 from ingest.bridge import Bridge, Share
 from ingest.gateway_log import GatewayWriter
 from ingest.intake import Intake
+from ingest.logins import Logins
 from ingest.metrics import Metrics
 from ingest.settings import Settings
 from runtime import logs, settings
+from runtime.addresses import parse_address
 from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.event_log.interface import LogWriter
@@ -24,6 +27,9 @@ from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
 from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
 from runtime.tasks import TaskOwner
+
+if TYPE_CHECKING:
+    from ingest.brokers.embedded import EmbeddedBroker
 
 CLOSE_S = 1.0  # for owned tasks and last words; an idle exit stays under 2 s
 
@@ -38,13 +44,17 @@ class Ingest:
         config: Settings,
         log: LogWriter,
         *,
+        embedded: EmbeddedBroker | None = None,
         gateway_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_crash: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_crash`: a task that must run for ever has failed, and the process is of no use any more."""
+        """`embedded`: a broker that runs as long as this does. `on_crash`: a task that must run for ever has
+        failed, and the process is of no use any more.
+        """
         self._config = config
         self._log = log
+        self._embedded = embedded
         self._gateway_context = gateway_context
         self._on_crash = on_crash
         self.crashed = False
@@ -93,6 +103,8 @@ class Ingest:
     async def start(self) -> None:
         """Listen; OSError when an address is taken."""
         await self.ops.start()
+        if self._embedded is not None:
+            await self._embedded.start()
         self._watch_certificates()
         self._lasting.start(self.acceptances.run(), "acceptances")
         self._lasting.start(self._run(), "bridge")
@@ -116,6 +128,8 @@ class Ingest:
                 await self.acceptances.flush()
         await self._lasting.close(CLOSE_S)
         await self.bridge.close()
+        if self._embedded is not None:
+            await self._embedded.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):  # a log that is away must not hold up the exit
                 await self._log.close()
@@ -164,6 +178,7 @@ async def main(path: Path) -> int:
         ingest = Ingest(
             config,
             open_log(http),
+            embedded=open_broker(config, http),
             gateway_context=None if http is None else http.context,
             on_crash=shutdown.request,
         )
@@ -178,6 +193,28 @@ async def main(path: Path) -> int:
         if http is not None:
             http.close()
     return EXIT_CRASH if ingest.crashed else EXIT_OK
+
+
+def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker | None:
+    """The embedded broker where the settings ask for one; not started. SettingsError."""
+    embedded = config.embedded_broker
+    if embedded is None:
+        return None
+    assert http is not None  # Settings demands the gateway
+    # Only here: the broker's packages come with the extra `up` alone.
+    from ingest.brokers.embedded import EmbeddedBroker
+
+    secrets = {
+        "gateway": settings.read_secret(
+            embedded.gateway_password_file, "embedded_broker.gateway_password_file"
+        )
+    }
+    if config.broker.username is not None and config.broker.password_file is not None:
+        secrets[config.broker.username] = settings.read_secret(
+            config.broker.password_file, "broker.password_file"
+        )
+    address = parse_address(embedded.listen)
+    return EmbeddedBroker(Logins(http).check, secrets, host=address.host, port=address.port)
 
 
 def open_log(http: InternalHttp | None) -> LogWriter:

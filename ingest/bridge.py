@@ -19,13 +19,13 @@ from ingest.settings import BrokerSettings
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.mqtt_link import MqttError, MqttGoneError, MqttLink, MqttMessage, MqttOptions
+from runtime.settings import SettingsError, read_secret
 from runtime.tasks import TaskOwner
 from runtime.tls_files import load_ca, load_pair
 
 FILTERS: Final = tuple(f"+/+/+/+/{kind.value}" for kind in sorted(UP))
 """Every kind that devices say. Not `#`: what they are told must not come back to us."""
 CLOSE_S: Final = 1.0  # for connections that are being closed at the end
-PASSWORD_MAX: Final = 4096  # bytes; a wrong path must not fill the memory
 
 _log = get_logger("ingest.bridge")
 
@@ -164,18 +164,19 @@ class Bridge:
         except BaseException as error:
             if link is not None:
                 await link.close()
-            if isinstance(error, MqttError | OSError):  # TimeoutError is one
+            if isinstance(error, MqttError | OSError | SettingsError):  # TimeoutError is one
                 raise BrokerUnavailableError(str(error) or "no answer in time") from error
             raise
         return link
 
     def _options(self) -> MqttOptions:
-        """The password is read at each dial: it may have been changed meanwhile. OSError."""
+        """The password is read at each dial: it may have been changed meanwhile. SettingsError."""
         settings = self._settings
-        password = None
-        if settings.password_file is not None:
-            with settings.password_file.open("rb") as file:
-                password = file.read(PASSWORD_MAX).decode().strip()
+        password = (
+            None
+            if settings.password_file is None
+            else read_secret(settings.password_file, "broker.password_file")
+        )
         return MqttOptions(
             settings.host,
             settings.port,

@@ -84,6 +84,18 @@ def load(cls: type[T], path: Path, *, section: str | None = None) -> T:
     return _Reader(path).dataclass_from(cls, table, section or "")
 
 
+def read_secret(path: Path, name: str) -> str:
+    """The file's one line; SettingsError names the setting (never the content)."""
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise SettingsError(f"{name}: {path}: {reason}") from error
+    if not secret:
+        raise SettingsError(f"{name}: {path}: is empty")
+    return secret
+
+
 def from_table(cls: type[T], table: Mapping[str, Any], *, source: Path) -> T:
     """Like ``load`` for a table in memory; ``source`` is named in errors and starts relative paths."""
     return _Reader(source).dataclass_from(cls, table, "")
