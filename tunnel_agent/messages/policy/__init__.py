@@ -1,0 +1,1 @@
+"""Decisions of the message side, without I/O: time and chance are arguments."""
