@@ -13,8 +13,9 @@ from gateway.app import main
 from gateway.audit import command as audit
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
-from gateway.keys.node_certificates import issue_node_certificate
+from gateway.keys.node_certificates import issue_ingest_certificate, issue_node_certificate
 from gateway.migrate_schema import MIGRATE, migrate_schema
+from gateway.policy.peers import PeerRole
 from gateway.rotate_keys import ROTATE, rotate_keys
 from gateway.settings import Settings
 from runtime.clock import SYSTEM_CLOCK
@@ -43,13 +44,25 @@ def _issue(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the gateway's settings file")
     parser.add_argument("--out", type=Path, required=True, help="directory for the node's files")
     parser.add_argument(
-        "--san", nargs="+", required=True, metavar="HOST", help="names and addresses that agents dial"
+        "--role", choices=[*PeerRole], default=PeerRole.NODE, help="what it is for (%(default)s)"
+    )
+    parser.add_argument(
+        "--san",
+        nargs="+",
+        default=[],
+        metavar="HOST",
+        help="names and addresses that agents dial; a node needs them",
     )
     parsed = parser.parse_args(arguments)
+    if bool(parsed.san) != (parsed.role == PeerRole.NODE):
+        parser.error("--san: a node needs at least one, ingest has none")
     now = SYSTEM_CLOCK.wall()
     try:
         keyring = load_keyring(load(Settings, parsed.config).keys_dir, now, serves=False)
-        files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
+        if parsed.role == PeerRole.NODE:
+            files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
+        else:
+            files = issue_ingest_certificate(keyring, parsed.name, parsed.out, now)
     except (SettingsError, KeyFileError, ValueError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS

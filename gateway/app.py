@@ -16,7 +16,7 @@ from gateway.feed_watch import FeedWatch
 from gateway.general_limit import GeneralLimit
 from gateway.guard import Guard
 from gateway.internal.app import internal_app
-from gateway.internal.peer import NodeProtocol, server_context
+from gateway.internal.peer import PeerProtocol, server_context
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
 from gateway.keys.rotation import KeyWatch
 from gateway.listener import Listener
@@ -104,7 +104,7 @@ class Gateway:
             self._tasks,
             name="internal",
             tls=internal_tls,
-            protocol=NodeProtocol,
+            protocol=PeerProtocol,
         )
 
     @property

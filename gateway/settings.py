@@ -57,6 +57,18 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
     return not_empty(value)
 
 
+def _is_broker_url(value: str | None) -> str | None:
+    parts = urlsplit(value or "mqtts://none:1")
+    try:
+        proper = bool(parts.hostname) and parts.port is not None and not (parts.path or parts.username)
+    except ValueError:
+        proper = False
+    open_loopback = parts.scheme == "mqtt" and is_loopback(parts.hostname)
+    if not proper or not (parts.scheme == "mqtts" or open_loopback):
+        return "must be mqtts://host:port (mqtt:// on loopback alone)"
+    return None
+
+
 @dataclass(frozen=True)
 class Settings:
     """The gateway's settings. Times in seconds; paths relative to the settings file."""
@@ -70,13 +82,22 @@ class Settings:
     agent_tunnel_urls: tuple[str, ...] = setting(
         "Tunnel URLs (wss://…/tunnel) that enrolled agents are told to dial.", check=_are_tunnel_urls
     )
+    device_mqtt_url: str | None = setting(
+        "The broker that devices are told to send their messages to: mqtts://host:port, where they show their"
+        " certificates, or mqtt:// on loopback, where they have passwords. Not set: they send none.",
+        default=None,
+        check=_is_broker_url,
+    )
+    broker: BrokerSettings | None = setting(
+        "The devices' broker, by which commands go to them. Left out: commands stay queued.", default=None
+    )
     public_listen: str = setting(
         "Address of the public listener, host:port. Plain HTTP: TLS ends in front of it.",
         default="127.0.0.1:8080",
         check=is_address,
     )
     internal_listen: str = setting(
-        "Address of the listener for tunnel server nodes (mTLS, never public).",
+        "Address of the listener for tunnel server nodes and ingest (mTLS, never public).",
         default="127.0.0.1:8083",
         check=is_address,
     )

@@ -200,7 +200,7 @@ async def renewal_challenge(device_id: str, request: Request, parts: Parts) -> N
     await take(parts, request, (RENEW_PER_ADDRESS, None), (RENEW_PER_DEVICE, own))
     nonce = new_secret()
     async with parts.database.transaction() as tx:
-        await _renewable(tx, device_id)
+        await renewable(tx, device_id)
         await devices.add_nonce(tx, device_id, digest(nonce), utc(tx.now + RENEWAL_NONCE_TTL_S))
     return NonceAnswer(nonce=nonce)
 
@@ -215,7 +215,7 @@ async def renew_certificate(
     message = RENEWAL_PURPOSE + decode_base64url(body.nonce, "nonce") + device_id.encode()
     signature = decode_base64url(body.signature, "signature")
     async with parts.database.transaction() as tx:
-        device = await _renewable(tx, device_id)
+        device = await renewable(tx, device_id)
         if not csr.signature_holds(device.public_key, signature, message):
             raise Problem(HTTPStatus.FORBIDDEN, "bad_signature", "The signature is not by the device's key.")
         if public_key != device.public_key:
@@ -247,7 +247,8 @@ async def token_problem(tx: Transaction, token_sha256: bytes) -> Problem:
     )
 
 
-async def _renewable(tx: Transaction, device_id: str) -> Device:
+async def renewable(tx: Transaction, device_id: str) -> Device:
+    """The approved device, held until the transaction ends; the problem that says why it is not that."""
     device = await devices.hold(tx, device_id)
     if device is None:
         raise not_found("device")

@@ -29,6 +29,8 @@ TAGS: Final = {
     "apps": "OAuth 2.1 for registered public clients: the system's browser, PKCE, rotating refresh tokens.",
     "enrolment": "How a device comes in, and how its certificate renews.",
     "devices": "Devices of the places where one has a role.",
+    "messages": "What devices say, and where they send it.",
+    "commands": "What devices are asked to do, and how far that came.",
     "sessions": "A person's time-boxed access to one service of a device.",
     "links": "The one-time URL of a session, as its landing page sees it.",
     "support": "An engineer asks, the owner consents for a time, either side ends it.",

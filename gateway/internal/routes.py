@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter
 
 from gateway.api.links import link_problem
 from gateway.errors import BadTokenError, Problem, not_found, wrong_field
@@ -183,28 +179,6 @@ async def nodes(device_id: str, parts: Parts) -> NodesAnswer:
 async def keys(parts: Parts) -> KeysAnswer:
     """The root-signed grant key list that HELLO carries to devices."""
     return KeysAnswer(key_list=parts.keyring.key_list)
-
-
-@router.get("/revocations")
-async def revocations(parts: Parts, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> StreamingResponse:
-    """The endless feed: hello, entries after `after`, a heartbeat each second; see the API page."""
-    if not parts.feed.is_fresh():
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "store_unavailable",
-            "The feed cannot be read now.",
-            retry_after_s=1,
-        )
-    return StreamingResponse(_lines(parts, after), media_type="application/x-ndjson")
-
-
-async def _lines(parts: GatewayParts, after: int) -> AsyncIterator[bytes]:
-    parts.metrics.feed_readers.inc()
-    try:
-        async for line in parts.feed.follow(after):
-            yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
-    finally:
-        parts.metrics.feed_readers.dec()
 
 
 def _report(event: PresenceEvent) -> presence_policy.Report:

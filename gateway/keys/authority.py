@@ -57,26 +57,31 @@ class Authority:
 
     def issue_device(self, public: ec.EllipticCurvePublicKey, device_id: str, now: float) -> Issued:
         """A client certificate whose subject is the device id and nothing that the CSR asked for."""
-        builder = self._leaf(public, device_id, now, DEVICE_LIFETIME, [ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = self._leaf(
+            public, _name(device_id), now, DEVICE_LIFETIME, [ExtendedKeyUsageOID.CLIENT_AUTH]
+        )
         return Issued(builder.sign(self.key, hashes.SHA256()), None)
 
-    def issue_client(self, name: str, now: float) -> Issued:
-        """A fresh key and a client certificate with CN = name (a node)."""
+    def issue_client(self, name: str, now: float, *, unit: str | None = None) -> Issued:
+        """A fresh key and a client certificate with CN = name; `unit`, where given, is its OU."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._leaf(key.public_key(), name, now, NODE_LIFETIME, [ExtendedKeyUsageOID.CLIENT_AUTH])
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = self._leaf(key.public_key(), _name(name, unit), now, NODE_LIFETIME, usages)
         return Issued(builder.sign(self.key, hashes.SHA256()), key)
 
     def issue_server(self, name: str, hosts: Sequence[str], now: float) -> Issued:
         """A fresh key and a server certificate for `hosts` (DNS names or IP addresses)."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._leaf(key.public_key(), name, now, NODE_LIFETIME, [ExtendedKeyUsageOID.SERVER_AUTH])
+        builder = self._leaf(
+            key.public_key(), _name(name), now, NODE_LIFETIME, [ExtendedKeyUsageOID.SERVER_AUTH]
+        )
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         return Issued(builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256()), key)
 
     def _leaf(
         self,
         public: ec.EllipticCurvePublicKey,
-        common_name: str,
+        subject: x509.Name,
         now: float,
         lifetime: timedelta,
         usages: Sequence[x509.ObjectIdentifier],
@@ -84,7 +89,7 @@ class Authority:
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         return (
             x509.CertificateBuilder()
-            .subject_name(_name(common_name))
+            .subject_name(subject)
             .issuer_name(self.certificate.subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
@@ -139,8 +144,11 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, common_name: str, now: float) 
     )
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(common_name: str, unit: str | None = None) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    if unit is not None:
+        attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+    return x509.Name(attributes)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

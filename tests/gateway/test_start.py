@@ -19,8 +19,7 @@ from fastapi.routing import APIRoute
 
 from gateway.__main__ import start
 from gateway.api.app import ROUTERS, documented_routes
-from gateway.internal import elsewhere
-from gateway.internal import routes as internal_routes
+from gateway.internal.app import ROUTERS as INTERNAL_ROUTERS
 from gateway.settings import Settings
 from runtime.clock import FakeClock
 from runtime.settings import SettingsError, describe, load
@@ -81,6 +80,9 @@ def test_good_settings(tmp_path: Path) -> None:
         ('public_url = "gateway"', "public_url"),
         ('public_url = "https://Gateway.example.com"', "public_url"),
         ('public_listen = "8080"', "public_listen"),
+        ('device_mqtt_url = "mqtt://broker.example.com:1883"', "device_mqtt_url"),
+        ('device_mqtt_url = "mqtts://broker.example.com"', "device_mqtt_url"),
+        ('device_mqtt_url = "mqtts://me@broker.example.com:8883"', "device_mqtt_url"),
         ("session_duration_max_s = 999999", "session_duration_max_s"),
         ("link_ttl_s = 61", "link_ttl_s"),
         ('tunnel_domain = "tunnel.example.com"', "tunnel_scheme"),
@@ -188,7 +190,7 @@ def test_every_page_and_every_internal_route_is_documented() -> None:
     page = (ROOT / "docs/internal-api.md").read_text()
     existing = {
         (method, route.path)
-        for router in (*ROUTERS, internal_routes.router, elsewhere.router)
+        for router in (*ROUTERS, *(router for router, _ in INTERNAL_ROUTERS))
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()

@@ -25,7 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.routing import APIRoute
 
-from gateway.internal import elsewhere, routes
+from gateway.internal.app import ROUTERS
 from gateway.keys.authority import NODE_LIFETIME
 from gateway.keys.keyring import Keyring, load_keyring
 from gateway.policy.clients import OWN_CLIENT
@@ -360,7 +360,7 @@ def test_the_internal_listener_takes_a_nodes_certificate_alone(
 
 
 def internal_routes() -> list[tuple[str, str]]:
-    found = (*routes.router.routes, *elsewhere.router.routes)
+    found = [route for router, _ in ROUTERS for route in router.routes]
     table = [(method, r.path) for r in found if isinstance(r, APIRoute) for method in sorted(r.methods or ())]
     assert len(table) >= 10
     return table
