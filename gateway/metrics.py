@@ -9,6 +9,9 @@ from runtime.metrics import Counter, Family, Gauge, Histogram, Registry
 # From an index look-up to an Argon2 check under load.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
+# From a few rows to a batch that waits for locks.
+_BATCH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
+
 # From a device that answers at once to one that slept until its ttl.
 _COMMAND_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86_400.0)
 
@@ -44,6 +47,15 @@ class GatewayMetrics:
     commands: Family[Counter]
     command_seconds: Histogram
     downlink_connected: Gauge
+    log_lag: Family[Gauge]
+    log_age_seconds: Family[Gauge]
+    log_away: Gauge
+    messages: Family[Counter]
+    missing: Counter
+    batch_seconds: Histogram
+    history_rows: Counter
+    dead_letters: Family[Counter]
+    parts_ahead_days: Gauge
 
 
 def gateway_metrics(registry: Registry) -> GatewayMetrics:
@@ -131,5 +143,35 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         ),
         downlink_connected=registry.gauge(
             "towline_gateway_downlink_connected", "1 while this gateway is connected to the devices' broker."
+        ),
+        log_lag=registry.gauges(
+            "towline_gateway_log_lag", "Records in the log that no gateway has stored yet.", ("topic",)
+        ),
+        log_age_seconds=registry.gauges(
+            "towline_gateway_log_age_seconds",
+            "How far this gateway's reading of its parts is behind, in time; 0: not at all.",
+            ("topic",),
+        ),
+        log_away=registry.gauge("towline_gateway_log_away", "1 while the log cannot be read."),
+        messages=registry.counters(
+            "towline_gateway_messages_total",
+            "Records of the log: stored, control (hello, ack), seen (repeats), gap (sent again by the device),"
+            " dead (letters).",
+            ("outcome",),
+        ),
+        missing=registry.counter(
+            "towline_gateway_missing_total",
+            "Times that messages which devices know to be accepted were not in the log: it lost them, or the"
+            " database went back.",
+        ),
+        batch_seconds=registry.histogram(
+            "towline_gateway_batch_seconds", "One batch of records, to its commit.", buckets=_BATCH_SECONDS
+        ),
+        history_rows=registry.counter("towline_gateway_history_rows_total", "Messages put into the history."),
+        dead_letters=registry.counters(
+            "towline_gateway_dead_letters_total", "Messages that were not taken, by the reason.", ("reason",)
+        ),
+        parts_ahead_days=registry.gauge(
+            "towline_gateway_parts_ahead_days", "Days to come for which the history has a partition."
         ),
     )

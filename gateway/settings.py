@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.commands.settings import BrokerSettings
 from gateway.keys.key_list import GRANT_KEY_WAIT_S
 from gateway.keys.keyring import LOGIN_KEY_WAIT_S
 from gateway.login.settings import ProviderSettings, are_providers
+from gateway.messages.settings import HISTORY_DAYS_MAX, LogSettings
 from gateway.policy.clients import NativeClient, are_clients
 from gateway.policy.rotation import Purpose, Schedule
 from gateway.shortlived.redis_url import RedisAddress, parse_redis_url
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
+from runtime.settings import read_secret as read_secret  # of every service's own password files
 
 # A grant cannot be taken back from a device that is cut off from everything but a stolen server, so its
 # life is bounded whatever the settings say.
@@ -131,7 +134,8 @@ class Settings:
         default=None,
     )
     database_pool_max: int = setting(
-        "Most database connections for this process's requests, beside the two that watch and listen.",
+        "Most database connections for this process's requests, beside the two that watch and listen and the"
+        " six that store what devices say.",
         default=10,
         check=between(1, 200),
     )
@@ -261,6 +265,19 @@ class Settings:
         " prints). Loopback alone.",
         default=None,
     )
+    log: LogSettings = setting(
+        "The log that devices' messages come by, from ingest.", default_factory=LogSettings
+    )
+    consumer: Literal["inside", "apart"] = setting(
+        "inside: this process stores what the log has. apart: `towline gateway consume` does, in a process of"
+        " its own: where many devices speak, so that the API does not wait for it.",
+        default="inside",
+    )
+    history_days: int = setting(
+        "What devices said is kept for so many days; older days are dropped.",
+        default=30,
+        check=between(1, HISTORY_DAYS_MAX),
+    )
     trusted_proxies: tuple[str, ...] = setting(
         "Networks of the proxies whose X-Forwarded-For tells the client's address.",
         default=(),
@@ -348,15 +365,3 @@ def _database_url(url: str | None, file: Path | None, name: str) -> str | None:
     if url is not None and not url.startswith(("postgresql://", "postgres://")):
         raise SettingsError(f"{name}: must hold a postgresql:// URL")
     return url
-
-
-def read_secret(path: Path, name: str) -> str:
-    """The file's one line; SettingsError names the setting (never the content)."""
-    try:
-        secret = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not text"
-        raise SettingsError(f"{name}: {path}: {reason}") from error
-    if not secret:
-        raise SettingsError(f"{name}: {path}: is empty")
-    return secret

@@ -76,7 +76,7 @@ async def renew(tx: Transaction, owner: UUID, lease_s: float) -> None:
 
 
 async def claim(tx: Transaction, owner: UUID, topic: str, most: int, lease_s: float) -> None:
-    """Take at most so many parts that are nobody's, or whose owner was not heard of for as long as a lease."""
+    """Take at most so many parts that are nobody's, or whose owner was not heard for as long as a lease."""
     await tx.execute(
         "UPDATE log_positions p SET owner = $1, lease_until = $2 FROM"
         " (SELECT topic, part FROM log_positions WHERE topic = $3 AND owner IS DISTINCT FROM $1"
