@@ -491,6 +491,10 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
         self.may_write.set()
 
     @property
+    def _stands(self) -> bool:
+        return self._made and not self._gone.is_set()
+
+    @property
     def paused(self) -> bool:
         return bool(self._resting)
 
@@ -531,7 +535,7 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
 
     def write_data(self, data: bytes) -> None:
         self._sent_at = self._clock.monotonic()
-        if self._made and not self._transport.is_closing():
+        if self._stands and not self._transport.is_closing():
             self._transport.write(bytes(data))
 
     def idle_s(self, now: float) -> float:
@@ -549,11 +553,11 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
 
     def say_goodbye(self) -> None:
         self.send_disconnect()
-        if self._made:
+        if self._stands:
             self._transport.close()
 
     def cut(self) -> None:
-        if self._made:
+        if self._stands:
             self._transport.abort()
 
     async def wait_lost(self) -> None:
