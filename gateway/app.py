@@ -10,6 +10,9 @@ from pathlib import Path
 from gateway.api.app import public_app
 from gateway.api.wellknown import failed_checks
 from gateway.audit.witness import Witness
+from gateway.commands.dispatcher import Dispatcher
+from gateway.commands.downlink import MqttDownlink, NoDownlink
+from gateway.commands.waiting import Waits
 from gateway.errors import KeyFileError
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
@@ -65,6 +68,11 @@ class Gateway:
             settings.database(), pool_max=settings.database_pool_max, wall=clock.wall, metrics=metrics
         )
         shortlived, guards = _short_lived(settings, clock, database, metrics)
+        broker = settings.broker
+        self._downlink = None if broker is None else MqttDownlink(broker, clock, metrics)
+        dispatcher = Dispatcher(database, shortlived, clock, metrics, self._downlink or NoDownlink())
+        if self._downlink is not None:
+            self._downlink.on_connected = dispatcher.look_now
         self.parts = GatewayParts(
             settings=settings,
             clock=clock,
@@ -78,6 +86,8 @@ class Gateway:
             refused_logins=RefusedLogins(database, clock),
             feed=FeedWatch(database, shortlived, clock, metrics.feed_head),
             events=EventWatch(database, shortlived, clock, metrics, login_idle_s=settings.login_idle_s),
+            commands=dispatcher,
+            waits=Waits(database, shortlived),
             general_limit=GeneralLimit(settings.requests_per_login_s, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
@@ -129,6 +139,9 @@ class Gateway:
         self._tasks.start(self.parts.shortlived.run(), "shortlived")
         self._tasks.start(self.parts.feed.run(), "feed")
         self._tasks.start(self.parts.events.run(), "events")
+        self._tasks.start(self.parts.commands.run(), "commands")
+        if self._downlink is not None:
+            self._tasks.start(self._downlink.run(), "downlink")
         self._tasks.start(self.parts.refused_logins.run(), "refused logins")
         self._tasks.start(keep_tidy(self.parts), "upkeep")
         self._tasks.start(self.certificates.run(), "certificates")
@@ -143,9 +156,11 @@ class Gateway:
     async def close(self) -> None:
         """Stop to accept, finish what is in flight, end."""
         self.parts.events.close()
+        self.parts.waits.close()
         await self.parts.feed.close()
         await asyncio.gather(self._public.close(), self._internal.close())
         await self._ops.close()
+        await self.parts.commands.close()
         await self._tasks.close(TASKS_END_S)
         await self.parts.refused_logins.close()
         if self.witness is not None:

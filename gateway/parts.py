@@ -11,6 +11,8 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from gateway.commands.dispatcher import Dispatcher
+from gateway.commands.waiting import Waits
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.general_limit import GeneralLimit
@@ -44,6 +46,8 @@ class GatewayParts:
     refused_logins: RefusedLogins
     feed: FeedWatch
     events: EventWatch
+    commands: Dispatcher
+    waits: Waits
     general_limit: GeneralLimit
     metrics: GatewayMetrics
     welcome_sha256: bytes | None

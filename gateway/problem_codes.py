@@ -84,6 +84,7 @@ CODES: Final[dict[str, ProblemCode]] = {
     "site_not_empty": ProblemCode(_S.CONFLICT, "revoke the site's devices or release them first"),
     "token_does_not_approve": ProblemCode(_S.CONFLICT, "a claim needs a registration token that approves"),
     "too_many_api_tokens": ProblemCode(_S.CONFLICT, "end one of your API tokens first"),
+    "too_many_device_types": ProblemCode(_S.CONFLICT, "the installation has as many types as it can"),
     "too_many_invitations": ProblemCode(_S.CONFLICT, "withdraw an open invitation first"),
     "too_many_members": ProblemCode(_S.CONFLICT, "nobody else fits in there"),
     "too_many_orgs": ProblemCode(_S.CONFLICT, "you own as many orgs as a person can"),
@@ -107,6 +108,13 @@ CODES: Final[dict[str, ProblemCode]] = {
     "unsupported_media_type": ProblemCode(
         _S.UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json` in UTF-8"
     ),
+    "bad_parameter": ProblemCode(
+        _S.UNPROCESSABLE_ENTITY, "`field` of the command's parameters is not what the device's type says"
+    ),
+    "unknown_device_type": ProblemCode(_S.UNPROCESSABLE_ENTITY, "there is no such type of devices"),
+    "unsupported_command": ProblemCode(
+        _S.UNPROCESSABLE_ENTITY, "the device, or its type, does not know this command"
+    ),
     "idempotency_key_reused": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "this `Idempotency-Key` was sent with another request"
     ),
@@ -118,11 +126,15 @@ CODES: Final[dict[str, ProblemCode]] = {
     ),
     "upgrade_required": ProblemCode(_S.UPGRADE_REQUIRED, "this address speaks WebSocket alone"),
     "too_many_requests": ProblemCode(_S.TOO_MANY_REQUESTS, "a rate limit; `Retry-After` says how long"),
+    "too_many_commands": ProblemCode(_S.TOO_MANY_REQUESTS, "as many wait for the device as can"),
     "too_many_sessions": ProblemCode(_S.TOO_MANY_REQUESTS, "end one of your sessions first"),
     "too_many_exports": ProblemCode(_S.TOO_MANY_REQUESTS, "let one of your exports end first"),
     "too_many_streams": ProblemCode(_S.TOO_MANY_REQUESTS, "end one of your event streams first"),
     "internal": ProblemCode(_S.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why"),
     "provider_refused": ProblemCode(_S.BAD_GATEWAY, "the provider gave an answer that cannot be trusted"),
+    "device_away": ProblemCode(
+        _S.SERVICE_UNAVAILABLE, "the device is not connected, and the command was not to wait for it"
+    ),
     "provider_unavailable": ProblemCode(_S.SERVICE_UNAVAILABLE, "the provider does not answer"),
     "streams_full": ProblemCode(
         _S.SERVICE_UNAVAILABLE, "as many follow events as this gateway takes: ask again after `Retry-After`"

@@ -12,12 +12,14 @@ from gateway.api.devices import find
 from gateway.api.enrolments import decode_base64url, token_problem
 from gateway.api.limits import ENROL_PER_ADDRESS, take
 from gateway.api.models import Body, Secret, SiteNamed, moment
+from gateway.commands.outcome import count
 from gateway.errors import Problem, not_found
 from gateway.keys import csr
 from gateway.parts import Parts
 from gateway.policy.access import Action
+from gateway.policy.commands import DEVICE_MOVED
 from gateway.randomness import digest
-from gateway.store import devices, people, places, sessions, support
+from gateway.store import commands, devices, people, places, sessions, support
 from gateway.store.transaction import AuditEvent, utc
 
 # Long enough to hand the thing over and to set it up again in the new place.
@@ -119,6 +121,7 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
         ended = await support.end_of_device(tx, device_id, token["user_id"])
         ended += await sessions.end_of_device(tx, device_id, device.site_id)
         new_owner = str(token["user_id"])
+        over = await commands.end_of_device(tx, device_id, DEVICE_MOVED, new_owner)
         # Each side reads what is its own: the name that it gave, and the sessions that it had.
         handed = {"name": device.name, "sessions": ended}
         for kind, site, detail in (
@@ -129,4 +132,5 @@ async def claim_device(device_id: str, body: ClaimBody, request: Request, parts:
         place = await places.get_site(tx, token["site_id"], token["user_id"])
         assert place is not None  # the token names it, and its site is not deleted
         assert place.site is not None  # it is a site
+    count(parts.metrics, over)
     return ClaimAnswer(device_id=device_id, name=name, site=SiteNamed(id=token["site_id"], name=place.site))

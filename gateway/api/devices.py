@@ -13,11 +13,14 @@ from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_v
 from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
 from gateway.api.paging import PageQuery
 from gateway.approval import approve
+from gateway.commands.outcome import count
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, consent_decides
+from gateway.policy.commands import DEVICE_MOVED, DEVICE_REVOKED
 from gateway.policy.names import TAGS_MAX
-from gateway.store import devices, places, sessions, support
+from gateway.store import commands, device_types, devices, places, sessions, support
+from gateway.store.commands import Ended
 from gateway.store.devices import Device, Wanted
 from gateway.store.transaction import AuditEvent, Reading, Revocation, Transaction
 
@@ -83,7 +86,10 @@ async def change_device(
     parts: Parts,
     if_match: IfMatch = None,
 ) -> DeviceAnswer:
-    """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions."""
+    """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions; its
+    commands that have not ended fail.
+    """
+    over: list[Ended] = []
     async with parts.database.transaction() as tx:
         actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_CHANGE)
         refuse_other_version(if_match, device.version)
@@ -92,17 +98,29 @@ async def change_device(
         site_id = device.site_id if body.site_id is None else body.site_id
         if site_id != device.site_id:
             await _may_move(tx, actor, device, site_id)
-        if (name, tags, site_id) == (device.name, device.tags, device.site_id):
+        type_id = device.type if body.type is None else body.type
+        if type_id != device.type and await device_types.get(tx, type_id) is None:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "unknown_device_type",
+                "There is no such type of devices.",
+                field="type",
+            )
+        if (name, tags, site_id, type_id) == (device.name, device.tags, device.site_id, device.type):
             tagged(response, device_answer(device), device.version)
             return device_answer(device)
-        await devices.change(tx, device_id, name=name, tags=tags, site_id=site_id)
-        tx.audit(_event("device.changed", actor, device, new_name=name, tags=list(tags), new_site=site_id))
+        await devices.change(tx, device_id, name=name, tags=tags, site_id=site_id, type_id=type_id)
+        changed = {"new_name": name, "tags": list(tags), "new_site": site_id, "new_type": type_id}
+        tx.audit(_event("device.changed", actor, device, **changed))
         if site_id != device.site_id:
             await sessions.end_on_device_without_role(tx, device_id, device.site_id)
             await support.end_of_device(tx, device_id, actor.user_id)
+            # What people of the former place asked for must not be done at the new one.
+            over = await commands.end_of_device(tx, device_id, DEVICE_MOVED, str(actor.user_id))
             user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
             tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
         answer = await _fresh(tx, actor, device_id)
+    count(parts.metrics, over)
     tagged(response, answer, device.version + 1)
     return answer
 
@@ -144,7 +162,10 @@ async def reject_device(device_id: str, credential: CredentialOf, parts: Parts) 
 
 @router.post("/{device_id}/revoke", openapi_extra=acts(Action.DEVICE_REVOKE, frees=True))
 async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) -> DeviceAnswer:
-    """End the device: its tunnels and sessions are cut on every node, its certificate renews no more."""
+    """End the device: its tunnels and sessions are cut on every node, its certificate renews no more, and its
+    commands that have not ended fail.
+    """
+    over: list[Ended] = []
     async with parts.database.transaction() as tx:
         actor, device = await find(tx, parts, credential, device_id, Action.DEVICE_REVOKE)
         if device.status != "revoked":
@@ -155,8 +176,11 @@ async def revoke_device(device_id: str, credential: CredentialOf, parts: Parts) 
             ended = await support.end_of_device(tx, device_id, actor.user_id)
             ended += await sessions.end_of_device(tx, device_id, device.site_id)
             await devices.drop_tunnels(tx, device_id)
+            over = await commands.end_of_device(tx, device_id, DEVICE_REVOKED, str(actor.user_id))
             tx.audit(_event("device.revoked", actor, device, sessions=ended))
-        return await _fresh(tx, actor, device_id)
+        answer = await _fresh(tx, actor, device_id)
+    count(parts.metrics, over)
+    return answer
 
 
 async def look(
@@ -165,7 +189,7 @@ async def look(
     """The person and the device they may do `action` to; 401, 403, or one 404 for unknown and not theirs."""
     actor = await logged_in(tx, parts, credential)
     device = await devices.get(tx, device_id, actor.user_id)
-    return actor, permitted(actor, action, device, await _seen(tx, actor, action, device), "device")
+    return actor, permitted(actor, action, device, await device_seen(tx, actor, action, device), "device")
 
 
 async def find(
@@ -179,11 +203,11 @@ async def find(
 async def find_for(tx: Transaction, actor: Actor, device_id: str, action: Action) -> Device:
     """As `find`, for a person who is known already."""
     device = await devices.hold(tx, device_id, actor.user_id)
-    return permitted(actor, action, device, await _seen(tx, actor, action, device), "device")
+    return permitted(actor, action, device, await device_seen(tx, actor, action, device), "device")
 
 
-async def _seen(tx: Reading, actor: Actor, action: Action, device: Device | None) -> Resource | None:
-    """The device as the actor sees it; a consent is looked up only where it decides something."""
+async def device_seen(tx: Reading, actor: Actor, action: Action, device: Device | None) -> Resource | None:
+    """The device as the actor sees it; None: there is none. A consent is looked up only where it decides."""
     if device is None:
         return None
     resource = Resource(device.role)

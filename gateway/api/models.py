@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from gateway.keys.csr import CSR_MAX_BYTES
 from gateway.passwords import PASSWORD_MAX
 from gateway.policy.names import (
+    DEVICE_TYPE_PATTERN,
     HARDWARE_ID_MAX,
     SERVICE_PATTERN,
     SITE_ID_PATTERN,
@@ -38,6 +39,7 @@ Secret = Annotated[str, Field(min_length=1, max_length=SECRET_MAX)]
 Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX_BYTES)]
 SiteId = Annotated[str, Field(pattern=f"^{SITE_ID_PATTERN.pattern}$")]
 Tag = Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")]
+DeviceType = Annotated[str, Field(pattern=f"^{DEVICE_TYPE_PATTERN.pattern}$")]
 Service = Annotated[str, Field(pattern=f"^{SERVICE_PATTERN.pattern}$")]
 
 
@@ -159,6 +161,7 @@ class DeviceAnswer(BaseModel):
 
     id: str
     name: str
+    type: str
     hardware_id: str
     tags: list[str]
     status: str
@@ -177,9 +180,13 @@ class DeviceAnswer(BaseModel):
 
 
 class DeviceChange(Body):
-    """What is left out stays. `site_id`: where it goes; one must own it here and run the site there."""
+    """What is left out stays. `site_id`: where it goes; one must own it here and run the site there.
+
+    `type`: what it can be asked to do (`GET /v1/device-types`).
+    """
 
     name: DeviceName | None = None
+    type: DeviceType | None = None
     tags: Annotated[list[Tag], Field(max_length=TAGS_MAX)] | None = None
     site_id: SiteId | None = None
 
@@ -255,6 +262,16 @@ def _moment(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def instant(unix_s: float) -> str:
+    """RFC 3339 in UTC with milliseconds: for what happens within a second."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def instant_if(unix_s: float | None) -> str | None:
+    """The same; None stays None."""
+    return None if unix_s is None else instant(unix_s)
+
+
 def moment_if(unix_s: float | None) -> str | None:
     """The same; None stays None."""
     return None if unix_s is None else moment(unix_s)
@@ -264,6 +281,7 @@ def device_answer(device: Device) -> DeviceAnswer:
     return DeviceAnswer(
         id=device.id,
         name=device.name,
+        type=device.type,
         hardware_id=device.hardware_id,
         tags=list(device.tags),
         status=device.status,

@@ -11,6 +11,7 @@ SERVICE_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")  # the protocol's token rule
 DEVICE_ID_PATTERN = re.compile(r"d_[a-z2-7]{16}")
 ORG_ID_PATTERN = re.compile(r"o_[a-z2-7]{16}")
 SITE_ID_PATTERN = re.compile(r"s_[a-z2-7]{16}")
+DEVICE_TYPE_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")  # a token of topics
 NODE_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: it becomes a CN and a SAN
 
 

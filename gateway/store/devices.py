@@ -31,6 +31,7 @@ class Device:
     owner: str
     """Name of the person who owns the site longest."""
     name: str
+    type: str
     hardware_id: str
     tags: tuple[str, ...]
     status: str
@@ -172,17 +173,20 @@ def _page(wanted: Wanted) -> tuple[str, list[object]]:
     return f"({page})", chosen
 
 
-async def change(tx: Transaction, device_id: str, *, name: str, tags: Sequence[str], site_id: str) -> None:
+async def change(
+    tx: Transaction, device_id: str, *, name: str, tags: Sequence[str], site_id: str, type_id: str
+) -> None:
     """Write what people set; the version grows. A device that moves is not released any more: to let go of it
     was the word of the place where it was.
     """
     await tx.execute(
-        "UPDATE devices SET name = $2, tags = $3, site_id = $4, version = version + 1,"
+        "UPDATE devices SET name = $2, tags = $3, site_id = $4, type = $5, version = version + 1,"
         " released_until = CASE WHEN site_id = $4 THEN released_until END WHERE id = $1",
         device_id,
         name,
         list(tags),
         site_id,
+        type_id,
     )
 
 
@@ -217,6 +221,7 @@ def _device(row: Row) -> Device:
         site=row["site_name"],
         owner=row["owner_name"] or "nobody",
         name=row["name"],
+        type=row["type"],
         hardware_id=row["hardware_id"],
         tags=tuple(row["tags"]),
         status=row["status"],

@@ -1,0 +1,127 @@
+"""The way to devices: one connection to their broker, made again whenever it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+from uuid import uuid4
+
+from gateway.commands.settings import BrokerSettings
+from gateway.metrics import GatewayMetrics
+from runtime.clock import Clock
+from runtime.logs import get_logger
+from runtime.mqtt_link import NO_SUBSCRIBER, REFUSED, MqttError, MqttGoneError, MqttLink, MqttOptions
+from runtime.settings import read_secret
+
+# A broker restarts in a second; one that is away for long is not helped by haste.
+RETRY_FIRST_S: Final = 0.5
+RETRY_MAX_S: Final = 10.0
+# Less than a command is leased for: whoever waits longer no longer owns it.
+PUBLISH_S: Final = 3.0
+
+log = get_logger("gateway.downlink")
+
+
+class DownlinkGoneError(Exception):
+    """The broker is away; the message may have arrived or not."""
+
+
+class Downlink(Protocol):
+    """How a message gets to a device."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def publish(self, topic: str, payload: bytes) -> bool:
+        """True: the broker took it. False: it says that nobody listens, or does not take it.
+        DownlinkGoneError in PUBLISH_S at the latest.
+        """
+        ...
+
+
+class NoDownlink:
+    """Of a gateway for which no broker is set: commands stay queued."""
+
+    @property
+    def connected(self) -> bool:
+        return False
+
+    async def publish(self, topic: str, payload: bytes) -> bool:
+        raise DownlinkGoneError("no broker is set")
+
+
+class MqttDownlink:
+    """`run` keeps the connection; the files of the settings are read at the start, as all are."""
+
+    def __init__(self, settings: BrokerSettings, clock: Clock, metrics: GatewayMetrics) -> None:
+        password = settings.password_file
+        self._options = MqttOptions(
+            host=settings.host,
+            port=settings.port,
+            # Each gateway its own: the broker ends the older of two connections with one id.
+            client_id=f"gateway-{uuid4().hex}",
+            tls=settings.tls(),
+            username=settings.username,
+            password=None if password is None else read_secret(password, "broker.password_file"),
+            version=5 if settings.version == "5" else 4,
+        )
+        self._clock = clock
+        self._metrics = metrics
+        self._link: MqttLink | None = None
+        self.on_connected: Callable[[], None] = lambda: None
+        """Called each time that the connection came about: what waits can be published."""
+
+    def __repr__(self) -> str:
+        return f"<MqttDownlink {self._link}>"
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None and not self._link.closed.is_set()
+
+    async def publish(self, topic: str, payload: bytes) -> bool:
+        link = self._link
+        if link is None:
+            raise DownlinkGoneError("not connected")
+        try:
+            async with asyncio.timeout(PUBLISH_S):
+                code = await link.publish(topic, payload)
+        except (MqttGoneError, TimeoutError) as error:
+            raise DownlinkGoneError(str(error)) from error
+        if code >= REFUSED:
+            log.error("the broker does not let the gateway publish", extra={"code": code})
+        return code != NO_SUBSCRIBER and code < REFUSED
+
+    async def run(self) -> None:
+        """For ever; ends only by cancellation."""
+        wait_s, said = RETRY_FIRST_S, ""
+        while True:
+            try:
+                self._link = await MqttLink.connect(self._options, _ignore, clock=self._clock)
+            except MqttError as error:
+                if said != str(error):  # once for each reason: it may be away for hours
+                    said = str(error)
+                    log.warning("no connection to the broker", extra={"reason": said})
+            else:
+                wait_s, said = RETRY_FIRST_S, ""
+                await self._serve(self._link)
+            # Gateways that lost it together do not all come back together.
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def _serve(self, link: MqttLink) -> None:
+        log.info("connected to the broker")
+        self._metrics.downlink_connected.set(1)
+        self.on_connected()
+        try:
+            reason = await link.wait_closed()
+            log.warning("the connection to the broker ended", extra={"reason": reason})
+        finally:
+            self._metrics.downlink_connected.set(0)
+            self._link = None
+            await link.close()
+
+
+def _ignore(message: object) -> None:
+    """Nothing is subscribed to; what comes all the same is nobody's."""
