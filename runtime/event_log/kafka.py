@@ -1,0 +1,439 @@
+"""The log in Kafka. The only module that knows its client, aiokafka.
+
+Appends are batches of an idempotent producer with acks=all: its retries neither lose, double nor reorder, and
+go on as long as they are given. Readers belong to no group: where one stands is the caller's to keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from runtime.event_log.interface import (
+    PARTS,
+    READ_MAX,
+    Entry,
+    LogGoneError,
+    LogRefusedError,
+    LogUnavailableError,
+    Record,
+    check_append,
+)
+from runtime.event_log.seldom import say_seldom
+from runtime.logs import get_logger
+from runtime.tasks import TaskOwner
+from runtime.tls_files import load_ca, load_pair
+
+REQUEST_S: Final = 3.0
+"""One request; a healthy broker answers in milliseconds. What is asked again is asked for longer in all."""
+START_S: Final = 10.0
+"""Connect, find the topics, make those that are missing."""
+APPEND_S: Final = 10.0
+"""One append with all its retries: longer than the election of a new leader (about 6 s)."""
+END_S: Final = 10.0
+"""At the end: what is on its way may be answered, or time out."""
+BATCH_MAX: Final = 1024 * 1024
+"""The broker's own limit (message.max.bytes); APPEND_MAX stays below it."""
+FETCH_WAIT_S: Final = 0.2
+"""The broker holds a question for news for so long; a reader that is put elsewhere waits for that answer."""
+FETCH_PART_MAX: Final = 1024 * 1024
+"""Bytes of one part in an answer; one append always fits."""
+SILENT_S: Final = 5.0
+"""A broker that answers nothing for so long is away: else its silence would look like no news."""
+LOOK_S: Final = 1.0
+"""So often a reader that waits sees whether the broker still answers."""
+RETRY_S: Final = 0.1
+
+# It will be refused again: by its size, its times, or for want of rights.
+_REFUSALS = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.InvalidTimestampError,
+    kafka_errors.CorruptRecordException,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.PolicyViolationError,
+)
+
+log = get_logger("runtime.event_log.kafka")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAddress:
+    """Where Kafka is. `servers`: host:port each. `ca` None: plain; `certificate` and `key`: what we show."""
+
+    servers: tuple[str, ...]
+    prefix: str = "towline"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def name(self, topic: str) -> str:
+        """The topic's name at Kafka."""
+        return f"{self.prefix}.{topic}"
+
+    def options(self) -> dict[str, Any]:
+        """What every client of it is given. SettingsError for files that cannot be used."""
+        options = {
+            "bootstrap_servers": list(self.servers),
+            "client_id": "towline",
+            "request_timeout_ms": int(REQUEST_S * 1000),
+            "retry_backoff_ms": int(RETRY_S * 1000),
+        }
+        if self.ca is None:
+            return options
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        load_ca(context, self.ca, "log.ca")
+        if self.certificate is not None and self.key is not None:
+            load_pair(context, self.certificate, self.key, "log")
+        return options | {"security_protocol": "SSL", "ssl_context": context}
+
+
+Place = tuple[str, int]
+"""A part: topic and number."""
+
+
+class KafkaWriter:
+    """A LogWriter; see there. A part whose append was given up takes the next one once that one's fate is
+    known: its retries go on meanwhile.
+    """
+
+    def __init__(self, address: KafkaAddress, *, append_s: float = APPEND_S) -> None:
+        """`append_s`: of one append with all its retries."""
+        say_seldom("aiokafka", log)
+        self._address = address
+        self._append_s = append_s
+        self._parts: dict[str, int] = {}
+        self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unsettled: dict[Place, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
+        """What is on its way, and what was given up while it was."""
+        self._changing = asyncio.Lock()
+        self._tasks = TaskOwner("kafka writer")
+        self._producer: AIOKafkaProducer | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<KafkaWriter {self._address.prefix} unsettled={sorted(self._unsettled)}>"
+
+    async def start(self) -> None:
+        self._parts = await _topics(self._address)
+        await self._running()
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            self._give_up(self._producer)
+        if self._ending is not None:
+            await asyncio.wait([self._ending], timeout=2 * END_S)
+        await self._tasks.close(END_S)
+
+    def parts(self, topic: str) -> int:
+        return self._parts[topic]
+
+    async def append(self, topic: str, part: int, entries: Sequence[Entry]) -> int:
+        check_append(entries)
+        place = (topic, part)
+        if not 0 <= part < self._parts.get(topic, 0):
+            raise LogRefusedError(f"there is no part {part} of {topic}")
+        async with self._turns[place]:
+            try:
+                async with asyncio.timeout(self._append_s):
+                    await self._settle(place)
+                    return await self._append(place, entries)
+            except TimeoutError as error:
+                raise LogUnavailableError("kafka did not take it in time") from error
+
+    async def _settle(self, place: Place) -> None:
+        """What was given up before must not come into the log behind what comes now."""
+        if place not in self._unsettled:
+            return
+        producer, earlier = self._unsettled[place]
+        await asyncio.wait([earlier])
+        del self._unsettled[place]
+        if earlier.exception() is not None:
+            self._give_up(producer)
+
+    async def _append(self, place: Place, entries: Sequence[Entry]) -> int:
+        producer = await self._running()
+        batch = producer.create_batch()
+        for entry in entries:
+            headers = list(entry.headers)
+            if batch.append(key=entry.key, value=entry.value, timestamp=entry.at_ms, headers=headers) is None:
+                raise LogRefusedError("the append is larger than a batch")
+        batch.close()
+        try:
+            sent = await producer.send_batch(batch, self._address.name(place[0]), partition=place[1])
+        except KafkaError as error:
+            self._give_up(producer)
+            raise LogUnavailableError(_told(error)) from error
+        sent.add_done_callback(_noted)
+        self._unsettled[place] = (producer, sent)
+        await asyncio.wait([sent])
+        del self._unsettled[place]
+        return self._offset(producer, sent)
+
+    def _offset(self, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> int:
+        error = sent.exception()
+        if error is not None:
+            # The producer has counted this batch and the broker has not: it would take no other from it.
+            self._give_up(producer)
+            if isinstance(error, _REFUSALS):
+                raise LogRefusedError(_told(error)) from error
+            raise LogUnavailableError(_told(error)) from error
+        metadata = sent.result()
+        if metadata is None or metadata.offset < 0:
+            # Ended with its producer; or a retry of what the broker had so long ago that it forgot where.
+            raise LogUnavailableError("kafka did not say where it is")
+        return int(metadata.offset)
+
+    async def _running(self) -> AIOKafkaProducer:
+        async with self._changing:
+            if self._ending is not None:
+                # First the end of what it has on its way, so that nothing of it comes later.
+                await asyncio.wait([self._ending])
+                self._ending = None
+            if self._producer is None:
+                self._producer = await _begun(self._address)
+            return self._producer
+
+    def _give_up(self, producer: AIOKafkaProducer) -> None:
+        """The next append gets another one. What waits in this one is told that its fate is not known."""
+        if self._producer is producer:
+            self._producer = None
+            self._ending = self._tasks.start(_end(producer), "end")
+
+
+async def _begun(address: KafkaAddress) -> AIOKafkaProducer:
+    producer = AIOKafkaProducer(
+        **address.options(),
+        acks="all",
+        enable_idempotence=True,
+        max_batch_size=BATCH_MAX,
+        max_request_size=2 * BATCH_MAX,  # of one record, which the batch's limit bounds
+    )
+    try:
+        async with _kafkas_errors(START_S):
+            await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
+
+
+async def _end(producer: AIOKafkaProducer) -> None:
+    """Also while Kafka is away: its own `stop` would wait for every batch, that is for Kafka."""
+    try:
+        async with asyncio.timeout(END_S):
+            await producer._sender.close()  # once what is on its way was answered or timed out
+    except TimeoutError:
+        log.warning("requests to kafka did not end")
+    for waiting in list(producer._message_accumulator._batches.values()):
+        for batch in waiting:
+            batch.done_noack()
+    try:
+        async with asyncio.timeout(END_S):
+            await producer.stop()
+    except (TimeoutError, KafkaError, OSError) as error:
+        log.warning("connections to kafka did not end", extra={"reason": _told(error)})
+
+
+class KafkaReader:
+    """A LogReader; see there."""
+
+    def __init__(self, address: KafkaAddress) -> None:
+        say_seldom("aiokafka", log)
+        self._address = address
+        self._parts: dict[str, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._at: dict[TopicPartition, int] = {}
+        """Where the client stands; empty: it must be put where the caller says."""
+        self._placed_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<KafkaReader {self._address.prefix} at {self._at}>"
+
+    async def start(self) -> None:
+        self._parts = await _topics(self._address)
+        consumer = AIOKafkaConsumer(
+            **self._address.options(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # never elsewhere than where the caller says
+            fetch_max_wait_ms=int(FETCH_WAIT_S * 1000),
+            fetch_max_bytes=READ_MAX,
+            max_partition_fetch_bytes=FETCH_PART_MAX,
+        )
+        try:
+            async with _kafkas_errors(START_S):
+                await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer = consumer
+
+    async def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        try:
+            async with asyncio.timeout(END_S):
+                await consumer.stop()
+        except (TimeoutError, KafkaError, OSError) as error:
+            log.warning("connections to kafka did not end", extra={"reason": _told(error)})
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        if topic not in self._parts:
+            raise LogRefusedError(f"there is no topic {topic}")
+        name = self._address.name(topic)
+        async with _kafkas_errors(REQUEST_S):
+            found = await self._started().end_offsets(
+                [TopicPartition(name, part) for part in range(self._parts[topic])]
+            )
+        return {place.partition: offset for place, offset in found.items()}
+
+    async def read(
+        self, positions: Mapping[tuple[str, int], int], *, most: int, wait_s: float
+    ) -> list[Record]:
+        consumer = self._started()
+        try:
+            self._place(consumer, positions)
+            records = await self._records(consumer, most, wait_s)
+        except BaseException:
+            # The client may have gone on, and the caller has not.
+            self._at.clear()
+            raise
+        for record in records:
+            self._at[TopicPartition(self._address.name(record.topic), record.part)] = record.offset + 1
+        return records
+
+    def _place(self, consumer: AIOKafkaConsumer, positions: Mapping[Place, int]) -> None:
+        wanted = {}
+        for (topic, part), position in positions.items():
+            if not 0 <= part < self._parts.get(topic, 0):
+                raise LogRefusedError(f"there is no part {part} of {topic}")
+            wanted[TopicPartition(self._address.name(topic), part)] = position
+        if consumer.assignment() != set(wanted):
+            consumer.assign(list(wanted))
+            self._at.clear()
+        moved = {place: position for place, position in wanted.items() if self._at.get(place) != position}
+        for place, position in moved.items():
+            consumer.seek(place, position)
+            self._at[place] = position
+        if moved:
+            self._placed_at = time.time()
+
+    async def _records(self, consumer: AIOKafkaConsumer, most: int, wait_s: float) -> list[Record]:
+        until = _now() + wait_s
+        while True:
+            left = max(0.0, until - _now())
+            try:
+                found = await consumer.getmany(timeout_ms=int(min(left, LOOK_S) * 1000), max_records=most)
+            except OffsetOutOfRangeError as error:
+                raise await self._gone(consumer, next(iter(error.args[0]))) from error
+            except KafkaError as error:
+                raise LogUnavailableError(_told(error)) from error
+            if found:
+                return [self._record(place, one) for place, ones in found.items() for one in ones]
+            self._check_answers(consumer)
+            if left <= 0:
+                return []
+
+    def _record(self, place: TopicPartition, one: Any) -> Record:
+        entry = Entry(one.key or b"", one.value or b"", one.timestamp, tuple(one.headers))
+        return Record(
+            place.topic.removeprefix(f"{self._address.prefix}."), place.partition, one.offset, entry
+        )
+
+    def _check_answers(self, consumer: AIOKafkaConsumer) -> None:
+        """An empty hand is no news only where each part's broker answered lately."""
+        late = (time.time() - SILENT_S) * 1000
+        for place in consumer.assignment():
+            heard_ms = consumer.last_poll_timestamp(place) or 0
+            if max(heard_ms, self._placed_at * 1000) < late:
+                raise LogUnavailableError(f"kafka does not answer for {place.topic}/{place.partition}")
+
+    async def _gone(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> LogGoneError:
+        async with _kafkas_errors(REQUEST_S):
+            found = await consumer.beginning_offsets([place])
+        topic = place.topic.removeprefix(f"{self._address.prefix}.")
+        return LogGoneError(topic, place.partition, found[place])
+
+    def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise LogUnavailableError("not started")
+        return self._consumer
+
+
+async def _topics(address: KafkaAddress) -> dict[str, int]:
+    """How many parts each topic has. A topic that is missing is made, with as many as a new installation has
+    and as many copies as the brokers say (default.replication.factor, min.insync.replicas).
+    """
+    admin = AIOKafkaAdminClient(**address.options())
+    try:
+        async with _kafkas_errors(START_S):
+            await admin.start()
+            found = await _found(admin, address)
+            missing = PARTS.keys() - found.keys()
+            if missing:
+                await _make(admin, address, missing)
+            while PARTS.keys() - found.keys():
+                await asyncio.sleep(RETRY_S)
+                found = await _found(admin, address)
+            return found
+    finally:
+        await admin.close()
+
+
+async def _found(admin: AIOKafkaAdminClient, address: KafkaAddress) -> dict[str, int]:
+    names = {address.name(topic): topic for topic in PARTS}
+    told = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+    return {topic: told[name] for name, topic in names.items() if told.get(name)}
+
+
+async def _make(admin: AIOKafkaAdminClient, address: KafkaAddress, topics: set[str]) -> None:
+    # Empty assignments: the client takes the broker's own number of copies (-1) only with some.
+    wanted = [NewTopic(address.name(topic), PARTS[topic], -1, {}) for topic in sorted(topics)]
+    answer = await admin.create_topics(wanted)
+    for name, code, *_ in answer.topic_errors:
+        error = kafka_errors.for_code(code)
+        # Another process may make it meanwhile.
+        if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
+            raise LogUnavailableError(f"kafka does not make {name}: {error.__name__}")
+
+
+@asynccontextmanager
+async def _kafkas_errors(timeout_s: float) -> AsyncIterator[None]:
+    """LogUnavailableError for whatever the client says when it cannot."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise LogUnavailableError("kafka does not answer in time") from error
+    except (KafkaError, OSError) as error:
+        raise LogUnavailableError(_told(error)) from error
+
+
+def _noted(sent: asyncio.Future[Any]) -> None:
+    """Its error is looked at by the part's next append, which may never come."""
+    if not sent.cancelled():
+        sent.exception()
+
+
+def _told(error: BaseException) -> str:
+    return f"kafka: {type(error).__name__}: {error}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
