@@ -21,9 +21,12 @@ from towline.embedded.leftovers import PidFile, wait_gone
 from towline.gateway_client import Credentials, GatewayClient
 
 START_TIMEOUT_S = 90.0  # what a very first start may take; a loaded machine needs more than 10
-STOP_TIMEOUT_S = 60.0  # each of five processes may drain
-PARTS = ("gateway", "visitors", "agents", "internal", "gateway-ops", "server-ops", "demo")
-PROCESSES = ("postgres", "gateway", "tunnel_server", "agent", "demo_device")
+STOP_TIMEOUT_S = 60.0  # each of six processes may drain
+PARTS = (
+    *("gateway", "visitors", "agents", "internal", "gateway-ops", "server-ops", "demo"),
+    *("mqtt", "ingest-ops"),
+)
+PROCESSES = ("postgres", "gateway", "ingest", "tunnel_server", "agent", "demo_device")
 
 
 class Stack:

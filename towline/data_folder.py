@@ -60,6 +60,11 @@ class DataFolder:
         return self.root / "node"
 
     @property
+    def ingest(self) -> Path:
+        """The certificate of what takes in devices' messages."""
+        return self.root / "ingest"
+
+    @property
     def postgres(self) -> Path:
         return self.root / "postgres"
 
@@ -88,6 +93,7 @@ class DataFolder:
             self.secrets,
             self.config,
             self.node,
+            self.ingest,
             self.demo,
             self.run,
             self.audit_heads,

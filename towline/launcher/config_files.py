@@ -21,6 +21,9 @@ NODE = "local"  # the one tunnel server node's name
 ADMIN = "admin"
 SECRET_BYTES = 24  # 192 bits: no rate limit needs to protect it
 DEMO_SERVICE = "web"
+# What the broker knows its two users by that are no devices.
+INGEST_PASSWORD = "broker-ingest-password"
+GATEWAY_PASSWORD = "broker-gateway-password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class ConfigFiles:
         self.gateway = data.config / "gateway.toml"
         self.server = data.config / "server.toml"
         self.agent = data.config / "agent.toml"
+        self.ingest = data.config / "ingest.toml"
         self.gateway_url = f"http://localhost:{ports.gateway}"
 
     @property
@@ -77,6 +81,9 @@ class ConfigFiles:
         self._write(self.gateway, self._gateway_table())
         self._write(self.server, self._server_table())
         self._write(self.agent, self._agent_table())
+        self._secret(INGEST_PASSWORD)
+        self._secret(GATEWAY_PASSWORD)
+        self._write(self.ingest, self._ingest_table())
 
     def _gateway_table(self) -> dict[str, Any]:
         ports = self._ports
@@ -95,6 +102,7 @@ class ConfigFiles:
             "admin_username": ADMIN,
             "admin_password_file": self._data.secrets / "admin-password",
             "welcome_secret_file": self._data.secrets / "welcome",
+            "device_mqtt_url": self._broker_url(),
         }
 
     def _server_table(self) -> dict[str, Any]:
@@ -118,6 +126,27 @@ class ConfigFiles:
             },
         }
 
+    def _ingest_table(self) -> dict[str, Any]:
+        ports, ingest = self._ports, self._data.ingest
+        return {
+            "ops_listen": ports.at("ingest_ops"),
+            "broker": {
+                "url": self._broker_url(),
+                "username": "ingest",
+                "password_file": self._data.secrets / INGEST_PASSWORD,
+            },
+            "embedded_broker": {
+                "listen": ports.at("mqtt"),
+                "gateway_password_file": self._data.secrets / GATEWAY_PASSWORD,
+            },
+            "gateway": {
+                "internal_url": f"https://{ports.at('internal')}",
+                "ca": ingest / "internal_ca.crt",
+                "certificate": ingest / "ingest.crt",
+                "key": ingest / "ingest.key",
+            },
+        }
+
     def _visitors_table(self) -> dict[str, Any]:
         table: dict[str, Any] = {"listen": self._ports.at("visitors"), "domain": self._site.domain}
         if self._site.certificate is not None and self._site.key is not None:
@@ -132,6 +161,9 @@ class ConfigFiles:
             "server_urls": [self._tunnel_url()],
             "services": {DEMO_SERVICE: {"address": ports.at("demo"), "kind": "web", "host": "rewrite"}},
         }
+
+    def _broker_url(self) -> str:
+        return f"mqtt://{self._ports.at('mqtt')}"
 
     def _tunnel_url(self) -> str:
         return f"wss://localhost:{self._ports.agents}/tunnel"

@@ -1,4 +1,4 @@
-"""The ports of `towline up`: one base, six after it, each of which can be set apart."""
+"""The ports of `towline up`: one base, eight after it, each of which can be set apart."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Ports:
     gateway_ops: int
     server_ops: int
     demo: int
+    mqtt: int
+    ingest_ops: int
 
     @classmethod
     def from_arguments(cls, base: int, apart: Sequence[str]) -> Ports:

@@ -95,20 +95,26 @@ class _Launcher:
         await self._supervisor.start(self._gateway(), SERVICE_TIMEOUT_S)
         say("gateway ready")
         if not _certificate_lasts(self._data.node / "node.crt"):
-            await self._issue_node_certificate()
+            await self._issue("node", NODE, self._data.node, "--san", "localhost", "127.0.0.1")
+        if not _certificate_lasts(self._data.ingest / "ingest.crt"):
+            await self._issue("ingest", NODE, self._data.ingest)
         gateway = GatewayClient(self._config.credentials())
         if self._with_demo:
             # Independent of each other until the agent dials: they start together.
             await asyncio.gather(
                 self._supervisor.start(self._server(), SERVICE_TIMEOUT_S),
+                self._supervisor.start(self._ingest(), SERVICE_TIMEOUT_S),
                 self._supervisor.start(self._demo_device(), SERVICE_TIMEOUT_S),
                 self._enrol(gateway),
             )
-            say("tunnel server and demo device ready")
+            say("tunnel server, message broker and demo device ready")
             await self._start_agent(gateway)
         else:
-            await self._supervisor.start(self._server(), SERVICE_TIMEOUT_S)
-            say("tunnel server ready")
+            await asyncio.gather(
+                self._supervisor.start(self._server(), SERVICE_TIMEOUT_S),
+                self._supervisor.start(self._ingest(), SERVICE_TIMEOUT_S),
+            )
+            say("tunnel server and message broker ready")
         self._progress.show(
             welcome_text(
                 self._config.welcome_address,
@@ -145,16 +151,16 @@ class _Launcher:
         else:
             self._progress.say("demo device connected")
 
-    async def _issue_node_certificate(self) -> None:
-        argv = [sys.executable, "-m", "gateway", "issue-node-certificate", NODE]
-        argv += ["--config", str(self._config.gateway), "--out", str(self._data.node)]
-        argv += ["--san", "localhost", "127.0.0.1"]
+    async def _issue(self, role: str, name: str, out: Path, *more: str) -> None:
+        argv = [sys.executable, "-m", "gateway", "issue-node-certificate", name, "--role", role]
+        argv += ["--config", str(self._config.gateway), "--out", str(out), *more]
         process = await asyncio.create_subprocess_exec(
             *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         output, _ = await process.communicate()
         if process.returncode != 0:
-            raise TowlineError(f"no node certificate: {output.decode('utf-8', 'replace').strip()}")
+            said = output.decode("utf-8", "replace").strip()
+            raise TowlineError(f"no certificate for the role {role}: {said}")
 
     def _gateway(self) -> Program:
         return self._service(
@@ -165,6 +171,9 @@ class _Launcher:
         return self._service(
             "tunnel_server", "tunnel_server", self._config.server, self._ready("server_ops", "/readyz")
         )
+
+    def _ingest(self) -> Program:
+        return self._service("ingest", "ingest", self._config.ingest, self._ready("ingest_ops", "/readyz"))
 
     def _demo_device(self) -> Program:
         argv = [sys.executable, "-m", "demo_device", "--listen", self._ports.at("demo")]
