@@ -155,7 +155,7 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         log_away=registry.gauge("towline_gateway_log_away", "1 while the log cannot be read."),
         messages=registry.counters(
             "towline_gateway_messages_total",
-            "Records of the log: stored, control (hello, ack), seen (repeats), gap (sent again by the device),"
+            "Records of the log: stored, control (hello, ack), seen (repeats), gap (the device sends again),"
             " dead (letters).",
             ("outcome",),
         ),

@@ -1,4 +1,4 @@
-"""Tells devices where and how far they are, once their hello is committed. A lost answer costs another hello."""
+"""Tells devices where and how far they are, once their hello is committed. If it is lost they ask again."""
 
 from __future__ import annotations
 

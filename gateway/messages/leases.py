@@ -6,6 +6,7 @@ position, which a batch moves from where it read to where it ended, or not at al
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ class Leases:
         self.held: dict[Part, int] = {}
         self._database = database
         self._known: frozenset[Part] = frozenset()
+        self._taken = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Leases {self.owner} held={len(self.held)}>"
@@ -48,6 +50,7 @@ class Leases:
                 await self._share(tx, topic, -(-count // alive), found)
             found = await positions.all_of(tx)
         self._known = wanted
+        self._taken.set()
         mine = {part for part, position in found.items() if position.owner == self.owner and part in wanted}
         # What a batch moved meanwhile is newer than what was found.
         self.held = {part: self.held.get(part, found[part].next) for part in sorted(mine)}
@@ -59,6 +62,15 @@ class Leases:
             await positions.claim(tx, self.owner, topic, share - mine, LEASE_S)
         elif mine > share:
             await positions.release(tx, self.owner, topic, mine - share)
+
+    async def wait_taken(self, wait_s: float) -> None:
+        """Until the next renewal, or so long."""
+        self._taken.clear()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._taken.wait()
+        except TimeoutError:
+            return
 
     def of(self, topics: Iterable[str]) -> dict[Part, int]:
         """Where to read next, of our parts of these topics."""

@@ -11,7 +11,7 @@ from typing import Final
 from gateway.policy.live import Change
 
 EVERY_S: Final = 5.0
-# Each is a row that is kept for a day, and all are written under one lock: the others come with the next batch.
+# Each is a row that is kept for a day, all written under one lock: the others come with the next batch.
 AT_ONCE_MAX: Final = 100
 
 Subject = tuple[str, str]

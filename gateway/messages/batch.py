@@ -1,0 +1,287 @@
+"""A batch of records in one transaction: it moves the position and writes what records change, or neither.
+
+Whatever is cut short is done again, by this consumer or another, from the same position: a batch that was
+committed cannot be committed twice, as the position is not where it began any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+import asyncpg
+
+from gateway.commands import outcome
+from gateway.errors import StoreUnavailableError
+from gateway.messages.greeter import Greeter
+from gateway.messages.leases import LEASE_S, Leases
+from gateway.messages.telling import Subject, Telling, change
+from gateway.metrics import GatewayMetrics
+from gateway.policy import messages as policy
+from gateway.policy.device_clock import window
+from gateway.policy.messages import Applied, Arrival, DeviceAck, Facts, RecordPlace
+from gateway.store import dead_letters, history, messages, positions
+from gateway.store.commands import Ended
+from gateway.store.database import Database
+from gateway.store.positions import Part
+from gateway.store.transaction import Transaction, utc
+from runtime.clock import Clock
+from runtime.event_log.interface import CONTROL, Record
+from runtime.logs import get_logger
+
+# Nobody waits for it; a batch may have to wait for locks of the API, and for a disk.
+STATEMENT_S: Final = 30.0
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+READ_AT_ONCE: Final = 100  # some 3 ms
+
+log = get_logger("gateway.messages")
+
+
+class NotOursError(Exception):
+    """A part is another consumer's by now, or was moved: what was read of it is not to be written."""
+
+
+@dataclass(slots=True)
+class Committed:
+    """What is done once the batch is committed."""
+
+    applied: Applied
+    moves: Mapping[Part, tuple[int, int]]
+    told: Sequence[Subject] = ()
+    ended: list[Ended] = field(default_factory=list)
+
+
+class Batches:
+    """Writes what one loop reads. `take` is called one at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        leases: Leases,
+        greeter: Greeter,
+        clock: Clock,
+        metrics: GatewayMetrics,
+        *,
+        history_days: int,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._greeter = greeter
+        self._clock = clock
+        self._metrics = metrics
+        self._days = history_days
+        self._telling = Telling()
+        self.newest_ms: dict[Part, int] = {}
+        """When the last record that was committed of each part came into the log."""
+
+    async def take(self, records: Sequence[Record], at: Mapping[Part, int]) -> None:
+        """Write these, which were read from the positions `at`. Ends early when a part is not ours any more;
+        what is left will be read again by whoever has it.
+
+        It tries as long as the database is away. A record that the database does not take becomes a dead
+        letter: of a batch with such a one each half is tried for itself, and so on.
+        """
+        try:
+            await self._take(await _read(records), dict(at))
+        except NotOursError:
+            self._leases.forget({(record.topic, record.part) for record in records})
+
+    async def _take(self, arrivals: list[Arrival], where: dict[Part, int]) -> None:
+        pending, parts_made = deque([arrivals]), False
+        while pending:
+            some = pending.popleft()
+            try:
+                await self._committed(some, where, {})
+            except NotOursError:
+                raise
+            except Exception as error:  # of one record, whatever it is: found by trying
+                missing = isinstance(error, asyncpg.CheckViolationError)
+                if missing and not parts_made and await self._make_parts():
+                    parts_made = True
+                    pending.appendleft(some)
+                    continue
+                log.warning("a batch was refused", extra={"records": len(some), "error": _name(error)})
+                pending.extendleft(await self._halved(some, where, error))
+
+    async def _halved(
+        self, arrivals: list[Arrival], where: dict[Part, int], error: Exception
+    ) -> list[list[Arrival]]:
+        """Both halves, the first one last; a single record is put away, and nothing is left to be tried."""
+        if len(arrivals) > 1:
+            middle = len(arrivals) // 2
+            return [arrivals[:middle], arrivals[middle:]][::-1]
+        [one] = arrivals
+        log.error("a record was refused", exc_info=error, extra={"place": list(one.place)})
+        await self._committed(arrivals, where, {one.place: _name(error)})
+        return []
+
+    async def _committed(
+        self, arrivals: list[Arrival], where: dict[Part, int], refused: Mapping[RecordPlace, str]
+    ) -> None:
+        """Try until it is committed. `where` moves with it."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                done = await self._try(arrivals, where, refused)
+                break
+            except StoreUnavailableError as error:
+                # The commit may have happened: then the next try finds the position moved.
+                log.info("a batch waits for Postgres", extra={"reason": str(error)})
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+        for part, (_, new) in done.moves.items():
+            where[part] = new
+        self._leases.moved(done.moves)
+        for arrival in arrivals:
+            self.newest_ms[arrival.place[:2]] = arrival.received_ms
+        self._after(done)
+
+    async def _try(
+        self, arrivals: list[Arrival], where: Mapping[Part, int], refused: Mapping[RecordPlace, str]
+    ) -> Committed:
+        began = self._clock.monotonic()
+        moves = {part: (where[part], last + 1) for part, last in _parts(arrivals).items()}
+        async with self._database.transaction(statement_s=STATEMENT_S) as tx:
+            if not await positions.advance(tx, self._leases.owner, moves, utc(tx.now + LEASE_S)):
+                raise NotOursError
+            if arrivals[0].record.topic == CONTROL:
+                done = await self._control(tx, arrivals, refused, moves)
+            else:
+                done = await self._numbered(tx, arrivals, refused, moves)
+            done.told = self._telling.due(_subjects(done.applied), self._clock.monotonic())
+            for subject in done.told:
+                tx.tell(change(subject))
+        self._metrics.batch_seconds.observe(self._clock.monotonic() - began)
+        return done
+
+    async def _numbered(
+        self,
+        tx: Transaction,
+        arrivals: list[Arrival],
+        refused: Mapping[RecordPlace, str],
+        moves: Mapping[Part, tuple[int, int]],
+    ) -> Committed:
+        named = _devices(arrivals)
+        boots = {(a.topic.device, a.envelope.number.boot) for a in arrivals if a.topic and a.envelope}
+        facts = Facts(
+            devices=await messages.devices_of(tx, named),
+            window=window(tx.now, self._days),
+            lines=await messages.lines_of(tx, named, hold=True),
+            boots=await messages.boots_of(tx, sorted(boots)),
+        )
+        applied = policy.decide(arrivals, facts, refused)
+        await messages.add_history(tx, applied.history)
+        if applied.seen:  # behind the COPY: of two in one batch the second is a repeat
+            found = await messages.ids_of(tx, [row for _, row in applied.seen])
+            policy.reused(applied, found, facts)
+        await dead_letters.add(tx, applied.letters)
+        await messages.put_states(tx, applied.states)
+        await messages.put_boots(tx, applied.boots)
+        await messages.put_lines(tx, applied.lines)
+        await messages.note_heard(tx, applied.heard)
+        return Committed(applied, moves)
+
+    async def _control(
+        self,
+        tx: Transaction,
+        arrivals: list[Arrival],
+        refused: Mapping[RecordPlace, str],
+        moves: Mapping[Part, tuple[int, int]],
+    ) -> Committed:
+        named = _devices(arrivals)
+        facts = Facts(
+            devices=await messages.devices_of(tx, named),
+            window=window(tx.now, self._days),
+            lines=await messages.lines_of(tx, named),
+            links=await messages.links_of(tx, named),
+        )
+        applied = policy.decide_control(arrivals, facts, refused)
+        await dead_letters.add(tx, applied.letters)
+        await messages.put_links(tx, applied.links)
+        done = Committed(applied, moves)
+        for (device, at), acks in groupby(
+            _in_order(applied.acks), lambda ack: (ack.device_id, ack.received_at)
+        ):
+            done.ended += await outcome.acked(tx, device, [one.ack for one in acks], at.timestamp())
+        said_hello = [one.device_id for one in applied.greetings.values() if one.hello is not None]
+        if said_hello:
+            await outcome.greeted(tx, sorted(said_hello))
+        return done
+
+    def _after(self, done: Committed) -> None:
+        """It is committed."""
+        applied, metrics = done.applied, self._metrics
+        now = self._clock.monotonic()
+        self._telling.owe(_subjects(applied))
+        self._telling.told(done.told, now)
+        self._greeter.greet(applied.greetings.values())
+        outcome.count(metrics, done.ended)
+        for name, count in applied.outcomes.items():
+            metrics.messages.labels(name).inc(count)
+        for letter in applied.letters:
+            metrics.dead_letters.labels(letter.reason.value).inc()
+        metrics.history_rows.inc(len(applied.history))
+        if applied.passed:
+            metrics.missing.inc(applied.passed)
+            log.error("accepted messages are missing: the log lost them, or the database went back")
+
+    async def tell_owed(self) -> None:
+        """Tell what changed a while ago and was not told yet."""
+        now = self._clock.monotonic()
+        subjects = self._telling.due((), now)
+        if not subjects:
+            return
+        try:
+            async with self._database.transaction() as tx:
+                for subject in subjects:
+                    tx.tell(change(subject))
+        except StoreUnavailableError:
+            return  # the next look tries again
+        self._telling.told(subjects, now)
+
+    async def _make_parts(self) -> bool:
+        """Whether the history has all its partitions now: the day may have come without them."""
+        try:
+            async with self._database.transaction(statement_s=STATEMENT_S) as tx:
+                return await history.keep_parts(tx, self._days) > 0
+        except (StoreUnavailableError, history.PartsBusyError):
+            return False
+
+
+async def _read(records: Sequence[Record]) -> list[Arrival]:
+    """Others have their turn meanwhile: the API's requests, in the same process."""
+    arrivals = []
+    for begin in range(0, len(records), READ_AT_ONCE):
+        arrivals += [policy.read(record) for record in records[begin : begin + READ_AT_ONCE]]
+        await asyncio.sleep(0)
+    return arrivals
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
+
+
+def _parts(arrivals: Sequence[Arrival]) -> dict[Part, int]:
+    """The last offset of each part."""
+    return {arrival.place[:2]: arrival.place[2] for arrival in arrivals}
+
+
+def _devices(arrivals: Sequence[Arrival]) -> list[str]:
+    return sorted({arrival.topic.device for arrival in arrivals if arrival.topic is not None})
+
+
+def _in_order(acks: Sequence[DeviceAck]) -> list[DeviceAck]:
+    """By device, so that two batches cannot wait for each other; each one's in the order it gave them."""
+    return sorted(acks, key=lambda ack: ack.device_id)
+
+
+def _subjects(applied: Applied) -> set[Subject]:
+    return {
+        (device, "device.message" if kind == "event" else "device.state") for device, kind in applied.told
+    }
