@@ -214,8 +214,8 @@ class MqttLink:
         return len(self._acks)
 
     def pause(self) -> None:
-        """Read no more. What is read already (about 200 KiB) still comes. While it rests, nothing notices
-        that the broker is silent.
+        """Bring no more messages; those of the read that is being taken apart still come (64 KiB). While it
+        rests, nothing notices that the broker is silent.
         """
         self._wire.pause("caller")
 
@@ -516,6 +516,7 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
         rest."""
         await self._may_read.wait()
         data: bytes = await super().read(n)
+        await self._may_read.wait()  # it may have come to rest while it waited for these
         self._unparsed += len(data)
         self._hear()
         return data
