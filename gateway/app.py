@@ -24,6 +24,7 @@ from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
 from gateway.keys.rotation import KeyWatch
 from gateway.listener import Listener
 from gateway.login.providers import Providers
+from gateway.messages.storing import Storing
 from gateway.metrics import GatewayMetrics, gateway_metrics
 from gateway.parts import GatewayParts
 from gateway.passwords import Passwords
@@ -73,6 +74,10 @@ class Gateway:
         dispatcher = Dispatcher(database, shortlived, clock, metrics, self._downlink or NoDownlink())
         if self._downlink is not None:
             self._downlink.on_connected = dispatcher.look_now
+        self.storing = None
+        if settings.log.kind != "off" and settings.consumer == "inside":
+            down = self._downlink or NoDownlink()
+            self.storing = Storing(settings, shortlived, down, clock, metrics, database.announce)
         self.parts = GatewayParts(
             settings=settings,
             clock=clock,
@@ -148,6 +153,8 @@ class Gateway:
         self._tasks.start(self.keys.run(), "keys")
         if self.witness is not None:
             self._tasks.start(self.witness.run(), "audit heads")
+        if self.storing is not None:
+            self._tasks.start(self._store_messages(self.storing), "messages")
         await self._internal.start()
         await self._public.start()
         # The last: whoever is told that it is ready comes at once.
@@ -168,6 +175,11 @@ class Gateway:
         await self.parts.shortlived.close()
         await self.parts.providers.close()
         await self.parts.database.close()
+
+    async def _store_messages(self, storing: Storing) -> None:
+        await asyncio.wait([self.prepared])
+        if self.parts.database.prepared:  # else a person must look at the schema
+            await storing.run()
 
     def _witness(self, folder: Path) -> Witness:
         parts = self.parts

@@ -1,0 +1,64 @@
+"""The consumer with what it needs: connections of its own, readers of the log that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.commands.downlink import Downlink
+from gateway.messages.consumer import POOL_MAX, Consumer
+from gateway.messages.settings import LogSettings
+from gateway.metrics import GatewayMetrics
+from gateway.settings import Settings
+from gateway.shortlived.interface import ShortLived
+from gateway.store.database import Database
+from gateway.store.log_table import TableReader
+from runtime.clock import Clock
+from runtime.event_log.interface import LogReader
+from runtime.event_log.kafka import KafkaAddress, KafkaReader
+
+
+class Storing:
+    """One process's consumer. `run` is the task; the schema must be right by then."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shortlived: ShortLived,
+        downlink: Downlink,
+        clock: Clock,
+        metrics: GatewayMetrics,
+        announce: Callable[[set[str]], None] | None,
+    ) -> None:
+        """`announce`: as of the process's own Database."""
+        # Apart from the requests' connections: a batch that waits for a lock keeps none of them waiting.
+        self.database = Database(settings.database(), pool_max=POOL_MAX, wall=clock.wall)
+        self.database.announce = announce
+        self.consumer = Consumer(
+            self.database,
+            readers(settings.log, self.database, shortlived),
+            downlink,
+            clock,
+            metrics,
+            history_days=settings.history_days,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Storing {self.consumer}>"
+
+    async def run(self) -> None:
+        """Ends only by cancellation."""
+        await self.database.open()
+        self.database.prepared = True
+        try:
+            await self.consumer.run()
+        finally:
+            await self.database.close()
+
+
+def readers(log: LogSettings, database: Database, shortlived: ShortLived) -> Callable[[], LogReader]:
+    """What makes a reader of this log. SettingsError for files that cannot be used."""
+    if log.kind != "kafka":
+        return lambda: TableReader(database, shortlived)
+    address = KafkaAddress(log.servers, log.prefix, log.ca, log.certificate, log.key)
+    address.options()  # reads the files: a mistake ends the start
+    return lambda: KafkaReader(address)
