@@ -15,7 +15,7 @@ from gateway.api.models import Body, Secret, moment
 from gateway.api.places import Kind, find_place
 from gateway.errors import Problem, not_found
 from gateway.parts import GatewayParts, Parts
-from gateway.policy.access import Action, Actor, Resource, Role, RoleWord, giving, may_give
+from gateway.policy.access import Action, Actor, Resource, Role, RoleWord, giving, leaving, may_give
 from gateway.randomness import digest, new_secret
 from gateway.store import invitations, places, sessions, support, users
 from gateway.store.invitations import Invitation
@@ -118,14 +118,19 @@ async def change_member(
 async def remove_member(
     place_id: PlaceId, user_id: UUID, request: Request, credential: CredentialOf, parts: Parts
 ) -> None:
-    """Take the role away, or leave. Sessions that it carried end within two seconds."""
+    """Take the role away, or leave. Sessions that it carried end within two seconds.
+
+    Whoever is `admin` or `owner` leaves by a login alone, as they are removed by one.
+    """
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
         leaves = actor.user_id == user_id
         action = Action.MEMBER_LEAVE if leaves else Action.MEMBER_MANAGE
         actor, place = await _find(tx, parts, credential, request, place_id, action, lock=True, mine=leaves)
         member = await _member_of(tx, place, user_id)
-        if not leaves:
+        if leaves:
+            permit(actor, leaving(member.role), Resource(place.role, mine=True))
+        else:
             _may_give(actor, place, member.role)
         if member.role is Role.OWNER:
             await _keep_an_owner(tx, place, user_id)

@@ -185,7 +185,7 @@ RULES: dict[Action, Rule] = {
     Action.MEMBER_LIST: Rule(Scope.SITES_READ, roles=_USERS),
     Action.MEMBER_MANAGE: Rule(Scope.SITES_WRITE, roles=_RUNNERS),
     # Who runs a place decides what becomes of it, and of whatever made them that.
-    Action.MEMBER_RUNNERS: Rule(None, roles=_OWNERS),
+    Action.MEMBER_RUNNERS: Rule(None, roles=_OWNERS, mine=True),
     Action.MEMBER_LEAVE: Rule(Scope.SITES_WRITE, mine=True),
     Action.INVITATION_ACCEPT: Rule(None, anyone=True),
     Action.TOKEN_CREATE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
@@ -251,6 +251,11 @@ def may(actor: Actor | None, action: Action, resource: Resource | None = None) -
 def giving(role: Role) -> Action:
     """What it is to give, change or take away `role`."""
     return Action.MEMBER_RUNNERS if role in _RUNNERS else Action.MEMBER_MANAGE
+
+
+def leaving(role: Role) -> Action:
+    """What it is to let go of one's own `role`: what no token gives back, no token takes."""
+    return Action.MEMBER_RUNNERS if role in _RUNNERS else Action.MEMBER_LEAVE
 
 
 def place_seen(role: Role | None, *, sees: bool, mine: bool = False) -> Resource | None:

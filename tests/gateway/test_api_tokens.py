@@ -234,6 +234,26 @@ async def test_what_a_person_alone_says(world: World) -> None:
             assert allowed.status_code in GOOD, (method, path, allowed.text)
 
 
+@pytest.mark.parametrize("role", ["support", "member", "admin", "owner"])
+async def test_a_token_lets_go_of_no_role_that_none_gives(world: World, role: str) -> None:
+    """Whoever finds an owner's could shut them out of their org, until another owner invites them again."""
+    ann, bob = await world.person("ann"), await world.person("bob")
+    org = (await ann.get("/v1/orgs")).json()["items"][0]["id"]
+    invited = await ann.post(f"/v1/orgs/{org}/invitations", json={"role": role})
+    joined = await bob.post("/v1/invitations/accept", json={"token": invited.json()["token"]})
+    assert joined.status_code in GOOD
+    bobs = f"/v1/orgs/{org}/members/{(await bob.get('/v1/me')).json()['id']}"
+    script = world.program((await make(bob, *(scope.value for scope in Scope)))["token"])
+    by_token = await script.delete(bobs)
+    if role in RUNNERS:
+        assert (by_token.status_code, by_token.json()["code"]) == (403, "person_needed")
+        assert (await bob.get(f"/v1/orgs/{org}")).json()["role"] == role
+        assert (await bob.delete(bobs)).status_code == 204
+    else:
+        assert by_token.status_code == 204
+    assert (await bob.get(f"/v1/orgs/{org}")).status_code == 404
+
+
 RUNNERS = ("admin", "owner")
 DECISIONS = (
     "POST /v1/support-requests/{request_id}/approve",

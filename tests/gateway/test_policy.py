@@ -54,7 +54,7 @@ PROMISED = {
     "site.delete": ("owner", "sites:write"),
     "member.list": ("member admin owner", "sites:read"),
     "member.manage": ("admin owner", "sites:write"),
-    "member.runners": ("owner", "no"),
+    "member.runners": ("owner mine", "no"),
     "member.leave": ("mine", "sites:write"),
     "invitation.accept": ("anyone", "no"),
     "registration_token.create": ("admin owner", "devices:write"),
