@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -11,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.credentials import CredentialOf, acts, require
 from gateway.api.paging import PageQuery
@@ -31,6 +32,9 @@ DEVICE_PREFIX = "d_"
 # At a time, at one gateway. Each holds up to a megabyte for a reader who does not read, and reads on for as
 # long as the log is.
 EXPORTS_PER_PERSON: Final = 2
+# For one batch, about a megabyte: a line of 256 kbit/s needs half a minute. Whoever reads nothing for longer
+# must not keep the place, least of all one who came with a stolen token that is ended by now.
+STALL_S: Final = 120.0
 
 StillMay = Callable[[Transaction], Awaitable[None]]
 """Raises once the reader may not any more."""
@@ -175,7 +179,7 @@ async def export_site_audit(site_id: str, credential: CredentialOf, parts: Parts
 
 
 class _Export(StreamingResponse):
-    """Counted from its begin to its end, whoever ends it."""
+    """Counted from its begin to its end, whoever ends it; cut off when its reader does not read."""
 
     media_type = NDJSON
 
@@ -187,9 +191,17 @@ class _Export(StreamingResponse):
         self._user_id = actor.user_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await send(message)
+            except TimeoutError:
+                # The answer ends as when its reader goes away; to close it decently would wait for them.
+                scope["towline.abort"]()
+
         self._exporting[self._user_id] += 1
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
         finally:
             self._exporting[self._user_id] -= 1
             if not self._exporting[self._user_id]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -269,3 +272,33 @@ async def test_a_person_has_few_exports_at_a_time(world: World, monkeypatch: pyt
             await asyncio.to_thread(lambda: None)
     assert not (await owner.head(path)).content
     assert not world.gateway.parts.exporting
+
+
+async def test_an_export_that_nobody_reads_gives_its_place_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever stole a token could keep its person from exporting, also once it is ended."""
+
+    async def endless(*_: Any) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.to_thread(lambda: None)  # where the real one reads its next lines
+            yield bytes(2**20)
+
+    owner = await world.person("anna")
+    path = f"/v1/sites/{await site_of(owner)}/audit/export"
+    asked = await owner.post("/v1/me/api-tokens", json={"name": "Stolen", "scopes": ["audit:read"]})
+    stolen, host = asked.json(), owner.base_url.netloc.decode()
+    head = f"GET {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {stolen['token']}\r\n\r\n"
+    where = (owner.base_url.host, owner.base_url.port or 0)
+    monkeypatch.setattr(routes, "_exported", endless)
+    monkeypatch.setattr(routes, "STALL_S", 1.0)
+    with ExitStack() as readers:
+        for _ in range(routes.EXPORTS_PER_PERSON):
+            reader = readers.enter_context(await asyncio.to_thread(socket.create_connection, where))
+            reader.sendall(head.encode())
+            assert await asyncio.to_thread(reader.recv, 12) == b"HTTP/1.1 200"  # and nothing more
+        assert (await owner.delete(f"/v1/me/api-tokens/{stolen['id']}")).status_code == 204
+        async with asyncio.timeout(PATIENCE_S):
+            while world.gateway.parts.exporting:
+                await asyncio.to_thread(lambda: None)
+        assert (await owner.head(path)).status_code == 200
