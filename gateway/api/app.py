@@ -37,6 +37,7 @@ from gateway.api import (
     provider_login,
     sessions,
     support,
+    telemetry,
     users,
     wellknown,
 )
@@ -66,6 +67,7 @@ ROUTERS = (
     device_connection.router,
     commands.router,
     device_types.router,
+    telemetry.router,
     sessions.router,
     support.router,
     links.router,

@@ -43,6 +43,8 @@ KINDS: Final[dict[str, Action]] = {
     "device.online": Action.DEVICE_READ,
     "device.offline": Action.DEVICE_READ,
     "command.changed": Action.COMMAND_READ,
+    "device.state": Action.DEVICE_READ,
+    "device.message": Action.DEVICE_READ,
     "session.begun": Action.SESSION_END,
     "session.ended": Action.SESSION_END,
     "support.asked": Action.SUPPORT_READ,

@@ -10,11 +10,15 @@ from uuid import UUID
 
 import asyncpg
 
-from gateway.store.transaction import Reading, Transaction, utc
+from gateway.store.transaction import Reading, Row, Transaction, utc
 
 DAYS_AHEAD: Final = 7  # a gateway that nobody restarts for a week still has where to write
 # A person looks at it, and a part that is due to be dropped waits for whoever reads.
 READ_S: Final = 2.0
+
+
+class TooWideError(Exception):
+    """There is more of it than READ_S is enough for."""
 
 
 class PartsBusyError(Exception):
@@ -48,7 +52,7 @@ async def forget_boots(tx: Transaction, days: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Asked:
     """Whose history, for whom: what the device said where it is now, and where the person has a role."""
 
     device_id: str
@@ -95,14 +99,15 @@ _CHOSEN: Final = (
 )
 
 
-async def page(tx: Reading, seen: Seen, before: Position | None, limit: int) -> list[Entry]:
+async def page(tx: Reading, asked: Asked, before: Position | None, limit: int) -> list[Entry]:
     """At most `limit` messages, newest first, behind the one at `before`."""
     at, boot, seq = before or (None, None, None)
-    rows = await tx.fetch(
+    rows = await _bounded(
+        tx,
         f"SELECT at, boot, seq, id, kind, type, received_at, body{_CHOSEN}"
         " AND ($7::timestamptz IS NULL OR (at, boot, seq) < ($7, $8::bigint, $9::bigint))"
         " ORDER BY at DESC, boot DESC, seq DESC LIMIT $10",
-        *_chosen(seen, at),
+        *_chosen(asked, at),
         at,
         boot,
         seq,
@@ -111,12 +116,13 @@ async def page(tx: Reading, seen: Seen, before: Position | None, limit: int) -> 
     return [Entry(**row) for row in rows]
 
 
-async def buckets(tx: Reading, seen: Seen, key: str, step_s: int) -> list[Bucket]:
+async def buckets(tx: Reading, asked: Asked, key: str, step_s: int) -> list[Bucket]:
     """One reading of telemetry by steps that begin at multiples of `step_s` seconds since 1970, newest first.
 
     A reading that the device aggregated counts with what it was made of; no number is none.
     """
-    rows = await tx.fetch(
+    rows = await _bounded(
+        tx,
         # numeric: sums of doubles may be beyond the largest one.
         "WITH said AS (SELECT at, body -> 'values' -> $7 AS v"
         f"{_CHOSEN}), readings AS (SELECT at,"
@@ -128,7 +134,7 @@ async def buckets(tx: Reading, seen: Seen, key: str, step_s: int) -> list[Bucket
         " SELECT date_bin(make_interval(secs => $8), at, timestamptz 'epoch') AS step, sum(n) AS n,"
         " min(low::numeric) AS low, max(high::numeric) AS high, sum(mean::numeric * n) / sum(n) AS mean"
         " FROM readings GROUP BY step ORDER BY step DESC",
-        *_chosen(seen, None),
+        *_chosen(asked, None),
         key,
         step_s,
     )
@@ -138,7 +144,14 @@ async def buckets(tx: Reading, seen: Seen, key: str, step_s: int) -> list[Bucket
     ]
 
 
-def _chosen(seen: Seen, before: datetime | None) -> Sequence[object]:
+async def _bounded(tx: Reading, query: str, *args: object) -> list[Row]:
+    try:
+        return await tx.fetch(query, *args)
+    except asyncpg.QueryCanceledError as error:
+        raise TooWideError from error
+
+
+def _chosen(asked: Asked, before: datetime | None) -> Sequence[object]:
     # The end as the page before says: parts behind it are not even opened.
-    end = seen.end if before is None else min(seen.end, before + timedelta(microseconds=1))
-    return (seen.device_id, seen.begin, end, seen.kind, seen.site_id, seen.user_id)
+    end = asked.end if before is None else min(asked.end, before + timedelta(microseconds=1))
+    return (asked.device_id, asked.begin, end, asked.kind, asked.site_id, asked.user_id)
