@@ -35,7 +35,7 @@ VECTORS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def named(which: str) -> Any:
+def named(which: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", VECTORS[which], ids=lambda case: case["name"])
 
 
