@@ -15,6 +15,7 @@ FREES = {
     "POST /v1/me/logout-everywhere",
     "POST /v1/devices/{device_id}/reject",
     "POST /v1/devices/{device_id}/revoke",
+    "PATCH /v1/users/{user_id}",
     "POST /v1/links/inspect",
     "POST /v1/invitations/inspect",
     "POST /v1/support-requests/{request_id}/refuse",
@@ -114,3 +115,12 @@ async def test_who_is_not_in_any_more_uses_nobodys_writes_up(world: World) -> No
     for _ in range(5):
         assert (await rename(stolen, device, "Mine")).status_code == 401
     assert (await rename(ann, device, "Still hers")).status_code == 200
+
+
+async def test_an_administrator_who_wrote_too_much_still_shuts_out(world: World) -> None:
+    """A found token of theirs, whatever it may, uses their writes up and saves nobody."""
+    admin, mallory = await world.person(), await world.person("mallory")
+    await leave(world, admin, 0)
+    answer = await admin.patch(f"/v1/users/{await id_of(mallory)}", json={"disabled": True})
+    assert answer.status_code == 200, answer.text
+    assert (await mallory.get("/v1/me")).status_code == 401
