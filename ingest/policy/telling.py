@@ -61,7 +61,7 @@ class Telling:
 
     def refused(self, device: str, refused: Refused, now: float) -> None:
         """The device is to hear of this refusal, unless it heard of one just now."""
-        _expire(self._refused, now - REFUSED_EVERY_S)
+        _expire(self._refused, REFUSED_EVERY_S, now)
         if device in self._refused or len(self._refused) >= self._most:
             return
         self._refused[device] = now
@@ -69,7 +69,7 @@ class Telling:
 
     def due(self, now: float) -> list[Accepted | Refused]:
         """What must be told now; it counts as told."""
-        for device in _expire(self._heard, now - self._every_s):
+        for device in _expire(self._heard, self._every_s, now):
             if device in self._held:
                 self._ready[device] = self._held.pop(device)
         found: list[Accepted | Refused] = [*self._refusals, *self._ready.values()]
@@ -88,9 +88,9 @@ class Telling:
         return max(now, next(iter(self._heard.values())) + self._every_s)
 
 
-def _expire(times: OrderedDict[str, float], before: float) -> list[str]:
-    """Drops those up to this time and names them."""
+def _expire(times: OrderedDict[str, float], after_s: float, now: float) -> list[str]:
+    """Drops those that are so old and names them."""
     gone = []
-    while times and next(iter(times.values())) <= before:
+    while times and next(iter(times.values())) + after_s <= now:
         gone.append(times.popitem(last=False)[0])
     return gone
