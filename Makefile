@@ -71,7 +71,7 @@ load: setup-dev ## visitors by locust over many tunnels (ARGS="--users 50 --time
 	@sh scripts/setup.sh load .venv-load
 	$(PYTHON_BIN) -m loadtests.load $(if $(HOST),--host $(HOST)) $(if $(TIME),--time $(TIME)) $(ARGS)
 
-docs: setup-dev ## write docs/settings.md, metrics.md and api-reference.md from the code
+docs: setup-dev ## write docs/settings.md, metrics.md, api-reference.md and commands.md from the code
 	$(PYTHON_BIN) -m towline.documents docs
 
 lock: ## lock the dependencies of pyproject.toml again (needs uv)

@@ -15,6 +15,7 @@ from runtime.internal_http import InternalHttp
 from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
 from towline.api_reference import api_reference
+from towline.commands_document import commands_document
 from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.settings import AgentSettings
 from tunnel_server.app import Node
@@ -105,6 +106,7 @@ DOCUMENTS = {
     "settings.md": settings_document,
     "metrics.md": metrics_document,
     "api-reference.md": api_reference,
+    "commands.md": lambda: commands_document(_HEAD),
 }
 
 

@@ -112,7 +112,7 @@ def _capability(name: str, source: object) -> Capability:
     if type(timeout_s) is not int or not 1 <= timeout_s <= TIMEOUT_MAX_S:
         raise BadCapabilitiesError(f"{where}.timeout_s: must be 1..{TIMEOUT_MAX_S} whole seconds")
     role = source.get("role", "member")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise BadCapabilitiesError(f"{where}.role: must be one of {', '.join(_ROLES)}")
     flags = {flag: source.get(flag, False) for flag in ("support", "repeatable")}
     for flag, value in flags.items():
