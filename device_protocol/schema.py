@@ -69,10 +69,11 @@ class Schema:
         unknown = set(source) - KEYWORDS - ANNOTATIONS
         if unknown:
             raise SchemaError(f"no such keyword here: {min(unknown)}")
-        self._types = _types(source.get("type"))
+        self._types = _types(source["type"]) if "type" in source else None
         checks = (
-            _values(source),
-            _any_of(source.get("anyOf"), depth),
+            _values("const", [source["const"]]) if "const" in source else None,
+            _values("enum", source["enum"]) if "enum" in source else None,
+            _any_of(source["anyOf"], depth) if "anyOf" in source else None,
             _limits(source),
             _lengths(source),
             _list(source, depth),
@@ -134,10 +135,10 @@ def _ways(atom: re.Match[str]) -> int:
     return ways
 
 
-def _types(source: object) -> frozenset[type] | None:
-    if source is None:
-        return None
+def _types(source: object) -> frozenset[type]:
     names = source if isinstance(source, list) else [source]
+    if not names:
+        raise SchemaError("type: none")
     kinds: set[type] = set()
     for name in names:
         if not isinstance(name, str) or name not in _TYPES:
@@ -146,16 +147,10 @@ def _types(source: object) -> frozenset[type] | None:
     return frozenset(kinds)
 
 
-def _values(source: Mapping[str, Any]) -> Check | None:
+def _values(name: str, allowed: object) -> Check:
     """const, enum."""
-    if "const" in source:
-        allowed = [source["const"]]
-    elif "enum" in source:
-        allowed = source["enum"]
-    else:
-        return None
     if not isinstance(allowed, list) or not all(isinstance(value, _SCALARS) for value in allowed):
-        raise SchemaError("enum, const: only strings, numbers, booleans and null")
+        raise SchemaError(f"{name}: only strings, numbers, booleans and null")
     known = frozenset((type(value), value) for value in allowed)  # 1 is not True
 
     def check(value: Any) -> str | None:
@@ -166,9 +161,7 @@ def _values(source: Mapping[str, Any]) -> Check | None:
     return check
 
 
-def _any_of(source: object, depth: int) -> Check | None:
-    if source is None:
-        return None
+def _any_of(source: object, depth: int) -> Check:
     if not isinstance(source, list) or not source:
         raise SchemaError("anyOf: a list of schemas")
     ways = [Schema(way, depth=depth + 1) for way in source]
@@ -308,14 +301,18 @@ def _size(size: int, least: int | None, most: int | None, what: str) -> str | No
 
 
 def _count(source: Mapping[str, Any], name: str) -> int | None:
-    value = source.get(name)
-    if value is not None and (type(value) is not int or value < 0):
+    if name not in source:
+        return None
+    value = source[name]
+    if type(value) is not int or value < 0:
         raise SchemaError(f"{name}: no count")
     return value
 
 
 def _amount(source: Mapping[str, Any], name: str) -> float | None:
-    value = source.get(name)
-    if value is not None and type(value) not in _TYPES["number"]:
+    if name not in source:
+        return None
+    value: float = source[name]
+    if type(value) not in _TYPES["number"]:
         raise SchemaError(f"{name}: no number")
     return value

@@ -61,7 +61,7 @@ def loads(raw: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact, in UTF-8; members in the order given. ValueError for what `loads` would not take."""
+    """Compact, in UTF-8, members in the order given. ValueError for NaN, infinity, half a surrogate pair."""
     return _ENCODER.encode(value).encode("utf-8")
 
 
