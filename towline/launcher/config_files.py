@@ -103,6 +103,13 @@ class ConfigFiles:
             "admin_password_file": self._data.secrets / "admin-password",
             "welcome_secret_file": self._data.secrets / "welcome",
             "device_mqtt_url": self._broker_url(),
+            "log": {"kind": "table"},
+            "broker": {
+                "url": self._broker_url(),
+                "username": "gateway",
+                "password_file": self._data.secrets / GATEWAY_PASSWORD,
+                "version": "3.1.1",  # what the embedded broker speaks
+            },
         }
 
     def _server_table(self) -> dict[str, Any]:
