@@ -38,6 +38,7 @@ from tunnel_protocol import CloseCode, ConnectionState, Hello, Limits, Service
 
 if TYPE_CHECKING:
     from runtime.ops_server import OpsServer
+    from tunnel_agent.messages.side import MessageSide
 
 _log = get_logger("tunnel_agent")
 
@@ -70,6 +71,7 @@ class Agent:
         self._sleep = sleep
         self._lasting = TaskOwner("agent", on_crash=self._task_crashed)
         self._work = TaskOwner("agent work")  # each ends by itself
+        self._side = TaskOwner("messages")  # apart: no crash there is one of the agent
         # Those that are open, and those that drain.
         self._tunnels: set[AgentTunnel] = set()
         self._all_gone = asyncio.Event()
@@ -93,6 +95,7 @@ class Agent:
             grants=lambda: len(self.grants),
             certificate_until=lambda: self.identity.certificate.not_after,
         )
+        self._messages = self._message_side()
         self._device = Device(
             id=identity.device_id,
             instance=secrets.token_bytes(16),
@@ -118,6 +121,21 @@ class Agent:
         renewing = keep_renewed(lambda: self.identity, self._store, self._clock, self._renewed)
         self._lasting.start(renewing, "renewal")
         self._lasting.start(self._revocations.run(), "revocations")
+        if self._messages is not None:
+            self._side.start(self._messages.run(), "run")
+
+    def _message_side(self) -> MessageSide | None:
+        if not self._settings.messages.enabled:
+            return None
+        from tunnel_agent.messages.side import MessageSide  # 6 MiB that a device without it keeps free
+
+        return MessageSide(
+            self._settings.messages,
+            self._store.directory,
+            lambda: self.identity,
+            self._clock,
+            self.registry,
+        )
 
     def _dial(self, url: str) -> None:
         dialler = Dialler(
@@ -141,6 +159,7 @@ class Agent:
     async def close(self, drain_s: float) -> None:
         """Let streams finish for up to `drain_s` seconds, then end everything."""
         await self._lasting.close(CLOSE_TIMEOUT_S)
+        await self._side.close(CLOSE_TIMEOUT_S)
         for tunnel in list(self._tunnels):
             tunnel.connection.drain(0, "the agent stops")
         await self._wait_gone(drain_s)
@@ -166,10 +185,12 @@ class Agent:
             _log.info("streams were cut", extra={"tunnels": len(self._tunnels)})
 
     def failed_checks(self) -> list[str]:
-        """Why nobody can reach the device now; empty when somebody can."""
+        """Why nobody can reach the device now, or its messages nobody; empty when all is well."""
         failed = [] if self._open_tunnels() else ["no tunnel is open"]
         if self._clock.wall() >= self.identity.certificate.not_after:
             failed.append("the device's certificate has expired")
+        if self._messages is not None and self._messages.problem is not None:
+            failed.append(self._messages.problem)
         return failed
 
     def _open_tunnels(self) -> list[AgentTunnel]:
@@ -291,6 +312,8 @@ class Agent:
             self.identity = replace(identity, key_list=known)
             self._work.start(self._save_key_list(), "save key list")
         self._dial_new_nodes()
+        if self._messages is not None:
+            self._messages.identity_renewed()
 
 
 def limits(settings: LimitSettings, dial_timeout_s: float) -> Limits:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from runtime.addresses import is_address, parse_address
 from runtime.settings import between, setting
+from tunnel_agent.messages.settings import MessagesSettings
 from tunnel_agent.policy.reconnect import MAX_CONNECTIONS
 from tunnel_agent.urls import tunnel_url_problem
 from tunnel_protocol import Limits
@@ -147,4 +148,8 @@ class AgentSettings:
     limits: LimitSettings = field(
         default_factory=LimitSettings,
         metadata={"doc": "Windows and sizes; change them only with a measurement."},
+    )
+    messages: MessagesSettings = field(
+        default_factory=MessagesSettings,
+        metadata={"doc": "Readings, health and commands over MQTT."},
     )

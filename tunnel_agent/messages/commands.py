@@ -1,4 +1,4 @@
-"""Does what the gateway asks: from a declared list, one at a time, each once, every answer by the command's id.
+"""Does what the gateway asks: from a declared list, one at a time, each once, answered by the command's id.
 
 Nothing is executed before its id is on disk. A command that comes again gets its answer again; one that a
 crash cut off is answered `interrupted`, not tried a second time. `ping` and `log_level` may be repeated, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -24,14 +24,15 @@ from tunnel_agent.messages.settings import CommandSettings, MessagesSettings
 from tunnel_agent.messages.writing import unix_ms
 
 QUEUE_MAX: Final = 16  # behind the one that runs; a gateway that sends more has not heard of the answers
+REFUSED_KEPT: Final = 256  # answers: copies come within minutes
 OUTPUT_MAX: Final = 2048  # bytes of a program's output: as JSON it may be six times as long, and is cut then
 PARAMETER_MAX: Final = 1024  # characters of one parameter: all of them are in a program's environment
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 BUSY: Final = "busy"
 EXPIRED: Final = "expired"
-UNKNOWN: Final = "unknown_command"
-BAD_PARAMETERS: Final = "bad_parameters"
+UNSUPPORTED: Final = "unsupported"
+BAD_PARAMETERS: Final = "bad_params"
 NOT_STORED: Final = "not_stored"
 TIMED_OUT: Final = "timed_out"
 
@@ -84,6 +85,8 @@ class Commands:
         self._ended = ended
         self._queue: deque[_Job] = deque()
         self._now: Command | None = None  # that runs; None: none does
+        self._begun = False  # its id is stored
+        self._refused: OrderedDict[str, Ack] = OrderedDict()  # never begun, so not in the ledger
         self._there = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -102,21 +105,23 @@ class Commands:
         known = self._ledger.get(command.id)
         if known is not None and known.outcome is not None:
             self._tell(known.outcome, command.trace)
+        elif command.id in self._refused:
+            self._tell(self._refused[command.id], command.trace)
         elif self._now is not None and self._now.id == command.id:
-            self._tell(Ack(command.id, Stage.RECEIVED, at=unix_ms(self._clock)), command.trace)
+            if self._begun:
+                self._tell(Ack(command.id, Stage.RECEIVED, at=unix_ms(self._clock)), command.trace)
         elif not any(job.command.id == command.id for job in self._queue):
             self._line_up(command)
 
     def _line_up(self, command: Command) -> None:
         if len(self._queue) >= QUEUE_MAX:
-            # Not remembered: it was not begun, and a later copy of it may find room.
-            return self._answer(command, Ack(command.id, Stage.REFUSED, unix_ms(self._clock), error=BUSY))
+            return self._refuse(command, BUSY)
         try:
             do, repeatable = self._work(command)
         except _BadParametersError as error:
             return self._refuse(command, f"{BAD_PARAMETERS}: {error}")
         if do is None:
-            return self._refuse(command, UNKNOWN)
+            return self._refuse(command, UNSUPPORTED)
         begin_by = self._clock.monotonic() + command.ttl_ms / 1000
         self._queue.append(_Job(command, begin_by, do, repeatable))
         self._there.set()
@@ -132,7 +137,7 @@ class Commands:
                 try:
                     await self._execute(job)
                 finally:
-                    self._now = None
+                    self._now, self._begun = None, False
             self._there.clear()
 
     async def _execute(self, job: _Job) -> None:
@@ -144,8 +149,8 @@ class Commands:
                 await asyncio.to_thread(self._ledger.take, command.id, command.name, command.expires)
             except OSError as error:
                 _log.error("command not begun: its id cannot be stored", extra={"reason": str(error)})
-                ack = Ack(command.id, Stage.REFUSED, unix_ms(self._clock), error=NOT_STORED)
-                return self._answer(command, ack)
+                return self._refuse(command, NOT_STORED)
+        self._begun = True
         self._tell(Ack(command.id, Stage.RECEIVED, at=unix_ms(self._clock)), command.trace)
         _log.info("command begins", extra={"command": command.id, "name_of_it": command.name})
         result = await job.do(command.timeout_ms / 1000)
@@ -168,8 +173,12 @@ class Commands:
             _log.error("a command's outcome is not stored", extra={"reason": str(error)})
 
     def _refuse(self, command: Command, error: str) -> None:
-        """It will be refused again whenever it comes: nothing of it need be kept."""
-        self._answer(command, Ack(command.id, Stage.REFUSED, at=unix_ms(self._clock), error=error))
+        """Copies of it get the same answer, also where it would find room now."""
+        ack = Ack(command.id, Stage.REFUSED, at=unix_ms(self._clock), error=error)
+        self._refused[command.id] = ack
+        while len(self._refused) > REFUSED_KEPT:
+            self._refused.popitem(last=False)
+        self._answer(command, ack)
 
     def _answer(self, command: Command, ack: Ack) -> None:
         outcome = ("succeeded" if ack.ok else "failed") if ack.stage is Stage.DONE else "refused"

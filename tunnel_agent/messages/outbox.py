@@ -115,6 +115,10 @@ class Outbox:
         """The highest number known to be accepted."""
         self.passed = NOTHING
         """Up to here everything left the outbox: accepted, refused or let go."""
+        self.said = NOTHING
+        """The highest number that this process sent: whoever sends keeps it up to date."""
+        self.unfinished: Number | None = None
+        """What `renumber` was asked for when the disk refused: it comes before all else."""
         self.dropped = 0
         """Entries let go for want of room, ever."""
         self.refused = 0
@@ -322,7 +326,12 @@ class Outbox:
         if number <= self.floor:
             return Verdict.OLD
         harmless = number.boot < self.boot and not self._waits_up_to(number)
-        if not (harmless or number <= self.passed or self._gave(number)):
+        ours = number <= self.passed or self._gave(number)
+        if number.boot == self.boot and number > self.said:
+            ours = False  # given, but not said yet: it is another life that said it
+        if self.unfinished is not None:
+            return Verdict.FOREIGN
+        if not (harmless or ours):
             return Verdict.FOREIGN
         self.floor = number
         self.passed = max(self.passed, number)
@@ -391,12 +400,14 @@ class Outbox:
         """Give everything that waits a number of a boot above `above`, and begin that boot. OSError: partly
         done; the next `open` or `renumber` ends it. Nothing of it may be sent in between.
         """
+        self.unfinished = above
         self._begin_boot(max(self.boot, above.boot))
         self.floor = max(self.floor, above)
         done = self.passed
         for at in range(len(self._segments)):
             done = self._rewrite(at, done)
         self.passed = self.floor
+        self.unfinished = None
         _log.warning("numbered anew", extra={"boot": self.boot, "entries": self.entries})
         self._save_if_possible()
 

@@ -36,6 +36,9 @@ class Aggregate:
     """What one source said since its last report."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._values: dict[str, _Summary | bool | str] = {}
         self._from: int | None = None
         self.samples = 0
@@ -69,7 +72,7 @@ class Aggregate:
         body: dict[str, Any] = {"values": values}
         if self._from is not None and now_ms is not None and now_ms >= self._from:
             body = {"from": self._from, "to": now_ms} | body
-        self.__init__()  # type: ignore[misc]  # as new
+        self._begin()
         return body
 
 
