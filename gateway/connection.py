@@ -14,6 +14,8 @@ HEAD_MAX = 32 * 1024
 # Seconds from the connection, or a request's first byte, to its last one. The largest request, a full report
 # of a node's tunnels, takes a second on a slow link.
 REQUEST_S = 20.0
+# Of a scope: cuts its connection, whatever was written to it. For answers that nobody reads.
+ABORT = "towline.abort"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -42,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # For an answer whose reader does not read: closing would wait for it.
-        cast(dict[str, Any], self.scope)["towline.abort"] = self.transport.abort
+        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         self._in_head, self._head_bytes = True, 0
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
@@ -73,7 +75,7 @@ class EventSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, whose application can cut it while the other side does not read."""
 
     async def run_asgi(self) -> None:
-        cast(dict[str, Any], self.scope)["towline.abort"] = self.transport.abort
+        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         app = self.app
 
         async def whole(scope: Any, receive: Any, send: Any) -> None:

@@ -18,6 +18,7 @@ from gateway.api.credentials import CredentialOf, acts, require
 from gateway.api.paging import PageQuery
 from gateway.api.places import find_place
 from gateway.audit import export
+from gateway.connection import ABORT
 from gateway.errors import Problem, StoreUnavailableError
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor
@@ -197,7 +198,7 @@ class _Export(StreamingResponse):
                     await send(message)
             except TimeoutError:
                 # The answer ends as when its reader goes away; to close it decently would wait for them.
-                scope["towline.abort"]()
+                scope[ABORT]()
 
         self._exporting[self._user_id] += 1
         try:

@@ -24,6 +24,7 @@ from gateway.api.credentials import (
 )
 from gateway.api.edge import note, problem_headers, to_problem
 from gateway.api.models import moment
+from gateway.connection import ABORT
 from gateway.errors import Problem, StoreUnavailableError, wrong_field
 from gateway.event_watch import EventWatch, Follower
 from gateway.parts import GatewayParts, Parts, parts_of
@@ -95,7 +96,7 @@ class EventStream(Response):
             code = await stream.run(write, _sse, _gone(receive, "http.disconnect"), self._wait_s)
             if code != "gone" and not await _in_time(_farewell(write, code)):
                 # It does not read; what the connection still holds for it would keep the place taken.
-                scope["towline.abort"]()
+                scope[ABORT]()
                 await _in_time(_gone(receive, "http.disconnect"))
 
 
@@ -166,7 +167,7 @@ async def follow_by_websocket(websocket: WebSocket) -> None:
         code = await stream.run(write, _message, _closed(websocket), None)
         number = _COME_BACK.get(code, _POLICY)
         if code != "gone" and not await _in_time(websocket.close(number, code)):
-            websocket.scope["towline.abort"]()
+            websocket.scope[ABORT]()
 
 
 async def _open(websocket: WebSocket, parts: GatewayParts) -> _Stream:

@@ -45,7 +45,7 @@ class SupportRequest:
     ended_by: str | None
     ended_at: float | None
     log_left_out: int
-    """Entries that the log had no room for."""
+    """Entries that the log had no room for; what a node tells again for want of an answer counts again."""
     role: Role | None
     """Of the person who looks, at the site."""
 
