@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from device_protocol.schemas import DRAFT, PUBLISHED
 from gateway.metrics import gateway_metrics
 from gateway.settings import Settings as GatewaySettings
 from runtime.certificates import CertificateWatch
@@ -16,6 +19,7 @@ from runtime.metrics import MetricDoc, Registry
 from runtime.settings import FieldDoc, describe, from_table
 from towline.api_reference import api_reference
 from towline.commands_document import commands_document
+from tunnel_agent.messages.metrics import message_metrics
 from tunnel_agent.metrics import agent_metrics, watch_agent
 from tunnel_agent.settings import AgentSettings
 from tunnel_server.app import Node
@@ -79,6 +83,7 @@ def agent_registry() -> Registry:
     """An agent's metrics."""
     registry = Registry()
     agent_metrics(registry)
+    message_metrics(registry)
     watch_agent(registry, tunnels=int, streams=int, grants=int, certificate_until=float)
     return registry
 
@@ -102,11 +107,17 @@ def metrics_document() -> str:
     return "".join(parts)
 
 
-DOCUMENTS = {
+def schema_document(name: str) -> str:
+    """A published schema of the device protocol."""
+    return json.dumps({"$schema": DRAFT, **PUBLISHED[name]}, indent=2, ensure_ascii=False) + "\n"
+
+
+DOCUMENTS: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_document,
     "metrics.md": metrics_document,
     "api-reference.md": api_reference,
     "commands.md": lambda: commands_document(_HEAD),
+    **{f"protocol/schemas/{name}.json": partial(schema_document, name) for name in PUBLISHED},
 }
 
 
@@ -114,6 +125,7 @@ def main(argv: Sequence[str]) -> int:
     """Write the documents into the folder given."""
     folder = Path(argv[0])
     for name, text in DOCUMENTS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text(), "utf-8")
         print(folder / name)
     return 0

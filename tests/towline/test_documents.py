@@ -23,4 +23,5 @@ def test_every_setting_and_metric_is_explained() -> None:
 
 def test_all_documents_are_written(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(DOCUMENTS)
+    written = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(written) == sorted(DOCUMENTS)
