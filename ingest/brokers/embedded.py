@@ -26,6 +26,7 @@ from amqtt.session import Session
 
 from device_protocol.topics import TOKEN
 from ingest.brokers.packets import (
+    AFTER_CONNECT,
     NOT_ALLOWED,
     PUBLISH,
     QOS_2,
@@ -52,9 +53,14 @@ DEVICE_DRAIN_S: Final = (
     5.0  # a device that reads nothing for so long is cut: what is for others waits behind it
 )
 SERVICE_DRAIN_S: Final = 30.0  # a bridge rests while its log is away
+# Written to a service and not read there: devices rest above the first. amqtt must never wait for its writes,
+# as it would above the second: it misses a PUBACK that comes meanwhile, and then waits 5 s for it.
+SERVICE_WAITING_MAX: Final = 1 << 20
+SERVICE_BUFFER_MAX: Final = 8 << 20
 ROOM_S: Final = 30.0  # a device whose message finds no room for so long is cut, and sends it again
 ROOM_LOOK_S: Final = 0.02
 END_S: Final = 5.0  # a connection that was cut is gone by then
+END_LOOK_S: Final = 0.02
 
 _LISTENER: Final = "default"
 _log = get_logger("ingest.brokers.embedded")
@@ -100,6 +106,7 @@ class EmbeddedBroker:
         self._limits = limits or Limits()
         self._tasks = TaskOwner("embedded-broker")
         self._logins = asyncio.Semaphore(self._limits.logins)
+        self._connections = 0
         self._lines: dict[str, _Line] = {}
         self._broker: Broker | None = None
         self._server: asyncio.Server | None = None
@@ -152,9 +159,10 @@ class EmbeddedBroker:
         return True
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= self._limits.connections:
+        if self._connections >= self._limits.connections:
             writer.transport.abort()
             return
+        self._connections += 1
         self._tasks.start(self._serve(reader, writer), "connection")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,6 +171,7 @@ class EmbeddedBroker:
             if line is not None:
                 await self._carry(line)
         finally:
+            self._connections -= 1
             writer.close()
             try:
                 async with asyncio.timeout(END_S):
@@ -221,15 +230,36 @@ class EmbeddedBroker:
             await old.wait_gone()
 
     async def _carry(self, line: _Line) -> None:
+        """From the login to the end."""
         assert self._broker is not None, "it was started"
         _log.info("connected", extra={"client_id": line.client_id})
+        served = self._broker.external_connected(line.reader, line.writer, _LISTENER)
+        session = self._tasks.start(served, "session")
+        session.add_done_callback(lambda _: line.cut("it left"))
         try:
-            await self._broker.external_connected(line.reader, line.writer, _LISTENER)
+            await line.ended.wait()
+            await self._finish(line, session)
         finally:
-            line.cut("it left")
+            session.cancel()
+            line.cut("the broker stops")
             del self._lines[line.client_id]
             line.gone.set()
             _log.info("disconnected", extra={"client_id": line.client_id, "why": line.why})
+
+    async def _finish(self, line: _Line, session: asyncio.Task[None]) -> None:
+        """Until amqtt is done with it. An end that comes while it begins with a client is lost on it: it is
+        told until it heard.
+        """
+        assert self._broker is not None, "it was started"
+        deadline = asyncio.get_running_loop().time() + END_S
+        while not session.done():
+            _, handler = self._broker.sessions.get(line.client_id, (None, None))
+            if handler is not None:
+                await handler.handle_connection_closed()
+            await asyncio.wait({session}, timeout=END_LOOK_S)
+            if asyncio.get_running_loop().time() > deadline:
+                _log.error("a session did not end", extra={"client_id": line.client_id})
+                return
 
     def full(self, client_id: str) -> bool:
         """No room for another message of this client. Reads amqtt's own queues: pinned below 0.13."""
@@ -239,7 +269,13 @@ class EmbeddedBroker:
         session, _ = broker.sessions.get(client_id, (None, None))
         own = session.delivered_message_queue.qsize() if session is not None else 0
         waiting = broker._broadcast_queue.qsize() + len(broker._tasks_queue)
-        return own >= self._limits.queued_device or waiting >= self._limits.queued
+        if waiting >= self._limits.queued:  # it clears away what is done only with its next message
+            waiting -= sum(task.done() for task in broker._tasks_queue)
+        return (
+            own >= self._limits.queued_device
+            or waiting >= self._limits.queued
+            or any(line.unread > SERVICE_WAITING_MAX for line in self._lines.values() if line.service)
+        )
 
     @property
     def limits(self) -> Limits:
@@ -257,22 +293,31 @@ class _Line:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.client_id = asks.client_id
-        self.gone = asyncio.Event()
+        self.ended = asyncio.Event()  # it was cut, or left: the connection carries nothing more
+        self.gone = asyncio.Event()  # and amqtt is done with it
         self.why = ""
         self._broker = broker
-        self._service = asks.username in SERVICES
+        self.service = asks.username in SERVICES
         self._keepalive_s = 1.5 * min(
             asks.keepalive_s or KEEPALIVE_MAX_S, KEEPALIVE_MAX_S
         )  # section 3.1.2.10
         self._stream = reader
         self._transport = writer.transport
+        if self.service:
+            self._transport.set_write_buffer_limits(SERVICE_BUFFER_MAX)
         self.reader = _Reader(asks.passed_on, self._next)
-        self.writer = _Writer(writer, SERVICE_DRAIN_S if self._service else DEVICE_DRAIN_S, self.cut)
+        self.writer = _Writer(writer, SERVICE_DRAIN_S if self.service else DEVICE_DRAIN_S, self.cut)
 
     def cut(self, why: str) -> None:
         """At once; the first reason is the one that is told."""
         self.why = self.why or why
+        self.ended.set()
         self._transport.abort()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were written and have not left."""
+        return self._transport.get_write_buffer_size()
 
     async def wait_gone(self) -> None:
         """TimeoutError when amqtt holds on to what was cut."""
@@ -284,10 +329,12 @@ class _Line:
         try:
             async with asyncio.timeout(self._keepalive_s):
                 packet = await read_packet(self._stream, self._broker.limits.packet_bytes)
+            if packet.type not in AFTER_CONNECT:
+                raise BadPacketError("a packet that has no place here")
             if packet.type == PUBLISH:
                 if packet.flags & (RETAIN | QOS_2):
                     raise BadPacketError("a retained message, or one of QoS 2")
-                if not self._service:
+                if not self.service:
                     await self._wait_room()
             return packet.raw
         except TimeoutError:

@@ -12,6 +12,13 @@ from typing import Final
 
 CONNECT: Final = 1
 PUBLISH: Final = 3
+PUBACK: Final = 4
+SUBSCRIBE: Final = 8
+UNSUBSCRIBE: Final = 10
+PINGREQ: Final = 12
+DISCONNECT: Final = 14
+AFTER_CONNECT: Final = frozenset({PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT})
+"""Of the packets that clients send (section 2.2.1), without those of QoS 2."""
 RETAIN: Final = 0b0001
 QOS_2: Final = 0b0100
 
