@@ -50,6 +50,7 @@ class Routes:
         }
         self._exact: dict[tuple[str, str], Answer] = {
             ("GET", "/api/live"): self._chart,
+            ("GET", "/api/readings"): self._readings,
             ("GET", "/api/log"): self._log,
             ("GET", "/api/preferences"): self._preferences,
             ("GET", "/api/request"): self._request,
@@ -94,6 +95,13 @@ class Routes:
             self._remarks.publish("A message was not understood.")
             return
         self._remarks.publish(f"Vent set to {self._greenhouse.set_vent(vent)} %")
+
+    async def _readings(self, request: Request) -> Response:
+        """The newest of what the chart shows, for whoever asks now and then."""
+        if not self._live.kept:
+            raise HttpError(503, "Nothing was measured yet.")
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return Response(200, headers, self._live.kept[-1][1].encode())
 
     async def _log(self, request: Request) -> Response:
         last = request.headers.get("last-event-id", "")

@@ -55,6 +55,14 @@ async def test_a_preference_is_a_cookie_and_a_redirect_to_its_own_origin(client:
     assert (await client.request("POST /settings/unit HTTP/1.1", b"unit=k")).status == 400
 
 
+async def test_the_newest_readings_can_be_asked_for(client: Client) -> None:
+    answer = await client.request("GET /api/readings HTTP/1.1")
+    while answer.status == 503:  # before the first tick
+        answer = await client.request("GET /api/readings HTTP/1.1")
+    assert answer.status == 200
+    assert json.loads(answer.body).keys() == {"t", "temperature", "humidity", "light", "vent"}
+
+
 async def test_the_device_shows_what_it_got(client: Client) -> None:
     answer = await client.request("GET /api/request HTTP/1.1\nX-Test: one\nX-Test: two")
     assert json.loads(answer.body)["fields"] == [["X-Test", "one"], ["X-Test", "two"], ["Host", "demo.test"]]
