@@ -167,6 +167,17 @@ class ConfigFiles:
             # Written out, so that a later start with another --port needs no new enrolment.
             "server_urls": [self._tunnel_url()],
             "services": {DEMO_SERVICE: {"address": ports.at("demo"), "kind": "web", "host": "rewrite"}},
+            "messages": {
+                "enabled": True,
+                "sources": {
+                    "greenhouse": {
+                        "url": f"http://{ports.at('demo')}/api/readings",
+                        "keys": ["temperature", "humidity", "light", "vent"],
+                        "sample_s": 2.0,
+                        "report_s": 10.0,
+                    }
+                },
+            },
         }
 
     def _broker_url(self) -> str:
