@@ -54,7 +54,7 @@ def loads(raw: bytes) -> Any:
     except StrictJsonError:
         raise
     except ValueError:
-        raise StrictJsonError(Fault.NO_JSON, "not JSON") from None
+        raise StrictJsonError(Fault.NO_JSON, "it cannot be parsed") from None
     if "\\u" in text:
         _no_odd_text(value)
     return value

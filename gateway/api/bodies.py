@@ -1,23 +1,22 @@
 """What a body must be before anything reads it: JSON in UTF-8, each member once, not endlessly deep.
 
-Parsers differ in what they make of a member that is there twice, of bytes that are no UTF-8, of NaN. Here
-nothing of that gets as far as a parser that would choose.
+What JSON is here, and why so little, is device_protocol.strict_json's: what a person sends in a command's
+parameters is sent on to a device.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from device_protocol import strict_json
+from device_protocol.strict_json import Fault, StrictJsonError
 from gateway.api.edge import send_problem
 from gateway.errors import Problem
 
-# Bodies here are flat: a list in an object is as deep as it gets.
-DEPTH_MAX: Final = 16
 JSON_TYPE: Final = "application/json"
 
 
@@ -53,50 +52,22 @@ def refuse(content_type: str, body: bytes) -> Problem | None:
             "The body must be application/json in UTF-8.",
         )
     try:
-        text = body.decode("utf-8")
-        if _depth(text) > DEPTH_MAX:
-            return _bad_json(f"The body's JSON is more than {DEPTH_MAX} levels deep.")
-        json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_constant)
-    except _TwiceError as error:
-        return _bad_json("A member is in the body twice.", field=error.name)
-    except (ValueError, RecursionError):
-        return _bad_json("The body is not JSON.")
+        strict_json.loads(body)
+    except StrictJsonError as error:
+        return _PROBLEMS[error.fault](error)
     return None
-
-
-class _TwiceError(Exception):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            raise _TwiceError(name)
-        made[name] = value
-    return made
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _depth(text: str) -> int:
-    """At most how deep it nests; brackets in strings are counted too, which only ever says too much."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
 
 
 def _bad_json(detail: str, field: str | None = None) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, "bad_json", detail, field=field)
+
+
+_PROBLEMS: Final[Mapping[Fault, Callable[[StrictJsonError], Problem]]] = {
+    Fault.NO_UTF8: lambda _: _bad_json("The body is not JSON: it is not UTF-8."),
+    Fault.NO_JSON: lambda error: _bad_json(f"The body is not JSON: {error.detail}."),
+    Fault.TWICE: lambda error: _bad_json("A member is in the body twice.", error.member),
+    Fault.TOO_DEEP: lambda error: _bad_json(f"The body's JSON is {error.detail}."),
+}
 
 
 def _has_body(scope: Scope) -> bool:
