@@ -177,7 +177,7 @@ async def main(path: Path) -> int:
     try:
         ingest = Ingest(
             config,
-            open_log(http),
+            open_log(config, http),
             embedded=open_broker(config, http),
             gateway_context=None if http is None else http.context,
             on_crash=shutdown.request,
@@ -217,7 +217,15 @@ def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker |
     return EmbeddedBroker(Logins(http).check, secrets, host=address.host, port=address.port)
 
 
-def open_log(http: InternalHttp | None) -> LogWriter:
-    """The log that the settings name; not started."""
-    assert http is not None  # Settings demands the gateway
-    return GatewayWriter(http)
+def open_log(config: Settings, http: InternalHttp | None) -> LogWriter:
+    """The log that the settings name; not started. SettingsError."""
+    kept = config.log
+    if kept.kind == "gateway":
+        assert http is not None  # Settings demands the gateway
+        return GatewayWriter(http)
+    # Only here: a single machine without Kafka needs none of its client's memory.
+    from runtime.event_log.kafka import KafkaAddress, KafkaWriter
+
+    address = KafkaAddress(kept.servers, kept.prefix, kept.ca, kept.certificate, kept.key)
+    address.options()  # now, so that files which are no certificates are told at the start
+    return KafkaWriter(address, append_s=config.append_s)
