@@ -17,13 +17,13 @@ from runtime.internal_http import InternalHttp
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
 from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
+from runtime.revocation_feed import RevocationFeed
 from runtime.tasks import TaskOwner
 from runtime.tunnel_link import Ticker
 from tunnel_server.control.arrivals import Arrivals
 from tunnel_server.control.gateway import Gateway, HttpGateway
 from tunnel_server.control.presence import PresenceReporter
 from tunnel_server.control.request_log import RequestLog
-from tunnel_server.control.revocations import RevocationFeed
 from tunnel_server.edge.context import Edge
 from tunnel_server.edge.listener import VisitorListener
 from tunnel_server.errors import GatewayRefused, GatewayUnavailable

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from runtime import revocation_feed
 from runtime.clock import FakeClock
+from runtime.revocation_feed import RevocationFeed
 from tests.tunnel_server.conftest import settings
 from tests.tunnel_server.doubles import MemoryGateway
-from tunnel_server.control import revocations
-from tunnel_server.control.revocations import RevocationFeed
 from tunnel_server.errors import GatewayUnavailable
 
 
@@ -59,7 +59,7 @@ def ended(number: int, sid: str) -> dict[str, object]:
 
 
 async def read(gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch) -> Heard:
-    monkeypatch.setattr(revocations, "RETRY_S", (0.0, 0.0))
+    monkeypatch.setattr(revocation_feed, "RETRY_S", (0.0, 0.0))
     heard = Heard()
     feed = RevocationFeed(gateway, heard, FakeClock(), settings().gateway)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:

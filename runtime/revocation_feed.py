@@ -6,18 +6,35 @@ import asyncio
 import contextlib
 import json
 import random
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.clock import Clock
+from runtime.internal_http import GatewayRefused, GatewayUnavailable
 from runtime.logs import get_logger
-from tunnel_server.control.gateway import Gateway
-from tunnel_server.errors import GatewayRefused, GatewayUnavailable
-from tunnel_server.settings import GatewaySettings
 
 RETRY_S = (0.1, 1.0)  # well inside the 5 s after which no new session is let in; random, so nodes spread
 
-_log = get_logger("tunnel_server.revocations")
+_log = get_logger("runtime.revocation_feed")
+
+
+class FeedSource(Protocol):
+    """The gateway, as the feed needs it."""
+
+    def revocations(self, *, after: int, silence_s: float) -> AsyncGenerator[bytes, None]:
+        """The feed's lines after number ``after``; GatewayUnavailable, GatewayRefused."""
+        ...
+
+
+class FeedSettings(Protocol):
+    """How long the feed may be silent."""
+
+    @property
+    def feed_silence_s(self) -> float: ...
+
+    @property
+    def revocation_grace_s(self) -> float: ...
 
 
 class RevocationTarget(Protocol):
@@ -49,7 +66,7 @@ class RevocationFeed:
     """Follows the feed for ever; ``is_fresh`` decides whether new sessions are let in."""
 
     def __init__(
-        self, gateway: Gateway, target: RevocationTarget, clock: Clock, settings: GatewaySettings
+        self, gateway: FeedSource, target: RevocationTarget, clock: Clock, settings: FeedSettings
     ) -> None:
         self._gateway = gateway
         self._target = target
