@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from device_protocol import strict_json
+from device_protocol.strict_json import StrictJsonError
 from gateway.errors import BadTokenError
 
 # Our largest token is the grant with 1,536 bytes; 4 KB is also what a header line can carry everywhere.
@@ -74,23 +75,12 @@ def _canonical(part: str) -> bytes:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        value = strict_json.loads(data)
+    except StrictJsonError as error:
         raise BadTokenError("JSON") from error
     if not isinstance(value, dict):
         raise BadTokenError("JSON is not an object")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member")
-    return members
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _check_signature(token: str, key: rsa.RSAPublicKey) -> None:

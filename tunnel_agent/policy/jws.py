@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from dataclasses import dataclass
-from typing import NoReturn
+
+from device_protocol import strict_json
+from device_protocol.strict_json import StrictJsonError
 
 MAX_GRANT_BYTES = 1536  # specification, section 2 (GRANT)
 MAX_KEY_LIST_BYTES = 16_000  # it travels in HELLO, whose payload is at most 16,384 bytes
@@ -89,25 +90,9 @@ def _base64url(part: bytes) -> bytes:
 
 def _json_object(raw: bytes, name: str) -> dict[str, object]:
     try:
-        # json.loads would guess UTF-16 and UTF-32 from bytes; a JWT is UTF-8 (RFC 7519, 7.2).
-        value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique_names, parse_constant=_refuse_constant
-        )
-    except TokenRefused:
-        raise
-    except (ValueError, RecursionError) as error:
+        value = strict_json.loads(raw)
+    except StrictJsonError as error:
         raise TokenRefused(f"{name} is not JSON") from error
     if not isinstance(value, dict):
         raise TokenRefused(f"{name} is not a JSON object")
     return value
-
-
-def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise TokenRefused("a name stands twice in a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise TokenRefused(f"{name} is not JSON")
