@@ -88,7 +88,7 @@ async def test_after_a_reset_it_goes_on_from_the_new_numbers(monkeypatch: pytest
 async def test_an_outage_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "tunnel_server.revocations")
+    caplog.set_level("INFO", "runtime.revocation_feed")
     gateway = ScriptedGateway([{"hello": 1}], [], [], [{"hello": 1}, {"heartbeat": 2}], [])
     await read(gateway, monkeypatch)
     assert [record.getMessage() for record in caplog.records] == [
