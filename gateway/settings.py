@@ -17,6 +17,7 @@ from gateway.policy.clients import NativeClient, are_clients
 from gateway.policy.rotation import Purpose, Schedule
 from gateway.shortlived.redis_url import RedisAddress, parse_redis_url
 from runtime.addresses import is_address, is_loopback, parse_address
+from runtime.broker_url import is_broker_url
 from runtime.client_address import are_networks
 from runtime.settings import SettingsError, between, not_empty, setting
 from runtime.settings import read_secret as read_secret  # of every service's own password files
@@ -60,18 +61,6 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
     return not_empty(value)
 
 
-def _is_broker_url(value: str | None) -> str | None:
-    parts = urlsplit(value or "mqtts://none:1")
-    try:
-        proper = bool(parts.hostname) and parts.port is not None and not (parts.path or parts.username)
-    except ValueError:
-        proper = False
-    open_loopback = parts.scheme == "mqtt" and is_loopback(parts.hostname)
-    if not proper or not (parts.scheme == "mqtts" or open_loopback):
-        return "must be mqtts://host:port (mqtt:// on loopback alone)"
-    return None
-
-
 @dataclass(frozen=True)
 class Settings:
     """The gateway's settings. Times in seconds; paths relative to the settings file."""
@@ -89,7 +78,7 @@ class Settings:
         "The broker that devices are told to send their messages to: mqtts://host:port, where they show their"
         " certificates, or mqtt:// on loopback, where they have passwords. Not set: they send none.",
         default=None,
-        check=_is_broker_url,
+        check=is_broker_url,
     )
     broker: BrokerSettings | None = setting(
         "The devices' broker, by which commands go to them. Left out: commands stay queued.", default=None

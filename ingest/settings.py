@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 from runtime.addresses import is_address, is_loopback, parse_address
+from runtime.broker_url import is_broker_url, parse_broker_url
 from runtime.settings import between, not_empty, readable_file, setting
-
-MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-
-
-def is_broker_url(value: str) -> str | None:
-    """Check: mqtt://host[:port] or mqtts://host[:port], nothing else in it."""
-    url = urlsplit(value)
-    try:
-        right = url.scheme in MQTT_PORTS and bool(url.hostname) and url.port != 0
-    except ValueError:
-        right = False
-    plain = not (url.path or url.query or url.fragment or url.username or url.password)
-    return None if right and plain else "must be mqtt://host:port or mqtts://host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +49,18 @@ class BrokerSettings:
             raise ValueError("password_file needs a username")
         if self.encrypted and self.ca is None:
             raise ValueError("mqtts needs the broker's ca")
-        if not self.encrypted and not is_loopback(self.host):
-            raise ValueError("mqtt without TLS is for a broker on loopback")
 
     @property
     def encrypted(self) -> bool:
-        return urlsplit(self.url).scheme == "mqtts"
+        return parse_broker_url(self.url).encrypted
 
     @property
     def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+        return parse_broker_url(self.url).host
 
     @property
     def port(self) -> int:
-        url = urlsplit(self.url)
-        return url.port or MQTT_PORTS[url.scheme]
+        return parse_broker_url(self.url).port
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,30 +6,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
 
-from runtime.addresses import is_loopback
+from runtime.broker_url import is_broker_url, parse_broker_url
 from runtime.settings import SettingsError, setting
-
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
-
-
-def _is_broker_url(value: str) -> str | None:
-    try:
-        parts = urlsplit(value)
-        bare = parts.hostname and not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
-        good = parts.scheme in _PORTS and bare and _port(parts) > 0
-    except ValueError:
-        good = False
-    if not good:
-        return "must be mqtts://HOST:PORT (mqtt:// on loopback alone)"
-    if parts.scheme == "mqtt" and not is_loopback(parts.hostname):
-        return "must be mqtts:// unless it is on loopback"
-    return None
-
-
-def _port(parts: SplitResult) -> int:
-    return _PORTS[parts.scheme] if parts.port is None else parts.port
 
 
 @dataclass(frozen=True)
@@ -38,7 +17,7 @@ class BrokerSettings:
 
     url: str = setting(
         "mqtts://HOST:PORT of the broker's internal listener; mqtt:// on loopback alone.",
-        check=_is_broker_url,
+        check=is_broker_url,
     )
     ca: Path | None = setting(
         "CA certificates (PEM) that the broker's certificate must lead to; left out: the system's.",
@@ -62,15 +41,15 @@ class BrokerSettings:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+        return parse_broker_url(self.url).host
 
     @property
     def port(self) -> int:
-        return _port(urlsplit(self.url))
+        return parse_broker_url(self.url).port
 
     def tls(self) -> ssl.SSLContext | None:
         """None for mqtt://. SettingsError for files that are none."""
-        if not self.url.startswith("mqtts://"):
+        if not parse_broker_url(self.url).encrypted:
             return None
         try:
             context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))

@@ -81,7 +81,7 @@ def test_good_settings(tmp_path: Path) -> None:
         ('public_url = "https://Gateway.example.com"', "public_url"),
         ('public_listen = "8080"', "public_listen"),
         ('device_mqtt_url = "mqtt://broker.example.com:1883"', "device_mqtt_url"),
-        ('device_mqtt_url = "mqtts://broker.example.com"', "device_mqtt_url"),
+        ('device_mqtt_url = "mqtts://broker.example.com/here"', "device_mqtt_url"),
         ('device_mqtt_url = "mqtts://me@broker.example.com:8883"', "device_mqtt_url"),
         ("session_duration_max_s = 999999", "session_duration_max_s"),
         ("link_ttl_s = 61", "link_ttl_s"),
