@@ -33,6 +33,7 @@ async def test_a_device_waits_until_its_owner_approves(world: World) -> None:
         {
             "id": device.id,
             "name": "Pump <b>",
+            "type": "linux",
             "hardware_id": shown["items"][0]["hardware_id"],
             "tags": [],
             "status": "pending",
