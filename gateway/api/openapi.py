@@ -29,7 +29,6 @@ TAGS: Final = {
     "apps": "OAuth 2.1 for registered public clients: the system's browser, PKCE, rotating refresh tokens.",
     "enrolment": "How a device comes in, and how its certificate renews.",
     "devices": "Devices of the places where one has a role.",
-    "commands": "What devices are asked to do, once each, and how far it came.",
     "device types": "What devices of each type can be asked to do.",
     "messages": "What devices say, and where they send it.",
     "commands": "What devices are asked to do, and how far that came.",

@@ -208,6 +208,20 @@ async def _link(stage: Stage, path: str) -> Call:
     return Call(path, {"token": (await stage.fresh_session())[1]})
 
 
+async def _command(stage: Stage, path: str) -> Call:
+    device_id = await stage.fresh_device("approved")
+    sent = await stage.owner.post(f"/v1/devices/{device_id}/commands", json={"name": "ping"})
+    return Call(path.format(command_id=sent.json()["id"]))
+
+
+async def _device_to_command(stage: Stage, path: str) -> Call:
+    return Call(path.format(device_id=await stage.fresh_device("approved")), {"name": "ping"})
+
+
+async def _device_type(stage: Stage, path: str) -> Call:
+    return Call(path.format(type_id="generic"), {"name": "Device", "capabilities": {"commands": {}}})
+
+
 async def _ask(stage: Stage, path: str) -> Call:
     return Call(path.format(device_id=await stage.fresh_device("approved")), {"reason": "E42"})
 
@@ -263,6 +277,10 @@ PREPARED: dict[str, Prepare] = {
     "POST /v1/devices/{device_id}/reject": _of_fresh_device,
     "POST /v1/devices/{device_id}/revoke": _of_fresh_device,
     "POST /v1/devices/{device_id}/sessions": _with_body({}),
+    "POST /v1/devices/{device_id}/commands": _device_to_command,
+    "GET /v1/commands/{command_id}": _command,
+    "GET /v1/device-types/{type_id}": _device_type,
+    "PUT /v1/device-types/{type_id}": _device_type,
     "PATCH /v1/devices/{device_id}": _with_body({"name": "Renamed"}),
     "DELETE /v1/sessions/{session_id}": _session,
     "POST /v1/devices/{device_id}/support-requests": _ask,
