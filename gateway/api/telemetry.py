@@ -27,7 +27,7 @@ from gateway.store.transaction import Transaction
 POINTS_MAX: Final = 1000  # more than a screen has columns
 STEP_MAX_S: Final = 86_400
 KEY_MAX: Final = 64
-DEFAULT_RANGE: Final = timedelta(days=1)  # of points: an hour would hide last night, a month is slow
+DEFAULT_RANGE: Final = timedelta(days=1)  # of points, if as many make it: a month of them is slow
 _POSITION: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,16})\.([0-9]{1,16})")
 
 router = APIRouter(prefix="/v1/devices/{device_id}", tags=["messages"])
@@ -102,7 +102,9 @@ class HistoryQuery(PageQuery):
     kind: Literal["telemetry", "state", "event", "heartbeat"] | None = None
     begin: Annotated[
         AwareDatetime | None,
-        Field(alias="from", description="RFC 3339; left out: all that is kept (with `step_s`: a day)."),
+        Field(
+            alias="from", description="RFC 3339; left out: all that is kept (with `step_s`: a day at most)."
+        ),
     ] = None
     end: Annotated[
         AwareDatetime | None, Field(alias="to", description="RFC 3339, not included; left out: now.")
@@ -193,10 +195,14 @@ def _range(tx: Transaction, wanted: HistoryQuery, days: int) -> tuple[datetime, 
     if wanted.begin is not None:
         begin = max(wanted.begin, oldest)
     else:
-        begin = oldest if wanted.step_s is None else max(oldest, end - DEFAULT_RANGE)
+        begin = oldest if wanted.step_s is None else max(oldest, end - _default_range(wanted.step_s))
     if wanted.begin is not None and wanted.end is not None and wanted.begin >= wanted.end:
         raise wrong_field("from", "must be before `to`")
     return begin, max(begin, end)
+
+
+def _default_range(step_s: int) -> timedelta:
+    return min(DEFAULT_RANGE, timedelta(seconds=POINTS_MAX * step_s))
 
 
 def _before(position: str) -> Position | None:
