@@ -107,6 +107,10 @@ class KafkaServer:
 
     def start(self) -> None:
         """Returns when its port is open; a client may have to ask for a second more."""
+        wait_listening(self.port, self.begin())
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Start it and wait for nothing."""
         if not self._classpath:
             self._classpath = f"{programs()}/*"
             self._prepare()
@@ -114,7 +118,7 @@ class KafkaServer:
             self._process = subprocess.Popen(
                 launch_argv(self._java("kafka.Kafka"), death_signal=signal.SIGKILL), stdout=log, stderr=log
             )
-        wait_listening(self.port, self._process)
+        return self._process
 
     def kill(self) -> None:
         """kill -9, and gone."""
@@ -130,10 +134,6 @@ class KafkaServer:
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None, "kafka runs"
         self._process.send_signal(number)
-
-    @property
-    def runs(self) -> bool:
-        return self._process is not None
 
     def logs(self) -> str:
         log = self.folder / "kafka.log"

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
 from gateway.errors import Problem
-from gateway.parts import Parts
+from gateway.parts import GatewayParts, Parts
 from gateway.store import log_table
 from runtime.event_log import wire
 from runtime.event_log.interface import LogRefusedError
@@ -38,6 +38,7 @@ class AppendAnswer(BaseModel):
 @router.get("")
 async def log_parts(parts: Parts) -> PartsAnswer:
     """The log's topics; those that are missing are made."""
+    _check_kept_here(parts)
     async with parts.database.transaction() as tx:
         return PartsAnswer(parts=await log_table.parts(tx))
 
@@ -45,11 +46,20 @@ async def log_parts(parts: Parts) -> PartsAnswer:
 @router.post("/{topic}/{part}")
 async def append(topic: Topic, part: Part, request: Request, parts: Parts) -> AppendAnswer:
     """Append entries; `first` once they are durable. Body as `runtime.event_log.wire` has it."""
+    _check_kept_here(parts)
     body = await _bounded_body(request)
     async with _refusals():
         entries = wire.from_json(_parsed(body))
         async with parts.database.transaction() as tx:
             return AppendAnswer(first=await log_table.append(tx, topic, part, entries))
+
+
+def _check_kept_here(parts: GatewayParts) -> None:
+    """Else nobody would read it."""
+    if parts.settings.log.kind != "table":
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "log_refused", "This gateway keeps no log (`log.kind`)."
+        )
 
 
 async def _bounded_body(request: Request) -> bytes:

@@ -96,30 +96,10 @@ def _channel(topic: str) -> str:
     return f"towline_log_{topic}"
 
 
-class TableWriter:
-    """A LogWriter for who has the database at hand."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._parts: dict[str, int] = {}
-
-    async def start(self) -> None:
-        async with _logs_errors(), self._database.transaction() as tx:
-            self._parts = await parts(tx)
-
-    async def close(self) -> None:
-        """The database is not this one's to close."""
-
-    def parts(self, topic: str) -> int:
-        return self._parts[topic]
-
-    async def append(self, topic: str, part: int, entries: Sequence[Entry]) -> int:
-        async with _logs_errors(), self._database.transaction() as tx:
-            return await append(tx, topic, part, entries)
-
-
 class TableReader:
-    """A LogReader; see there. `shortlived` brings the wakes, and must run."""
+    """A LogReader; see there. `shortlived` brings the wakes, and must run; somebody must probe `database`,
+    else this is turned away for good once Postgres was gone.
+    """
 
     def __init__(self, database: Database, shortlived: ShortLived) -> None:
         self._database = database

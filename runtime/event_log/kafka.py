@@ -252,9 +252,10 @@ async def _end(producer: AIOKafkaProducer) -> None:
 class KafkaReader:
     """A LogReader; see there."""
 
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, *, silent_s: float = SILENT_S) -> None:
         say_seldom("aiokafka", log)
         self._address = address
+        self._silent_s = silent_s
         self._parts: dict[str, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._at: dict[TopicPartition, int] = {}
@@ -358,7 +359,7 @@ class KafkaReader:
 
     def _check_answers(self, consumer: AIOKafkaConsumer) -> None:
         """An empty hand is no news only where each part's broker answered lately."""
-        late = (time.time() - SILENT_S) * 1000
+        late = (time.time() - self._silent_s) * 1000
         for place in consumer.assignment():
             heard_ms = consumer.last_poll_timestamp(place) or 0
             if max(heard_ms, self._placed_at * 1000) < late:
