@@ -12,6 +12,8 @@ from pathlib import Path
 from device_protocol.schemas import DRAFT, PUBLISHED
 from gateway.metrics import gateway_metrics
 from gateway.settings import Settings as GatewaySettings
+from ingest.app import Ingest, open_log
+from ingest.settings import Settings as IngestSettings
 from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK
 from runtime.internal_http import InternalHttp
@@ -27,7 +29,12 @@ from tunnel_server.control.gateway import HttpGateway
 from tunnel_server.settings import Settings as NodeSettings
 
 # In reading order.
-SETTINGS = (("gateway", GatewaySettings), ("tunnel_server", NodeSettings), ("tunnel_agent", AgentSettings))
+SETTINGS = (
+    ("gateway", GatewaySettings),
+    ("tunnel_server", NodeSettings),
+    ("ingest", IngestSettings),
+    ("tunnel_agent", AgentSettings),
+)
 
 _HEAD = "<!-- Written by `make docs`; change the code, not this file. -->\n"
 
@@ -79,6 +86,21 @@ def node_registry() -> Registry:
     return asyncio.run(wired())
 
 
+def ingest_registry() -> Registry:
+    """Ingest's metrics, from one that is wired as it runs and never started."""
+    table = {
+        "ops_listen": "127.0.0.1:0",
+        "broker": {"url": "mqtt://localhost"},
+        "log": {"kind": "kafka", "servers": ["localhost:9092"]},
+    }
+    settings = from_table(IngestSettings, table, source=Path("documents.toml"))
+
+    async def wired() -> Registry:
+        return Ingest(settings, open_log(settings, None)).registry
+
+    return asyncio.run(wired())
+
+
 def agent_registry() -> Registry:
     """An agent's metrics."""
     registry = Registry()
@@ -88,7 +110,12 @@ def agent_registry() -> Registry:
     return registry
 
 
-METRICS = (("gateway", gateway_registry), ("tunnel_server", node_registry), ("tunnel_agent", agent_registry))
+METRICS = (
+    ("gateway", gateway_registry),
+    ("tunnel_server", node_registry),
+    ("ingest", ingest_registry),
+    ("tunnel_agent", agent_registry),
+)
 
 
 def metrics_document() -> str:
