@@ -14,6 +14,7 @@ from ingest.acceptances import Acceptances
 from ingest.bridge import Bridge, Share
 from ingest.gateway_log import GatewayWriter
 from ingest.intake import Intake
+from ingest.keeper import GatewayFeed, Keeper
 from ingest.logins import Logins
 from ingest.metrics import Metrics
 from ingest.settings import Settings
@@ -45,16 +46,18 @@ class Ingest:
         log: LogWriter,
         *,
         embedded: EmbeddedBroker | None = None,
+        keeper: Keeper | None = None,
         gateway_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_crash: Callable[[], None] = lambda: None,
     ) -> None:
-        """`embedded`: a broker that runs as long as this does. `on_crash`: a task that must run for ever has
-        failed, and the process is of no use any more.
+        """`embedded`: a broker that runs as long as this does; `keeper`: of the broker. `on_crash`: a task
+        that must run for ever has failed, and the process is of no use any more.
         """
         self._config = config
         self._log = log
         self._embedded = embedded
+        self._keeper = keeper
         self._gateway_context = gateway_context
         self._on_crash = on_crash
         self.crashed = False
@@ -106,6 +109,8 @@ class Ingest:
         if self._embedded is not None:
             await self._embedded.start()
         self._watch_certificates()
+        if self._keeper is not None:
+            self._lasting.start(self._keeper.run(), "keeper")
         self._lasting.start(self.acceptances.run(), "acceptances")
         self._lasting.start(self._run(), "bridge")
         _log.info(
@@ -143,6 +148,8 @@ class Ingest:
             failed.append("log")
         if not self.bridge.connected:
             failed.append("broker")
+        if self._keeper is not None and not self._keeper.is_fresh:
+            failed.append("revocations")
         if self._draining:
             failed.append("draining")
         return failed
@@ -175,10 +182,12 @@ async def main(path: Path) -> int:
     shutdown = Shutdown().install()
     http = None if config.gateway is None else InternalHttp(config.gateway)
     try:
+        embedded = open_broker(config, http)
         ingest = Ingest(
             config,
             open_log(config, http),
-            embedded=open_broker(config, http),
+            embedded=embedded,
+            keeper=open_keeper(embedded, http),
             gateway_context=None if http is None else http.context,
             on_crash=shutdown.request,
         )
@@ -215,6 +224,13 @@ def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker |
         )
     address = parse_address(embedded.listen)
     return EmbeddedBroker(Logins(http).check, secrets, host=address.host, port=address.port)
+
+
+def open_keeper(embedded: EmbeddedBroker | None, http: InternalHttp | None) -> Keeper | None:
+    """Of the embedded broker, where there is one."""
+    if embedded is None or http is None:
+        return None
+    return Keeper(GatewayFeed(http), embedded, SYSTEM_CLOCK)
 
 
 def open_log(config: Settings, http: InternalHttp | None) -> LogWriter:

@@ -14,7 +14,7 @@ import contextlib
 import hmac
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -157,6 +157,12 @@ class EmbeddedBroker:
         line.cut("kicked")
         await line.wait_gone()
         return True
+
+    async def shut_out(self, devices: Sequence[str]) -> None:
+        """They are revoked: `check` lets none of them in again. For ingest.keeper."""
+        for device in devices:
+            if await self.kick(device):
+                _log.warning("a revoked device was cut", extra={"device": device})
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._connections >= self._limits.connections:
