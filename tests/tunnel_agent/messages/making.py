@@ -7,7 +7,7 @@ from pathlib import Path
 
 from device_protocol.envelope import Envelope, decode_stored
 from device_protocol.ids import RANDOM_BYTES, uuid7
-from device_protocol.numbers import NOTHING, Number
+from device_protocol.numbers import NOTHING, NUMBER_MAX, Number
 from device_protocol.topics import Kind
 from tunnel_agent.messages.outbox import KINDS, Outbox
 from tunnel_agent.messages.policy.sending import Waiting
@@ -33,6 +33,7 @@ def event(n: int, room: int = 0) -> Envelope:
 def opened(directory: Path, most_bytes: int = 64 << 20) -> Outbox:
     outbox = Outbox(directory, most_bytes)
     outbox.open()
+    outbox.said = Number(NUMBER_MAX, NUMBER_MAX)  # all of it, unless a test says otherwise
     return outbox
 
 

@@ -301,6 +301,17 @@ def test_a_restored_image_drops_nothing_for_numbers_that_it_never_gave(folder: P
     assert said(outbox) == [1, 2, 3]
 
 
+def test_numbers_that_were_given_but_not_said_yet_are_another_lifes(folder: Path) -> None:
+    outbox = begun(folder)
+    store(outbox, 1, 2, 3)
+    outbox.said = Number(1, 1)
+    assert outbox.accept(Number(1, 2)) is Verdict.FOREIGN
+    assert outbox.accept(Number(1, 1)) is Verdict.NEWS
+    outbox.renumber(Number(1, 2))
+    assert numbers(waiting(outbox)) == [(2, 1), (2, 2)]
+    assert said(outbox) == [2, 3]
+
+
 def test_a_wiped_card_begins_above_what_is_known(folder: Path) -> None:
     outbox = opened(folder)
     assert outbox.accept(Number(7, 50)) is Verdict.FOREIGN
