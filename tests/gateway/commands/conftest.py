@@ -90,18 +90,18 @@ class Yard:
         """The id of a new command."""
         return UUID((await self.send(**body))["id"])
 
-    async def get(self, command_id: UUID) -> Command:
+    async def get(self, command_id: UUID | str) -> Command:
         async with self.database.reading() as tx:
-            found = await commands.get(tx, command_id)
+            found = await commands.get(tx, UUID(str(command_id)))
         assert found is not None
         return found
 
-    async def state(self, command_id: UUID) -> State:
+    async def state(self, command_id: UUID | str) -> State:
         return (await self.get(command_id)).state
 
     async def ack(
         self,
-        command_id: UUID,
+        command_id: UUID | str,
         stage: Stage,
         *,
         ok: bool | None = None,
