@@ -58,7 +58,7 @@ class SchemaError(DeviceProtocolError, ValueError):
 class Schema:
     """A description of a value, ready to check many."""
 
-    __slots__ = ("_checks", "_types")
+    __slots__ = ("_checks", "types")
 
     def __init__(self, source: object, *, depth: int = 0) -> None:
         """`source`: as JSON has it. SchemaError."""
@@ -69,7 +69,8 @@ class Schema:
         unknown = set(source) - KEYWORDS - ANNOTATIONS
         if unknown:
             raise SchemaError(f"no such keyword here: {min(unknown)}")
-        self._types = _types(source["type"]) if "type" in source else None
+        self.types = _types(source["type"]) if "type" in source else None
+        """What a value may be of; None: anything."""
         checks = (
             _values("const", [source["const"]]) if "const" in source else None,
             _values("enum", source["enum"]) if "enum" in source else None,
@@ -83,7 +84,7 @@ class Schema:
 
     def fault(self, value: object) -> str | None:
         """What is wrong with it, in the schema's words and never in the value's; None: nothing."""
-        if self._types is not None and type(value) not in self._types:
+        if self.types is not None and type(value) not in self.types:
             return "of another type"
         for check in self._checks:
             fault = check(value)
@@ -167,8 +168,9 @@ def _any_of(source: object, depth: int) -> Check:
     ways = [Schema(way, depth=depth + 1) for way in source]
 
     def check(value: Any) -> str | None:
+        kind = type(value)
         for way in ways:
-            if way.fault(value) is None:
+            if (way.types is None or kind in way.types) and way.fault(value) is None:
                 return None
         return "none of the forms it may have"
 
