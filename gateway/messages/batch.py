@@ -38,6 +38,8 @@ from runtime.logs import get_logger
 STATEMENT_S: Final = 30.0
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
+# Each looks through the device's whole history. A device whose counter went back is told so at its first.
+COMPARED_MAX: Final = 20
 READ_AT_ONCE: Final = 100  # some 3 ms
 
 log = get_logger("gateway.messages")
@@ -178,14 +180,24 @@ class Batches:
         applied = policy.decide(arrivals, facts, refused)
         await messages.add_history(tx, applied.history)
         if applied.seen:  # behind the COPY: of two in one batch the second is a repeat
-            found = await messages.ids_of(tx, [row for _, row in applied.seen])
-            policy.reused(applied, found, facts)
+            await self._compare(tx, applied, facts)
         await dead_letters.add(tx, applied.letters)
         await messages.put_states(tx, applied.states)
         await messages.put_boots(tx, applied.boots)
         await messages.put_lines(tx, applied.lines)
         await messages.note_heard(tx, applied.heard)
         return Committed(applied, moves)
+
+    async def _compare(self, tx: Transaction, applied: Applied, facts: Facts) -> None:
+        """A number that was taken before: by this message, by another one, or by none, as the device had
+        given this one up for want of room and a copy of it came late. Only the second is worth a word.
+        """
+        found = await messages.ids_of(tx, [row for _, row in applied.seen])
+        strangers = policy.strangers(applied, found)
+        taken = await messages.taken_by_others(tx, [row for _, row in strangers[:COMPARED_MAX]])
+        for n, stranger in enumerate(strangers):
+            if n >= COMPARED_MAX or stranger[1].number in taken:
+                policy.reused(applied, stranger, facts)
 
     async def _control(
         self,

@@ -116,6 +116,10 @@ class HistoryRow(NamedTuple):
     def key(self) -> tuple[str, datetime, int, int]:
         return (self.device_id, self.at, self.boot, self.seq)
 
+    @property
+    def number(self) -> tuple[str, int, int]:
+        return (self.device_id, self.boot, self.seq)
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -176,7 +180,7 @@ class Applied:
     """Latest of each device and kind."""
     letters: list[Letter] = field(default_factory=list)
     seen: list[tuple[Arrival, HistoryRow]] = field(default_factory=list)
-    """Numbers that were taken before: whether by the same message, the store must say (`reused`)."""
+    """Numbers that were taken before: whether by the same message, the store must say (`strangers`)."""
     heard: dict[str, datetime] = field(default_factory=dict)
     """Heartbeats."""
     links: dict[str, Link] = field(default_factory=dict)
@@ -218,18 +222,23 @@ def decide(
     return deciding.applied
 
 
-def reused(applied: Applied, found: Mapping[tuple[str, datetime, int, int], str], facts: Facts) -> None:
-    """`found`: the ids of the rows at the keys of `seen`. Another message under a taken number is no repeat:
-    the device's counter went back. It is kept as a dead letter, and the device is told its number.
+def strangers(
+    applied: Applied, found: Mapping[tuple[str, datetime, int, int], str]
+) -> list[tuple[Arrival, HistoryRow]]:
+    """Those of `seen` that are no repeats of the rows at their keys; `found`: the ids of those rows."""
+    return [(arrival, row) for arrival, row in applied.seen if found.get(row.key) != row.id]
+
+
+def reused(applied: Applied, stranger: tuple[Arrival, HistoryRow], facts: Facts) -> None:
+    """Another message has its number: the device's counter went back. It is kept as a dead letter, and the
+    device is told how far it was.
     """
-    for arrival, row in applied.seen:
-        if found.get(row.key) == row.id:
-            continue
-        device, fault = facts.devices[row.device_id], Fault(Reason.REUSED_NUMBER, "another message had it")
-        applied.letters.append(_letter(arrival, fault, device))
-        applied.outcomes["seen"] -= 1
-        applied.outcomes["dead"] += 1
-        _greet(applied, facts, arrival, device)
+    arrival, row = stranger
+    device, fault = facts.devices[row.device_id], Fault(Reason.REUSED_NUMBER, "another message had it")
+    applied.letters.append(_letter(arrival, fault, device))
+    applied.outcomes["seen"] -= 1
+    applied.outcomes["dead"] += 1
+    _greet(applied, facts, arrival, device)
 
 
 class _Deciding:

@@ -75,6 +75,19 @@ async def ids_of(tx: Reading, rows: Sequence[HistoryRow]) -> dict[tuple[str, dat
     return {(r["device_id"], r["at"], r["boot"], r["seq"]): str(r["id"]) for r in found}
 
 
+async def taken_by_others(tx: Reading, rows: Sequence[HistoryRow]) -> set[tuple[str, int, int]]:
+    """Of these rows' numbers those that another message has, at whatever time: slow."""
+    if not rows:
+        return set()
+    found = await tx.fetch(
+        "SELECT w.device_id, w.boot, w.seq FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[])"
+        " AS w(device_id, boot, seq, id) WHERE EXISTS (SELECT 1 FROM device_history h"
+        " WHERE h.device_id = w.device_id AND h.boot = w.boot AND h.seq = w.seq AND h.id <> w.id)",
+        *_columns(rows, "device_id", "boot", "seq", "id"),
+    )
+    return {(row["device_id"], row["boot"], row["seq"]) for row in found}
+
+
 async def put_lines(tx: Transaction, lines: Mapping[str, Number]) -> None:
     """A line never goes back."""
     if not lines:

@@ -36,6 +36,7 @@ async def run(tx: Transaction) -> int:
     gone += await tx.execute(
         "DELETE FROM commands WHERE finished_at < $1 OR expires_at < $1", utc(tx.now - COMMAND_KEPT_S)
     )
+    gone += await tx.execute("DELETE FROM log_consumers WHERE until < $1", trace)
     gone += await tx.execute(
         "DELETE FROM log_records r USING log_positions p WHERE p.topic = r.topic AND p.part = r.part"
         ' AND r."offset" < p.next AND r.at < $1',

@@ -70,6 +70,18 @@ async def test_a_counter_that_went_back_loses_nothing_and_the_device_hears_of_it
     assert b'"boot":1,"seq":3' in site.letters.published[0][1]
 
 
+async def test_a_late_copy_of_what_the_device_gave_up_is_nothing(site: Site) -> None:
+    """Its outbox was full: the next message stands in its place."""
+    pump = await site.device()
+    given_up = pump.says()
+    pump.prev = Number(0, 0)
+    await site.append([pump.says(), given_up])
+    process = await site.process()
+    await process.store()
+    assert await site.history(pump) == [(1, 2)]
+    assert not await site.rows("SELECT * FROM dead_letters")
+
+
 async def test_one_bad_record_among_a_thousand_costs_no_other(
     site: Site, owner: asyncpg.Connection[Row]
 ) -> None:

@@ -10,7 +10,16 @@ from device_protocol.errors import Reason
 from device_protocol.numbers import Number
 from device_protocol.topics import Kind
 from gateway.policy.device_clock import DAY_MS, FUTURE_MAX_MS, Boot, moment_of, ms_of, window
-from gateway.policy.messages import Applied, Facts, KnownDevice, decide, decide_control, read, reused
+from gateway.policy.messages import (
+    Applied,
+    Facts,
+    KnownDevice,
+    decide,
+    decide_control,
+    read,
+    reused,
+    strangers,
+)
 from runtime.event_log import headers
 from runtime.event_log.interface import CONTROL, DEAD, Entry
 from tests.gateway.messages.talkers import NOW_MS, Talker, hello, record
@@ -186,8 +195,8 @@ def test_another_message_under_a_taken_number_is_kept_as_a_dead_letter(pump: Tal
     pump.seq, pump.prev = 0, Number(0, 0)
     other = pump.says(Kind.STATE)
     applied = decided(first, other)
-    taken = {applied.history[0].key: applied.history[0].id}
-    reused(applied, taken, facts())
+    [stranger] = strangers(applied, {applied.history[0].key: applied.history[0].id})
+    reused(applied, stranger, facts())
     assert reasons(applied) == [Reason.REUSED_NUMBER]
     assert applied.greetings["d_pump"].known == Number(1, 1)
     assert applied.outcomes == {"stored": 1, "seen": 0, "dead": 1}
