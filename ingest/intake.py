@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from device_protocol.errors import BadMessageError, Reason
+from device_protocol.errors import Reason
 from device_protocol.numbers import Number, Place
 from ingest.acceptances import Acceptances
 from ingest.metrics import Metrics
 from ingest.policy.budget import Budget, Pressure
 from ingest.policy.progress import Lines, Progress
-from ingest.policy.sorting import Sorted, entry, sort
+from ingest.policy.sorting import Dead, Sorted, entry, sort
 from runtime.clock import Clock
 from runtime.event_log.interface import (
     APPEND_MAX,
@@ -41,7 +41,7 @@ from runtime.tasks import CrashCallback, TaskOwner
 
 BATCH_MAX: Final = 2_000
 """Entries of one append: what one transaction of the gateway's log takes in some ten milliseconds."""
-OVERHEAD: Final = 600
+OVERHEAD: Final = 900
 """Bytes that a waiting message costs beside its own: the objects around it (measured by tests/ingest)."""
 RETRY_S: Final = (0.05, 1.0)
 """Between two tries of an append: first and last, doubled each time, random below that."""
@@ -297,7 +297,7 @@ class Intake:
             waiting.receipt.lost()
         self._press(self.budget.remove(sum(waiting.cost for waiting in lost)))
 
-    def _refuse(self, message: Sorted, dead: BadMessageError) -> None:
+    def _refuse(self, message: Sorted, dead: Dead) -> None:
         # Of a message that another device sent in its name, the device is told nothing.
         if message.topic is not None and dead.reason is not Reason.WRONG_DEVICE:
             self._acceptances.refused(message.device, message.topic.prefix, dead.reason, dead.id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from device_protocol.envelope import decode
 from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
@@ -13,8 +14,19 @@ from runtime.event_log.interface import CONTROL, DEAD, UP, Entry
 
 DEAD_MAX: Final = 64 * 1024
 """Bytes kept of a dead letter."""
+TOPICS_KEPT: Final = 16_384
+"""Topics that need not be parsed anew, nor kept again with each message that waits; some 10 MB."""
 NO_KIND: Final = "none"
 """In place of the kind of what came on no topic."""
+
+
+class Dead(NamedTuple):
+    """Why a message is a dead letter. Not the error itself, which would keep all that it was raised from."""
+
+    reason: Reason
+    detail: str
+    id: str | None = None
+    """The message's own, where that could be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +37,7 @@ class Sorted:
     topic: Topic | None
     """None: what it came on is no topic."""
     standing: Standing | None = None
-    dead: BadMessageError | None = None
-    """Why it is a dead letter."""
+    dead: Dead | None = None
     trace: str | None = None
 
     @property
@@ -42,16 +53,17 @@ class Sorted:
 def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
     """`device`: who sent it, where that is known beside the topic, to which a broker's ACL has tied it."""
     try:
-        topic = parse_topic(topic_text)
+        topic = _topic(topic_text)
     except BadTopicError as error:
-        return Sorted(DEAD, None, dead=BadMessageError(Reason.BAD_TOPIC, str(error)))
+        return Sorted(DEAD, None, dead=Dead(Reason.BAD_TOPIC, str(error)))
     if device is not None and device != topic.device:
-        return Sorted(DEAD, None, dead=BadMessageError(Reason.WRONG_DEVICE, "not the device that sent it"))
+        return Sorted(DEAD, None, dead=Dead(Reason.WRONG_DEVICE, "not the device that sent it"))
     try:
         envelope = decode(topic.kind, payload)
     except BadMessageError as error:
         # One whose number can be read goes where the others go: its device's line must not end at it.
-        return Sorted(UP if error.standing else DEAD, topic, error.standing, error)
+        dead = Dead(error.reason, error.detail, error.id)
+        return Sorted(UP if error.standing else DEAD, topic, error.standing, dead)
     if topic.kind not in NUMBERED:
         return Sorted(CONTROL, topic, trace=envelope.trace)
     return Sorted(UP, topic, envelope.standing, trace=envelope.trace)
@@ -68,6 +80,9 @@ def entry(message: Sorted, topic_text: str, payload: bytes, at_ms: int) -> Entry
     if message.trace is not None:
         found.append((headers.TRACE, message.trace.encode()))
     return Entry(message.device.encode(), payload[:DEAD_MAX], at_ms, tuple(found))
+
+
+_topic = lru_cache(TOPICS_KEPT)(parse_topic)
 
 
 def _shown(topic_text: str) -> bytes:

@@ -201,8 +201,11 @@ class World:
 
     def offer(self, topic: str, payload: bytes, device: str | None = None) -> Slip:
         slip = Slip()
-        self.intake.offer(Arrival(topic, payload, slip, device=device))
+        self.offer_with(slip, topic, payload, device)
         return slip
+
+    def offer_with(self, slip: Slip, topic: str, payload: bytes, device: str | None = None) -> None:
+        self.intake.offer(Arrival(topic, payload, slip, device=device))
 
     async def settled(self, *slips: Slip) -> None:
         await until("confirmed", lambda: all(slip.state for slip in slips))
