@@ -1,4 +1,4 @@
-"""What stands beside a broker and asks: may this device log in with this password."""
+"""What stands beside a broker asks: may this device log in with this password, and who is revoked."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ router = APIRouter(prefix="/internal/v1", tags=["internal"])
 class BrokerLoginBody(Body):
     device_id: Annotated[str, Field(pattern=f"^{DEVICE_ID_PATTERN.pattern}$")]
     password: Secret
+
+
+@router.get("/devices/revocation-list")
+async def revocation_list(parts: Parts) -> dict[str, str]:
+    """Of the device CA, signed now: good for a week."""
+    async with parts.database.reading() as reading:
+        serials = await connections.revoked_serials(reading)
+        signed = parts.keyring.device_ca.revocation_list(serials, reading.now)
+    return {"pem": signed.decode("ascii")}
 
 
 @router.post("/devices/broker-login", status_code=HTTPStatus.NO_CONTENT)

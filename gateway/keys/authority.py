@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,8 @@ DEVICE_LIFETIME = timedelta(days=90)
 NODE_LIFETIME = timedelta(days=365)
 # Devices and nodes whose clocks lag a little must not see a certificate "from the future".
 BACKDATE = timedelta(minutes=5)
+# A broker refuses every device once its list is older: long enough for a keeper that is away over a holiday.
+REVOCATION_LIST_LIFETIME = timedelta(days=7)
 # The gateway makes its own internal certificate anew when less than this is left.
 RENEW_BEFORE = timedelta(days=60)
 
@@ -61,6 +63,22 @@ class Authority:
             public, _name(device_id), now, DEVICE_LIFETIME, [ExtendedKeyUsageOID.CLIENT_AUTH]
         )
         return Issued(builder.sign(self.key, hashes.SHA256()), None)
+
+    def revocation_list(self, serials: Iterable[int], now: float) -> bytes:
+        """PEM (RFC 5280 section 5) of certificates that were revoked before they expire."""
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(utc(now) - BACKDATE)
+            .next_update(utc(now) + REVOCATION_LIST_LIFETIME)
+            .add_extension(issuer_key, critical=False)
+            .add_extension(x509.CRLNumber(int(now)), critical=False)
+        )
+        entry = x509.RevokedCertificateBuilder().revocation_date(utc(now) - BACKDATE)
+        for serial in serials:
+            builder = builder.add_revoked_certificate(entry.serial_number(serial).build())
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue_client(self, name: str, now: float, *, unit: str | None = None) -> Issued:
         """A fresh key and a client certificate with CN = name; `unit`, where given, is its OU."""

@@ -27,6 +27,16 @@ async def put_password(tx: Transaction, device_id: str, sha256: bytes) -> None:
     )
 
 
+async def revoked_serials(reading: Reading) -> list[int]:
+    """Of every certificate that is good still and whose device is not."""
+    rows = await reading.fetch(
+        "SELECT c.serial FROM device_certificates c JOIN devices d ON d.id = c.device_id"
+        " WHERE d.status <> 'approved' AND c.expires_at > $1 ORDER BY c.serial",
+        reading.at,
+    )
+    return [int(row["serial"], 16) for row in rows]
+
+
 async def may_log_in(reading: Reading, device_id: str, sha256: bytes) -> bool:
     """Whether this is the password of a device that is approved now."""
     kept: bytes | None = await reading.fetchval(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography import x509
 
+from gateway.keys.keyring import load_keyring
 from runtime.clock import FakeClock
 from tests.gateway.test_peers import peer
 from tests.gateway.world import Device, World, base64url, settings_for
@@ -98,3 +102,35 @@ async def test_the_database_holds_no_password(world: World, owner_url: str) -> N
     assert row is not None
     assert password not in row["held"]
     assert base64.urlsafe_b64decode(password + "=" * (-len(password) % 4)).hex() not in row["held"]
+
+
+async def test_the_revocation_list_names_the_certificates_of_devices_that_are_revoked(
+    world: World, clock: FakeClock
+) -> None:
+    owner = await world.person("ada")
+    revoked, sound = await world.enrol(owner), await world.enrol(owner)
+    ingest = peer(world, "ingest")
+    ca = load_keyring(world.settings.keys_dir, world.clock.wall()).device_ca.certificate
+
+    async def listed() -> set[int]:
+        answer = await ingest.get("/internal/v1/devices/revocation-list")
+        found = x509.load_pem_x509_crl(answer.json()["pem"].encode())
+        assert found.issuer == ca.subject
+        assert found.is_signature_valid(cast(Any, ca.public_key()))
+        now = datetime.fromtimestamp(world.clock.wall(), UTC)
+        assert found.next_update_utc is not None
+        assert found.last_update_utc < now < found.next_update_utc
+        assert abs(found.next_update_utc - now - timedelta(days=7)) < timedelta(seconds=2)
+        return {entry.serial_number for entry in found}
+
+    async def serials(device: Device) -> set[int]:
+        async with world.gateway.parts.database.transaction() as tx:
+            rows = await tx.fetch("SELECT serial FROM device_certificates WHERE device_id = $1", device.id)
+        return {int(row["serial"], 16) for row in rows}
+
+    assert await listed() == set()
+    assert (await owner.post(f"/v1/devices/{revoked.id}/revoke")).status_code == 200
+    assert await listed() == await serials(revoked) != set()
+    assert not await listed() & await serials(sound)
+    clock.advance(91 * 86400)  # they have expired: nobody takes them any more
+    assert await listed() == set()
