@@ -1,6 +1,7 @@
 """`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files;
 `python -m gateway audit …` checks and exports the audit log; `python -m gateway rotate-keys …` begins with a
-new key for tokens; `python -m gateway migrate …` puts the schema there by the role that owns it."""
+new key for tokens; `python -m gateway migrate …` puts the schema there by the role that owns it; `python -m
+gateway consume …` stores what devices say, apart from the API."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from gateway.app import main
 from gateway.audit import command as audit
+from gateway.consume import CONSUME, consume
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate, issue_node_certificate
@@ -35,6 +37,8 @@ def start(arguments: Sequence[str]) -> int:
         return migrate_schema(arguments[1:])
     if arguments[:1] == [ROTATE]:
         return rotate_keys(arguments[1:])
+    if arguments[:1] == [CONSUME]:
+        return consume(arguments[1:])
     return run("gateway", main, arguments)
 
 

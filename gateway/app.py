@@ -17,7 +17,6 @@ from gateway.errors import KeyFileError
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.general_limit import GeneralLimit
-from gateway.guard import Guard
 from gateway.internal.app import internal_app
 from gateway.internal.peer import PeerProtocol, server_context
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
@@ -25,17 +24,15 @@ from gateway.keys.rotation import KeyWatch
 from gateway.listener import Listener
 from gateway.login.providers import Providers
 from gateway.messages.storing import Storing
-from gateway.metrics import GatewayMetrics, gateway_metrics
+from gateway.metrics import gateway_metrics
 from gateway.parts import GatewayParts
 from gateway.passwords import Passwords
 from gateway.preparation import keep_tidy, prepare
 from gateway.randomness import digest
 from gateway.refused_logins import RefusedLogins
 from gateway.settings import Settings, read_secret
-from gateway.shortlived.in_postgres import PostgresShortLived
-from gateway.shortlived.in_redis import RedisShortLived
-from gateway.shortlived.interface import ShortLived
 from gateway.store.database import Database
+from gateway.stores import short_lived
 from gateway.tokens.mint import Tokens
 from runtime import logs
 from runtime.addresses import Address
@@ -68,7 +65,7 @@ class Gateway:
         database = Database(
             settings.database(), pool_max=settings.database_pool_max, wall=clock.wall, metrics=metrics
         )
-        shortlived, guards = _short_lived(settings, clock, database, metrics)
+        shortlived, guards = short_lived(settings, clock, database, metrics)
         broker = settings.broker
         self._downlink = None if broker is None else MqttDownlink(broker, clock, metrics)
         dispatcher = Dispatcher(database, shortlived, clock, metrics, self._downlink or NoDownlink())
@@ -191,17 +188,6 @@ class Gateway:
             clock=parts.clock,
             metrics=parts.metrics,
         )
-
-
-def _short_lived(
-    settings: Settings, clock: Clock, database: Database, metrics: GatewayMetrics
-) -> tuple[ShortLived, tuple[Guard, ...]]:
-    in_postgres, address = PostgresShortLived(database), settings.redis()
-    if address is None:
-        return in_postgres, (database.guard,)
-    in_redis = RedisShortLived(address, settings.redis_prefix, clock, in_postgres, metrics)
-    database.announce = in_redis.wake_soon
-    return in_redis, (database.guard, in_redis.guard)
 
 
 def _keyring(settings: Settings, clock: Clock) -> Keyring:

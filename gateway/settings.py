@@ -262,6 +262,11 @@ class Settings:
         " its own: where many devices speak, so that the API does not wait for it.",
         default="inside",
     )
+    consumer_ops_listen: str = setting(
+        "Address of /metrics, /livez and /readyz of `towline gateway consume`.",
+        default="127.0.0.1:8085",
+        check=is_address,
+    )
     history_days: int = setting(
         "What devices said is kept for so many days; older days are dropped.",
         default=30,
