@@ -86,7 +86,7 @@ async def read_device_type(
     parts: Parts,
     if_none_match: IfNoneMatch = None,
 ) -> BaseModel | Response:
-    """One type."""
+    """One type: its name, and what devices of it can do."""
     async with parts.database.reading() as tx:
         await require(tx, parts, credential, Action.DEVICE_TYPE_LIST)
         found = await device_types.get(tx, type_id)
