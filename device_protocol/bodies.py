@@ -16,13 +16,15 @@ from device_protocol.errors import BadMessageError, BadTopicError, Reason
 from device_protocol.numbers import Number
 from device_protocol.schema import Schema
 from device_protocol.schemas import (
-    ACCEPTED,
     ACK,
     COMMAND,
     DESIRED,
     EVENT,
     HEARTBEAT,
     HELLO,
+    HELLO_ANSWER,
+    KEPT,
+    REFUSED,
     REPORTED,
     STATE,
     TELEMETRY,
@@ -169,13 +171,15 @@ class Refused:
 
 def parse_accepted(raw: bytes) -> Accepted | HelloAnswer | Refused:
     """A message of kind accepted. BadMessageError; a reason that is not known reads as bad_schema."""
-    body = _loads(raw, _ACCEPTED)
+    body = _told(raw)
     if "refused" in body:
+        _check(_REFUSED, body)
         try:
             reason = Reason(body["refused"])
         except ValueError:
             reason = Reason.BAD_SCHEMA
         return Refused(reason, body.get("id"))
+    _check(_HELLO_ANSWER if "hello" in body else _KEPT, body)
     number = Number(body["boot"], body["seq"])
     if "hello" in body:
         try:
@@ -344,7 +348,9 @@ def check_body(kind: Kind, type_: str, body: Mapping[str, Any]) -> None:
 
 
 _HELLO: Final = Schema(HELLO)
-_ACCEPTED: Final = Schema(ACCEPTED)
+_KEPT: Final = Schema(KEPT)
+_HELLO_ANSWER: Final = Schema(HELLO_ANSWER)
+_REFUSED: Final = Schema(REFUSED)
 _COMMAND: Final = Schema(COMMAND)
 _ACK: Final = Schema(ACK)
 _DESIRED: Final = Schema(DESIRED)
@@ -377,15 +383,22 @@ def _within(value: Any, most: int, name: str) -> None:
 
 
 def _loads(raw: bytes, schema: Schema) -> dict[str, Any]:
+    body = _told(raw)
+    _check(schema, body)
+    return body
+
+
+def _told(raw: bytes) -> dict[str, Any]:
     """A message that is told to a device: no envelope is around it."""
     try:
         body = strict_json.loads(raw)
     except StrictJsonError as error:
         raise BadMessageError(Reason.BAD_JSON, error.detail) from None
-    if isinstance(body, dict) and body.get("v") != VERSION:
+    if not isinstance(body, dict):
+        raise BadMessageError(Reason.BAD_SCHEMA, "not an object")
+    version = body.get("v")
+    if type(version) is not int or version != VERSION:
         raise BadMessageError(Reason.WRONG_VERSION, f"v is not {VERSION}")
-    _check(schema, body)
-    assert isinstance(body, dict)  # the schema says so
     return body
 
 

@@ -173,37 +173,39 @@ ACK: Final[Source] = {
 PREFIX: Final[Source] = {"type": "string", "maxLength": 4 * 64 + 3}
 """Four tokens with / between them."""
 
+KEPT: Final[Source] = {
+    "type": "object",
+    "properties": {"v": VERSION, "boot": COUNT, "seq": COUNT},
+    "required": ["v", "boot", "seq"],
+}
+
+HELLO_ANSWER: Final[Source] = {
+    "type": "object",
+    "properties": {
+        "v": VERSION,
+        "hello": COUNT,
+        "boot": COUNT,
+        "seq": COUNT,
+        "time": COUNT,
+        "prefix": PREFIX,
+    },
+    "required": ["v", "hello", "boot", "seq", "time", "prefix"],
+}
+
+REFUSED: Final[Source] = {
+    "type": "object",
+    "properties": {
+        "v": VERSION,
+        "refused": {"type": "string", "maxLength": 64},
+        "id": {**UUID7, "type": ["string", "null"]},
+    },
+    "required": ["v", "refused"],
+}
+
 ACCEPTED: Final[Source] = {
     "title": "What a device is told on accepted",
-    "description": "What is kept; or the answer to a hello; or that a message was refused.",
-    "anyOf": [
-        {
-            "type": "object",
-            "properties": {
-                "v": VERSION,
-                "hello": COUNT,
-                "boot": COUNT,
-                "seq": COUNT,
-                "time": COUNT,
-                "prefix": PREFIX,
-            },
-            "required": ["v", "hello", "boot", "seq", "time", "prefix"],
-        },
-        {
-            "type": "object",
-            "properties": {"v": VERSION, "boot": COUNT, "seq": COUNT},
-            "required": ["v", "boot", "seq"],
-        },
-        {
-            "type": "object",
-            "properties": {
-                "v": VERSION,
-                "refused": {"type": "string", "maxLength": 64},
-                "id": {**UUID7, "type": ["string", "null"]},
-            },
-            "required": ["v", "refused"],
-        },
-    ],
+    "description": "The answer to a hello where `hello` is, a refusal where `refused` is, else what is kept.",
+    "anyOf": [HELLO_ANSWER, REFUSED, KEPT],
 }
 
 COMMAND: Final[Source] = {
