@@ -1,0 +1,172 @@
+"""A revoked certificate at a real Mosquitto: its connection ends in two seconds, and none comes in again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ingest.brokers.mosquitto import ListError, MosquittoDoors
+from runtime.clock import SYSTEM_CLOCK
+from runtime.internal_http import GatewayUnavailable
+from runtime.mqtt_link import MqttGoneError, MqttLink, MqttOptions
+from testbed.mosquitto import Mosquitto
+from testbed.processes import short_folder, started
+from tests.brokers.test_keeper import GOAL_S, Feed, _keeping
+from tests.mqtt_link.clients import WAIT_S, Clients, topic
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    """One of each test's own: its list changes."""
+    with short_folder("revoked") as folder, started(Mosquitto(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+async def clients(mosquitto: Mosquitto) -> AsyncIterator[Clients]:
+    async with Clients(mosquitto) as made:
+        yield made
+
+
+@dataclass
+class Lists:
+    """In the gateway's place: signs what is revoked, or gives something else instead."""
+
+    mosquitto: Mosquitto
+    revoked: list[int] = field(default_factory=list)
+    instead: bytes | None = None
+
+    async def fetch(self) -> bytes:
+        return self.mosquitto.revocations(*self.revoked) if self.instead is None else self.instead
+
+
+def doors(mosquitto: Mosquitto, lists: Lists) -> MosquittoDoors:
+    tls = mosquitto.service("keeper")
+    return MosquittoDoors(
+        lists.fetch,
+        crl_file=mosquitto.crl,
+        pid_file=mosquitto.pid_file,
+        options=lambda: MqttOptions("127.0.0.1", mosquitto.internal_port, "keeper", tls=tls),
+        clock=SYSTEM_CLOCK,
+    )
+
+
+async def _refused(options: MqttOptions) -> None:
+    """Mosquitto reads its list a moment after the signal."""
+    async with asyncio.timeout(GOAL_S):
+        while True:
+            try:
+                await (await MqttLink.connect(options, print)).close()
+            except MqttGoneError:
+                return
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_a_revoked_device_leaves_within_two_seconds_and_stays_out(
+    mosquitto: Mosquitto, clients: Clients, version: int
+) -> None:
+    lists, feed = Lists(mosquitto), Feed()
+    issued = mosquitto.issue_device("d_a")
+    options = MqttOptions(
+        "127.0.0.1", mosquitto.port, "d_a", tls=mosquitto.context(issued), version=4 if version == 4 else 5
+    )
+    device, other = await clients.connect(options), await clients.device("d_b")
+    bridge = await clients.bridge()
+    async with _keeping(feed, doors(mosquitto, lists)):
+        lists.revoked.append(issued.certificate.serial_number)
+        feed.revoke("d_a")
+        assert await asyncio.wait_for(device.link.wait_closed(), GOAL_S)
+        await _refused(options)
+    assert await other.link.publish(topic("d_b"), b"still here") == 0
+    await bridge.wait_count(1)
+    again = await clients.device("d_b")  # and others come in as before
+    assert again.link.reason == ""
+    fresh = await clients.device("d_a")  # another certificate of the same device is not on the list
+    assert fresh.link.reason == ""
+
+
+@pytest.mark.parametrize("broken", [b"", b"no list", b"expired", b"soon"])
+async def test_a_list_that_would_open_or_shut_everything_is_not_put_in_place(
+    mosquitto: Mosquitto, clients: Clients, broken: bytes
+) -> None:
+    lists = Lists(mosquitto)
+    issued = mosquitto.issue_device("d_a")
+    options = MqttOptions("127.0.0.1", mosquitto.port, "d_a", tls=mosquitto.context(issued))
+    lists.revoked.append(issued.certificate.serial_number)
+    shut = doors(mosquitto, lists)
+    await shut.shut_out(["d_a"])
+    await _refused(options)
+    before = mosquitto.crl.read_bytes()
+    lists.instead = {
+        b"expired": mosquitto.revocations(next_update_s=-60),
+        b"soon": mosquitto.revocations(next_update_s=3600),
+    }.get(broken, broken)
+    with pytest.raises(ListError):
+        await shut.refresh()
+    assert mosquitto.crl.read_bytes() == before
+    assert [path.name for path in mosquitto.folder.glob(".*")] == []
+    await _refused(options)
+    assert (await clients.device("d_b")).link.reason == ""
+
+
+async def test_what_a_broken_list_would_do(mosquitto: Mosquitto) -> None:
+    """Why the list is read before Mosquitto reads it; this fails when a newer one shuts instead."""
+    lists = Lists(mosquitto)
+    issued = mosquitto.issue_device("d_a")
+    options = MqttOptions("127.0.0.1", mosquitto.port, "d_a", tls=mosquitto.context(issued))
+    lists.revoked.append(issued.certificate.serial_number)
+    shut = doors(mosquitto, lists)
+    await shut.refresh()
+    await _refused(options)
+    mosquitto.crl.write_bytes(b"")
+    shut._tell_broker()
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                await (await MqttLink.connect(options, print)).close()
+                break
+            except MqttGoneError:
+                continue
+
+
+async def test_a_broker_that_cannot_be_told_is_an_error(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    lists = Lists(mosquitto)
+    shut = doors(mosquitto, lists)
+    for text in ("", "0", "-1", "nobody", str(2**22 + 1)):
+        mosquitto.pid_file.write_text(text)
+        with pytest.raises(ListError):
+            await shut.refresh()
+    mosquitto.pid_file.unlink()
+    with pytest.raises(ListError):
+        await shut.shut_out(["d_a"])
+    assert shut.refreshed_at is None
+
+
+async def test_the_list_is_kept_fresh_also_when_the_gateway_was_away(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.brokers.mosquitto.RETRY_S", 0.01)
+    monkeypatch.setattr("ingest.brokers.mosquitto.RENEW_S", 0.01)
+    lists, enough = Lists(mosquitto), asyncio.Event()
+    calls = 0
+
+    async def fetch() -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise GatewayUnavailable("away")
+        if calls > 5:
+            enough.set()
+        return await lists.fetch()
+
+    shut = doors(mosquitto, lists)
+    shut._fetch = fetch
+    task = asyncio.create_task(shut.run())
+    await asyncio.wait_for(enough.wait(), WAIT_S)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert shut.refreshed_at is not None
