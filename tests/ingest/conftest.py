@@ -69,12 +69,13 @@ class Site:
             assert not made.crashed
 
     def settings(self, **changes: Any) -> Settings:
-        table = {"ops_listen": "127.0.0.1:0", "broker": self._broker_table()}
+        table = {"ops_listen": "127.0.0.1:0", "broker": self.broker_table()}
         # A log of the test's own is given in place of this one.
         table["log"] = {"kind": "kafka", "servers": ["127.0.0.1:1"]}
         return from_table(Settings, table | changes, source=self._folder / "ingest.toml")
 
-    def _broker_table(self) -> dict[str, Any]:
+    def broker_table(self) -> dict[str, Any]:
+        """How a bridge reaches the broker."""
         broker = self.broker
         if isinstance(broker, EmbeddedBroker):
             password = self._folder / "password"

@@ -12,7 +12,7 @@ from device_protocol.topics import Kind
 from ingest.policy.progress import Lines
 from tests.ingest.world import Slip, Talker, world
 
-MESSAGES = 3000
+MESSAGES = 1000
 
 
 @pytest.mark.parametrize("kind", ["new", "seen", "bad", "unreadable", "hello"])

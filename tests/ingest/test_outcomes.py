@@ -310,3 +310,21 @@ async def test_the_start_waits_for_the_log() -> None:
     await starting
     assert away.intake.started
     assert not away.intake.log_fails
+
+
+async def test_an_outage_is_written_once_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ingest")
+    async with world(append_s=0.1) as it:
+        it.log.fault = AWAY
+        talkers = [Talker(f"d_{n:016d}") for n in range(50)]
+        for _ in range(3):
+            slips = [it.offer(talker.topic(), talker.again(1)) for talker in talkers]
+            await until("given up", lambda slips=slips: all(slip.state for slip in slips))  # type: ignore[misc]
+        assert it.log.failures > 20
+        it.log.fault = None
+        await it.settled(*(it.offer(talker.topic(), talker.again(1)) for talker in talkers))
+    assert [record.message for record in caplog.records] == [
+        "the log does not take appends",
+        "the log takes appends again",
+    ]
+    assert not any("values" in record.getMessage() for record in caplog.records)
