@@ -203,7 +203,7 @@ class Keeper:
 
     def refused(self, reason: Reason, message_id: str | None) -> None:
         """A message became a dead letter."""
-        _log.warning("message refused", extra={"reason": reason.value, "message": message_id})
+        _log.warning("message refused", extra={"reason": reason.value, "id": message_id})
         if reason not in _NOT_THE_MESSAGES and message_id is not None:
             self._refused = message_id
             self._wake.set()

@@ -1,12 +1,17 @@
-"""A folder in memory: what is shown here is what becomes of files, not how fast a disk syncs them."""
+"""A broker; and a folder in memory: what counts here is what becomes of files, not how fast a disk is."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from testbed.mosquitto import Mosquitto
+from testbed.processes import short_folder, started
+from tests.tunnel_agent.messages.device import TOPIC, Gateway
+from tests.tunnel_agent.messages.pipeline import Pipeline
 
 _MEMORY = Path("/dev/shm")
 
@@ -18,3 +23,25 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="towline-messages-", dir=_MEMORY) as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> Iterator[Mosquitto]:
+    """One for the run; a test that stops it starts it again."""
+    with short_folder("device-messages") as made, started(Mosquitto(made)) as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(mosquitto: Mosquitto) -> Iterator[Gateway]:
+    double = Gateway(mosquitto)
+    yield double
+    double.close()
+
+
+@pytest.fixture
+async def pipeline(mosquitto: Mosquitto) -> AsyncIterator[Pipeline]:
+    made = Pipeline(mosquitto, TOPIC)
+    await made.start()
+    yield made
+    await made.close()
