@@ -22,7 +22,7 @@ from runtime.event_log import wire
 from runtime.event_log.interface import UP, LogUnavailableError
 from runtime.internal_http import InternalHttp
 from runtime.tasks import TaskOwner
-from tests.event_log.logs import EmbeddedLog, RunningLog, entry, numbered, numbers_of, read_all
+from tests.event_log.logs import EmbeddedLog, InternalApi, RunningLog, entry, numbered, numbers_of, read_all
 
 pytestmark = pytest.mark.xdist_group("embedded log")
 
@@ -169,14 +169,20 @@ async def test_a_node_opens_no_log(embedded: EmbeddedLog, tmp_path: Path) -> Non
             assert (answer.status_code, answer.json()["code"]) == (403, "wrong_peer")
 
 
+class OddGateway(InternalHttp):
+    """Answers these, one after the other."""
+
+    def __init__(self, api: InternalApi, *answers: Any) -> None:
+        super().__init__(api)
+        self._answers = list(answers)
+
+    async def call(self, *_: Any, **__: Any) -> Any:
+        return self._answers.pop(0)
+
+
 async def test_an_answer_that_is_none_is_no_offset(embedded: EmbeddedLog) -> None:
-    class Odd(InternalHttp):
-        answers: list[Any] = [{"parts": {UP: 12}}, {"parts": 3}, {}, {"first": None}, None]
-
-        async def call(self, *_: Any, **__: Any) -> Any:
-            return self.answers.pop(0)
-
-    writer = GatewayWriter(Odd(embedded.api(1)))
+    odd = OddGateway(embedded.api(1), {"parts": {UP: 12}}, {"parts": 3}, {}, {"first": None}, None)
+    writer = GatewayWriter(odd)
     await writer.start()
     assert writer.parts(UP) == 12
     with pytest.raises(LogUnavailableError):
