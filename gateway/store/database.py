@@ -232,7 +232,11 @@ async def _transaction(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Asy
     (it ignores a wish that overtakes its statement). With the connection gone it rolls back by itself.
     """
     work = connection.transaction()
-    await work.start()
+    try:
+        await work.start()
+    except BaseException:
+        connection.terminate()  # whether it began is not known
+        raise
     try:
         yield
         await work.commit()
