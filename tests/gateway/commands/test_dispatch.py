@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from device_protocol.bodies import Stage
+from device_protocol.bodies import Ack, Stage
 from device_protocol.ids import RANDOM_BYTES, uuid7
+from gateway.commands.outcome import acked
 from gateway.commands.sending import new_trace
 from gateway.policy.commands import DEVICE_REVOKED, FINAL, LOOKED_AT_WITHIN_S, TABLE, Event, State, moved
 from gateway.store import commands
@@ -286,6 +287,21 @@ async def test_repeated_and_foreign_answers_change_nothing(yard: Yard) -> None:
     assert await yard.ack(UUID(int=7), Stage.DONE, ok=True) == []
     command = await yard.get(command_id)
     assert (command.state, command.result, command.late_at) == (State.SUCCEEDED, 1, None)
+
+
+async def test_no_time_lies_before_one_that_was_reached_earlier(yard: Yard) -> None:
+    """Clocks of bridges and gateways differ a little."""
+    yard.broker.listening.add(yard.device.id)
+    command_id = await yard.sent()
+    yard.clock.advance(10)
+    await yard.dispatcher().look()
+    for stage, ok in ((Stage.RECEIVED, None), (Stage.DONE, True)):
+        ack = Ack(str(command_id), stage, ok=ok)
+        async with yard.database.transaction() as tx:
+            await acked(tx, yard.device.id, [ack], tx.now - 5)
+    command = await yard.get(command_id)
+    assert command.state is State.SUCCEEDED
+    assert command.sent_at == command.delivered_at == command.finished_at
 
 
 @pytest.mark.parametrize("end", [State.EXPIRED, State.TIMED_OUT])
