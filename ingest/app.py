@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.acceptances import Acceptances
-from ingest.bridge import Bridge, Share
+from ingest.bridge import Bridge, Share, tls_context
+from ingest.brokers.mosquitto import LIST_BYTES, MosquittoDoors, gateway_list
 from ingest.gateway_log import GatewayWriter
 from ingest.intake import Intake
 from ingest.keeper import GatewayFeed, Keeper
 from ingest.logins import Logins
 from ingest.metrics import Metrics
-from ingest.settings import Settings
+from ingest.settings import BrokerSettings, Settings
 from runtime import logs, settings
 from runtime.addresses import parse_address
 from runtime.certificates import CertificateWatch
@@ -25,6 +26,7 @@ from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.event_log.interface import LogWriter
 from runtime.internal_http import InternalHttp
 from runtime.metrics import Registry
+from runtime.mqtt_link import MqttOptions
 from runtime.ops_server import OpsServer
 from runtime.process import EXIT_CRASH, EXIT_OK, Shutdown
 from runtime.tasks import TaskOwner
@@ -180,14 +182,14 @@ async def main(path: Path) -> int:
     config = settings.load(Settings, path)
     logs.configure("ingest", config.log_level)
     shutdown = Shutdown().install()
-    http = None if config.gateway is None else InternalHttp(config.gateway)
+    http = None if config.gateway is None else InternalHttp(config.gateway, answer_bytes=LIST_BYTES)
     try:
         embedded = open_broker(config, http)
         ingest = Ingest(
             config,
             open_log(config, http),
             embedded=embedded,
-            keeper=open_keeper(embedded, http),
+            keeper=open_keeper(config, embedded, http),
             gateway_context=None if http is None else http.context,
             on_crash=shutdown.request,
         )
@@ -226,11 +228,33 @@ def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker |
     return EmbeddedBroker(Logins(http).check, secrets, host=address.host, port=address.port)
 
 
-def open_keeper(embedded: EmbeddedBroker | None, http: InternalHttp | None) -> Keeper | None:
-    """Of the embedded broker, where there is one."""
-    if embedded is None or http is None:
+def open_keeper(
+    config: Settings, embedded: EmbeddedBroker | None, http: InternalHttp | None
+) -> Keeper | None:
+    """Of the embedded broker, where there is one, or of the Mosquitto that the settings name."""
+    if http is None:
         return None
-    return Keeper(GatewayFeed(http), embedded, SYSTEM_CLOCK)
+    if embedded is not None:
+        return Keeper(GatewayFeed(http), embedded, SYSTEM_CLOCK)
+    if config.keeper is None:
+        return None
+    doors = MosquittoDoors(
+        gateway_list(http),
+        crl_file=config.keeper.crl_file,
+        pid_file=config.keeper.pid_file,
+        options=lambda: _take_over_options(config.broker),
+        clock=SYSTEM_CLOCK,
+    )
+    return Keeper(GatewayFeed(http), doors, SYSTEM_CLOCK, doors)
+
+
+def _take_over_options(broker: BrokerSettings) -> MqttOptions:
+    """The files are read each time: they may have been renewed. OSError when they cannot serve now."""
+    try:
+        tls = tls_context(broker)
+    except settings.SettingsError as error:
+        raise OSError(str(error)) from error
+    return MqttOptions(broker.host, broker.port, "keeper", tls=tls)
 
 
 def open_log(config: Settings, http: InternalHttp | None) -> LogWriter:

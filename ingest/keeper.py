@@ -32,6 +32,19 @@ class Doors(Protocol):
         ...
 
 
+class Upkeep(Protocol):
+    """What a broker's doors need beside."""
+
+    async def run(self) -> None:
+        """For ever."""
+        ...
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it was done lately."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FeedTimes:
     """How long the feed may be silent: it has a heartbeat each second. Nothing here ends with it."""
@@ -43,8 +56,9 @@ class FeedTimes:
 class Keeper:
     """Runs beside the broker for ever. Each revoked device is shut out at once, and again after AGAIN_S."""
 
-    def __init__(self, source: FeedSource, doors: Doors, clock: Clock) -> None:
+    def __init__(self, source: FeedSource, doors: Doors, clock: Clock, upkeep: Upkeep | None = None) -> None:
         self._doors = doors
+        self._upkeep = upkeep
         self._clock = clock
         self._feed = RevocationFeed(source, self, clock, FeedTimes())
         self._due: dict[
@@ -58,14 +72,17 @@ class Keeper:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the gateway is heard: who it revokes now leaves within 2 s."""
-        return self._feed.is_fresh()
+        """Whether the gateway is heard and the broker obeys: who is revoked now leaves within 2 s."""
+        kept = self._upkeep is None or self._upkeep.is_fresh
+        return kept and not self._failing and self._feed.is_fresh()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._feed.follow())
             tasks.create_task(self._work())
+            if self._upkeep is not None:
+                tasks.create_task(self._upkeep.run())
 
     def device_revoked(self, device_id: str) -> None:
         """From the feed."""

@@ -125,6 +125,16 @@ class EmbeddedBrokerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeeperSettings:
+    """Shuts revoked devices out of the Mosquitto that runs on this machine, one keeper a broker: writes its
+    revocation list, and takes their connections over through `broker.url`, where any client id may be taken.
+    """
+
+    crl_file: Path = setting("The broker's `crlfile`. We write beside it and rename.")
+    pid_file: Path = setting("The broker's `pid_file`; we must be allowed to signal it.")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One bridge from the broker to the log."""
 
@@ -136,6 +146,9 @@ class Settings:
     )
     embedded_broker: EmbeddedBrokerSettings | None = setting(
         "Run a broker in this process; `broker.url` then names its listener.", default=None
+    )
+    keeper: KeeperSettings | None = setting(
+        "Keep revoked devices out of a Mosquitto; the embedded broker needs no such table.", default=None
     )
     bridge: int = setting("Which of the bridges this is, from 0.", default=0, check=between(0, 63))
     bridges: int = setting(
@@ -174,5 +187,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.bridge >= self.bridges:
             raise ValueError("bridge must be less than bridges")
+        if self.keeper is not None and (self.gateway is None or self.embedded_broker is not None):
+            raise ValueError("keeper is for a Mosquitto, and needs the table gateway")
         if self.gateway is None and (self.log.kind == "gateway" or self.embedded_broker is not None):
             raise ValueError("the gateway's log and the embedded broker need the table gateway")

@@ -29,11 +29,14 @@ CRL_S = 7 * 86400  # from now to its next update
 class Mosquitto:
     """One broker below `folder`: its CAs, its files, its process. Nothing of the machine's configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, devices: Authority | None = None, internal: Authority | None = None
+    ) -> None:
+        """The CAs are a gateway's, or made here."""
         self.folder = folder
         now = time.time()
-        self.devices = load_authority(folder, "devices", "Test devices", now)
-        self.internal = load_authority(folder, "internal", "Test internal", now)
+        self.devices = devices or load_authority(folder, "devices", "Test devices", now)
+        self.internal = internal or load_authority(folder, "internal", "Test internal", now)
         self.port, self.internal_port = free_ports(2)
         self.crl = folder / "devices-crl.pem"
         self.pid_file = folder / "mosquitto.pid"

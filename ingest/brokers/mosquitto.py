@@ -75,13 +75,21 @@ class MosquittoDoors:
                 await asyncio.sleep(RENEW_S)
 
     async def refresh(self) -> None:
-        """Put the gateway's list in place and tell the broker. OSError, GatewayUnavailable, GatewayRefused."""
+        """Put the gateway's list in place and tell the broker. OSError, GatewayUnavailable,
+        GatewayRefused.
+        """
         async with self._writing:
             pem = await self._fetch()
             check_list(pem, datetime.fromtimestamp(self._clock.wall(), UTC))
             await asyncio.to_thread(_replace, self._crl_file, pem)
             self._tell_broker()
             self.refreshed_at = self._clock.wall()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the broker's list does not run out before somebody sees that it is not renewed."""
+        at = self.refreshed_at
+        return at is not None and self._clock.wall() - at < 3 * RENEW_S
 
     async def shut_out(self, devices: Sequence[str]) -> None:
         """First the list, then their connections: who comes again at once meets it. OSError, MqttError,

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from ingest.brokers.mosquitto import ListError, MosquittoDoors
+from ingest.settings import Settings
 from runtime.clock import SYSTEM_CLOCK
 from runtime.internal_http import GatewayUnavailable
 from runtime.mqtt_link import MqttGoneError, MqttLink, MqttOptions
+from runtime.settings import SettingsError, from_table
 from testbed.mosquitto import Mosquitto
 from testbed.processes import short_folder, started
 from tests.brokers.test_keeper import GOAL_S, Feed, _keeping
@@ -170,3 +172,21 @@ async def test_the_list_is_kept_fresh_also_when_the_gateway_was_away(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert shut.refreshed_at is not None
+
+
+@pytest.mark.parametrize("beside", [{}, {"embedded_broker": True, "gateway": True}])
+def test_a_keeper_is_for_a_mosquitto_and_asks_the_gateway(tmp_path: Path, beside: dict[str, bool]) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    tables = {
+        "embedded_broker": {"listen": "127.0.0.1:1883", "gateway_password_file": str(file)},
+        "gateway": dict.fromkeys(("ca", "certificate", "key"), str(file)) | {"internal_url": "https://x"},
+    }
+    table = {
+        "ops_listen": "127.0.0.1:0",
+        "broker": {"url": "mqtt://127.0.0.1:1883"},
+        "log": {"kind": "kafka", "servers": ["127.0.0.1:9092"]},
+        "keeper": {"crl_file": str(file), "pid_file": str(file)},
+    }
+    with pytest.raises(SettingsError, match="keeper is for a Mosquitto"):
+        from_table(Settings, table | {name: tables[name] for name in beside}, source=Path("ingest.toml"))
