@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from testbed.mosquitto import Mosquitto
 from testbed.processes import short_folder, started
@@ -45,3 +47,11 @@ async def pipeline(mosquitto: Mosquitto) -> AsyncIterator[Pipeline]:
     await made.start()
     yield made
     await made.close()
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Both loops, as some devices have only asyncio's; an agent that is a process has its own."""
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop} if item.path.name == "test_process.py" else both

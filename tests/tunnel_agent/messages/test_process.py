@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -101,7 +102,7 @@ async def test_both_sides_in_one_small_process_that_may_be_killed(
     config = configured(tmp_path, url)
     for boot in (1, 2, 3):
         async with agent(config) as process:
-            await pipeline.until(lambda boot=boot: _reports(pipeline, boot) >= 1)
+            await pipeline.until(partial(_reports, pipeline, boot))
             await node.until_ready(1)
             assert (await pipeline.answer(pipeline.send("ping"))).ok
             assert psutil.Process(process.pid).memory_info().rss <= MAX_RSS

@@ -298,7 +298,7 @@ class World:
         self.consume()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(seed=st.integers(0, 2**63), steps=st.integers(50, 1200))
 def test_over_any_line_nothing_accepted_is_lost_doubled_or_reordered(seed: int, steps: int) -> None:
     world = World(seed)
