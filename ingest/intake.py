@@ -149,6 +149,8 @@ class Intake:
         self.lines = Lines(0, lines_max)
         self.log_fails = False
         self._told_at: float | None = None
+        self._draining = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks = TaskOwner("ingest.parts", on_crash=on_crash)
@@ -177,7 +179,11 @@ class Intake:
         self._succeeded()
 
     def offer(self, arrival: Arrival) -> None:
-        """Take it, or confirm at once what needs no append. Never raises for what the message holds."""
+        """Take it, or confirm at once what needs no append. Never raises for what the message holds. After
+        `drain` nothing is taken, nor confirmed.
+        """
+        if self._closed:
+            return
         message = sort(arrival.topic, arrival.payload, arrival.device)
         self._metrics.messages.labels(message.kind, arrival.via).inc()
         parts = self._parts[message.log_topic]
@@ -198,10 +204,14 @@ class Intake:
         self._queue(part, _Waiting(arrival.receipt, kept, message, progress))
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for what is queued, at most so long; then end the appends under way."""
+        """Wait for what is queued, at most so long; then end the appends under way. From now on nobody is
+        asked to read on.
+        """
+        self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
+        self._closed = True
         await self._tasks.close(CLOSE_S)
 
     def _turn_away(
@@ -307,7 +317,7 @@ class Intake:
         self._acceptances.accepted(message.device, message.topic.prefix, number)
 
     def _press(self, pressure: Pressure) -> None:
-        if pressure is not Pressure.SAME:
+        if pressure is not Pressure.SAME and not self._draining:
             self._pressed(pressure is Pressure.PAUSE)
 
     def _failed(self, what: str, error: object) -> None:

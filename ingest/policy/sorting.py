@@ -71,7 +71,7 @@ def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
 
 def entry(message: Sorted, topic_text: str, payload: bytes, at_ms: int) -> Entry:
     """As it is kept."""
-    found = [(headers.TOPIC, _shown(topic_text))]
+    found = [(headers.TOPIC, _shown(topic_text) if message.topic is None else topic_text.encode())]
     if message.dead is not None:
         found.append((headers.DEAD, message.dead.reason.value.encode()))
         found.append((headers.DETAIL, message.dead.detail.encode()))
@@ -86,6 +86,6 @@ _topic = lru_cache(TOPICS_KEPT)(parse_topic)
 
 
 def _shown(topic_text: str) -> bytes:
-    """A topic as it is; of what is none so much that it can be recognised, in printable ASCII."""
+    """Of what is no topic so much that it can be recognised, in printable ASCII."""
     shown = topic_text[:TOPIC_MAX].encode("ascii", "backslashreplace").decode()
     return "".join(sign if sign.isprintable() else "?" for sign in shown)[:TOPIC_MAX].encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -21,24 +21,16 @@ from testbed.kafka import KafkaServer
 from testbed.mosquitto import Mosquitto
 from testbed.ops import is_ready, metric
 from testbed.ports import free_ports
-from testbed.processes import Processes, started
+from testbed.processes import Processes
 from testbed.settings_tables import write_table
 from tests.ingest.conftest import Site
 from tests.ingest.devices import LiveDevice
 from tests.mqtt_link.clients import Clients
 
-pytestmark = pytest.mark.xdist_group("kafka")
-
 BRIDGES = 2
 DEVICES = 6
 MESSAGES = 100
 READ_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    with started(KafkaServer(Path(tmp_path_factory.mktemp("kafka")))) as server:
-        yield server
 
 
 class Bridges:

@@ -328,3 +328,31 @@ async def test_an_outage_is_written_once_and_its_end(caplog: pytest.LogCaptureFi
         "the log takes appends again",
     ]
     assert not any("values" in record.getMessage() for record in caplog.records)
+
+
+async def test_at_the_end_what_was_taken_is_appended_and_nothing_more_is_taken() -> None:
+    async with world(bytes_max=1 << 20) as it:
+        it.log.open.clear()
+        talker = Talker()
+        slips = []
+        while not it.pressure:
+            slips.append(it.offer(talker.topic(), talker.next()))
+        tasks = TaskOwner("test")
+        draining = tasks.start(it.intake.drain(5.0), "drain")
+        await until("asked", lambda: it.log.asked >= 1)
+        it.log.open.set()
+        await draining
+        assert {slip.state for slip in slips} == {"settled"}
+        assert len(it.stored()) == len(slips)
+        assert it.pressure == [True], "nobody is asked to read on"
+        late = it.offer(talker.topic(), talker.next())
+        assert (late.state, it.intake.budget.used) == ("", 0)
+
+
+async def test_a_log_that_is_away_does_not_hold_up_the_end() -> None:
+    async with world() as it:
+        it.log.open.clear()
+        talker = Talker()
+        slip = it.offer(talker.topic(), talker.next())
+        await it.intake.drain(0.05)
+        assert slip.state == "", "never confirmed"
