@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 
 from gateway.api.app import FORMS, documented_routes
 from gateway.errors import MigrationError, StoreUnavailableError
+from gateway.internal.app import ROUTERS
+from gateway.internal.peer import any_peer, ingest_of, node_of
+from gateway.messages.settings import LogSettings
 from gateway.store import migrate
 from gateway.store.database import Database
 from gateway.store.transaction import AuditEvent, Revocation
@@ -21,6 +25,7 @@ from runtime.clock import SYSTEM_CLOCK
 from testbed.postgres_server import PostgresServer
 from tests.gateway.contract.spoilt import fitting, schema_of
 from tests.gateway.contract.test_junk import INTERNAL, internal
+from tests.gateway.test_peers import peer
 from tests.gateway.world import World, settings_for
 
 RECOVERY_S = 15.0
@@ -189,17 +194,19 @@ async def until(client: httpx.AsyncClient, path: str, status: int) -> httpx.Resp
 async def test_a_database_that_dies_gives_503_and_comes_back(
     tmp_path: Path, database_url: str, keys_dir: Path, postgres: PostgresServer
 ) -> None:
-    world = World(settings_for(tmp_path, database_url, keys_dir), SYSTEM_CLOCK, tmp_path)
+    settings = settings_for(tmp_path, database_url, keys_dir, log=LogSettings(kind="table"))
+    world = World(settings, SYSTEM_CLOCK, tmp_path)
     await (await world.start()).prepared()
-    owner, node = await world.person(), world.node().http
+    owner, node, ingest = await world.person(), world.node().http, peer(world, "ingest")
     await until(owner, "/readyz", 200)
     assert (await node.get("/internal/v1/presence/elsewhere")).status_code == 200
     await asyncio.to_thread(postgres.kill)
     try:
         for method, path, body in every_call():
             await refused_at_once(owner, method, path, json=body)
-        for method, path, body in every_internal_call():
-            await refused_at_once(node, method, path, json=body)
+        callers = {node_of: node, any_peer: node, ingest_of: ingest}
+        for asked, method, path, body in every_internal_call():
+            await refused_at_once(callers[asked], method, path, json=body)
         await until_the_feed_is_refused(node)
         for path in FORMS:
             await refused_at_once(world.program(), "POST", path, data=FORM)
@@ -276,13 +283,14 @@ def every_call() -> list[tuple[str, str, Any]]:
     return calls
 
 
-def every_internal_call() -> list[tuple[str, str, Any]]:
-    """The same of the nodes' listener, without the keys (a file) and the feed (a stream)."""
+def every_internal_call() -> list[tuple[Callable[..., Any], str, str, Any]]:
+    """The same of the peers' listener with who may ask, without the keys (a file) and the feed (a stream)."""
+    asked = {id(route): who for router, who in ROUTERS for route in router.routes}
     calls = []
     for route in internal():
         if not route.path.endswith(("/keys", "/revocations")):
-            path = re.sub(r"\{(\w+)\}", UNKNOWN, route.path)
-            calls += [(method, path, INTERNAL.get(route.path)) for method in sorted(route.methods or ())]
+            path, body = re.sub(r"\{(\w+)\}", UNKNOWN, route.path), INTERNAL.get(route.path)
+            calls += [(asked[id(route)], method, path, body) for method in sorted(route.methods or ())]
     assert len(calls) > 7
     return calls
 
