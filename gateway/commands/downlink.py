@@ -15,9 +15,12 @@ from runtime.logs import get_logger
 from runtime.mqtt_link import NO_SUBSCRIBER, REFUSED, MqttError, MqttGoneError, MqttLink, MqttOptions
 from runtime.settings import read_secret
 
-# A broker restarts in a second; one that is away for long is not helped by haste.
-RETRY_FIRST_S: Final = 0.5
-RETRY_MAX_S: Final = 10.0
+# A broker restarts in a second. One that is away for long is not helped by haste, but nor do a few gateways
+# hurt it, and until they are back every command waits.
+RETRY_FIRST_S: Final = 0.25
+RETRY_MAX_S: Final = 2.0
+# Where everything starts together the broker may be the last: no word about it before.
+QUIET_S: Final = 15.0
 # Less than a command is leased for: whoever waits longer no longer owns it.
 PUBLISH_S: Final = 3.0
 
@@ -95,12 +98,13 @@ class MqttDownlink:
 
     async def run(self) -> None:
         """For ever; ends only by cancellation."""
-        wait_s, said = RETRY_FIRST_S, ""
+        wait_s, said, began = RETRY_FIRST_S, "", self._clock.monotonic()
         while True:
             try:
                 self._link = await MqttLink.connect(self._options, _ignore, clock=self._clock)
             except MqttError as error:
-                if said != str(error):  # once for each reason: it may be away for hours
+                early = self._clock.monotonic() - began < QUIET_S
+                if said != str(error) and not early:  # once for each reason: it may be away for hours
                     said = str(error)
                     log.warning("no connection to the broker", extra={"reason": said})
             else:

@@ -15,8 +15,11 @@ from typing import Any
 
 from cryptography import x509
 
-from gateway.errors import MigrationError, StoreUnavailableError
+from gateway.errors import KeyFileError, MigrationError, StoreUnavailableError
+from gateway.keys.keyring import load_keyring
+from gateway.keys.node_certificates import issue_ingest_certificate, issue_node_certificate
 from gateway.store import migrate, schema
+from runtime.clock import SYSTEM_CLOCK
 from runtime.process import Shutdown
 from runtime.tasks import TaskOwner
 from towline.data_folder import DataFolder
@@ -34,9 +37,7 @@ from towline.launcher.progress import Progress, welcome_text
 POSTGRES_TIMEOUT_S = 60.0  # recovery after a kill -9 replays up to max_wal_size
 SERVICE_TIMEOUT_S = 30.0  # a service starts in about a second; a Raspberry Pi takes ten times that
 DEVICE_TIMEOUT_S = 15.0  # the agent connects at once and retries within seconds
-NODE_CERTIFICATE_RENEW_S = (
-    30 * 86_400.0
-)  # renewed at a start that finds less than this left; issued for a year
+CERTIFICATE_RENEW_S = 30 * 86_400.0  # renewed at a start that finds less than this left; issued for a year
 
 
 def run_up(data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool) -> int:
@@ -92,28 +93,18 @@ class _Launcher:
         say = self._progress.say
         say(f"data in {self._data.root}")
         await self._start_postgres()
-        await self._supervisor.start(self._gateway(), SERVICE_TIMEOUT_S)
+        needs_nobody = [self._demo_device()] if self._with_demo else []
+        await self._start_together(self._gateway(), *needs_nobody)
         say("gateway ready")
-        if not _certificate_lasts(self._data.node / "node.crt"):
-            await self._issue("node", NODE, self._data.node, "--san", "localhost", "127.0.0.1")
-        if not _certificate_lasts(self._data.ingest / "ingest.crt"):
-            await self._issue("ingest", NODE, self._data.ingest)
+        await asyncio.to_thread(self._issue_certificates)
         gateway = GatewayClient(self._config.credentials())
         if self._with_demo:
-            # Independent of each other until the agent dials: they start together.
-            await asyncio.gather(
-                self._supervisor.start(self._server(), SERVICE_TIMEOUT_S),
-                self._supervisor.start(self._ingest(), SERVICE_TIMEOUT_S),
-                self._supervisor.start(self._demo_device(), SERVICE_TIMEOUT_S),
-                self._enrol(gateway),
-            )
+            # Independent of each other until the agent dials.
+            await asyncio.gather(self._start_together(self._server(), self._ingest()), self._enrol(gateway))
             say("tunnel server, message broker and demo device ready")
             await self._start_agent(gateway)
         else:
-            await asyncio.gather(
-                self._supervisor.start(self._server(), SERVICE_TIMEOUT_S),
-                self._supervisor.start(self._ingest(), SERVICE_TIMEOUT_S),
-            )
+            await self._start_together(self._server(), self._ingest())
             say("tunnel server and message broker ready")
         self._progress.show(
             welcome_text(
@@ -123,6 +114,9 @@ class _Launcher:
                 ssh_target=_ssh_target(),
             )
         )
+
+    async def _start_together(self, *programs: Program) -> None:
+        await asyncio.gather(*(self._supervisor.start(program, SERVICE_TIMEOUT_S) for program in programs))
 
     async def _start_postgres(self) -> None:
         postgres = EmbeddedPostgres(self._data.postgres, self._data.secrets)
@@ -151,16 +145,20 @@ class _Launcher:
         else:
             self._progress.say("demo device connected")
 
-    async def _issue(self, role: str, name: str, out: Path, *more: str) -> None:
-        argv = [sys.executable, "-m", "gateway", "issue-node-certificate", name, "--role", role]
-        argv += ["--config", str(self._config.gateway), "--out", str(out), *more]
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        output, _ = await process.communicate()
-        if process.returncode != 0:
-            said = output.decode("utf-8", "replace").strip()
-            raise TowlineError(f"no certificate for the role {role}: {said}")
+    def _issue_certificates(self) -> None:
+        """Not by `python -m gateway`: each of those would take as long to start as the gateway itself."""
+        data, now = self._data, SYSTEM_CLOCK.wall()
+        node, ingest = _lasts(data.node / "node.crt"), _lasts(data.ingest / "ingest.crt")
+        if node and ingest:
+            return
+        try:
+            keyring = load_keyring(data.keys, now, serves=False)
+            if not node:
+                issue_node_certificate(keyring, NODE, ("localhost", "127.0.0.1"), data.node, now)
+            if not ingest:
+                issue_ingest_certificate(keyring, NODE, data.ingest, now)
+        except KeyFileError as error:
+            raise TowlineError(f"no certificates for the services: {error}") from error
 
     def _gateway(self) -> Program:
         return self._service(
@@ -211,14 +209,14 @@ def _demo_is_online(gateway: GatewayClient) -> Callable[[], Awaitable[bool]]:
     return ready
 
 
-def _certificate_lasts(path: Path) -> bool:
-    """Whether the node's certificate is there and good for a while; its own dates decide, not the file's."""
+def _lasts(path: Path) -> bool:
+    """Whether the certificate is there and good for a while; its own dates decide, not the file's."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return False
     left = certificate.not_valid_after_utc - datetime.now(UTC)
-    return left.total_seconds() > NODE_CERTIFICATE_RENEW_S
+    return left.total_seconds() > CERTIFICATE_RENEW_S
 
 
 @contextmanager
