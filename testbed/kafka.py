@@ -19,7 +19,7 @@ from typing import Final
 from runtime.event_log.kafka import KafkaAddress
 from testbed.certificates import Authority
 from testbed.ports import LOOPBACK, free_ports
-from testbed.processes import LOG_END
+from testbed.processes import LOG_END, START_S
 from testbed.programs import ended, program, wait_listening
 from towline.embedded.processes import launch_argv
 
@@ -107,7 +107,7 @@ class KafkaServer:
 
     def start(self) -> None:
         """Returns when its port is open; a client may have to ask for a second more."""
-        wait_listening(self.port, self.begin())
+        wait_listening(self.port, self.begin(), START_S)
 
     def begin(self) -> subprocess.Popen[bytes]:
         """Start it and wait for nothing."""

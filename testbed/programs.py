@@ -24,9 +24,9 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_listening(port: int, process: subprocess.Popen[bytes], timeout_s: float = START_DEADLINE_S) -> None:
     """Until something accepts on the port; RuntimeError when the process ends first or it takes too long."""
-    deadline = time.monotonic() + START_DEADLINE_S
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

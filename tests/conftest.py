@@ -7,12 +7,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from runtime.logs import JsonFormatter
-from testbed.processes import Logged
+from testbed.processes import Logged, started
+
+if TYPE_CHECKING:
+    from testbed.kafka import KafkaServer
 
 # A busy machine makes single examples slow, which is no fault of the code; pytest bounds the whole test.
 settings.register_profile("towline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,6 +54,16 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[[str, st
     return record_property
 
 
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """One broker for all who need one: they are one xdist group, each with a prefix of its own for topics."""
+    # Its client takes 10 MB, which the other processes of a run do without.
+    from testbed.kafka import KafkaServer
+
+    with started(KafkaServer(tmp_path_factory.mktemp("kafka"))) as server:
+        yield server
+
+
 # Folders whose tests drive whole stacks, browsers and other programs (the Makefile's WHOLE).
 WHOLE = frozenset(
     {
@@ -67,9 +81,17 @@ WHOLE = frozenset(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "database: needs a real database or log; not part of test-fast")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole stacks come last, one after the other: what runs beside them would be their load."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
+            item.add_marker(pytest.mark.xdist_group("kafka"))
     tests = Path(__file__).parent
     alone = {item: item.path.relative_to(tests).parts[0] in WHOLE for item in items}
     for item in items:
