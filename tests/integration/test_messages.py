@@ -12,6 +12,11 @@ import pytest
 from testbed.people import Person
 from testbed.up import Stack
 from testbed.waiting import eventually
+from towline.data_folder import DataFolder
+from towline.launcher.config_files import GATEWAY_PASSWORD, INGEST_PASSWORD
+from tunnel_agent.gateway_client import GatewayClient as AgentGateway
+from tunnel_agent.identity import IdentityStore
+from tunnel_agent.messages.connection import ask
 
 PING = {"name": "ping"}
 WAIT_S = 20
@@ -64,6 +69,17 @@ def test_a_command_is_acknowledged(owner: Person) -> None:
     assert all(times), done
 
 
+def numbers(owner: Person) -> list[tuple[int, int]]:
+    """(boot, seq) of everything that is stored, oldest first."""
+    found, cursor = [], ""
+    while True:
+        page = owner.call("GET", f"/v1/devices/{device(owner)}/history?limit=100{cursor}")
+        found += [(one["boot"], one["seq"]) for one in page["items"]]
+        if page["next_cursor"] is None:
+            return sorted(found)
+        cursor = f"&cursor={page['next_cursor']}"
+
+
 def test_messages_survive_the_end_of_each_process(stack: Stack, owner: Person) -> None:
     """kill -9 of each in turn: what was accepted is stored once, and the line goes on."""
     for name in ("ingest", "gateway", "agent"):
@@ -76,3 +92,33 @@ def test_messages_survive_the_end_of_each_process(stack: Stack, owner: Person) -
 
         eventually(f"newer telemetry after {name}", later, 60.0)
         eventually(f"a ping after {name}", lambda: command(owner, "ping")["state"] == "succeeded")
+
+    stored = numbers(owner)
+    assert {boot for boot, _ in stored} == {1, 2}  # the agent started twice
+    for boot in (1, 2):
+        told = [seq for one, seq in stored if one == boot]
+        assert told == list(range(1, len(told) + 1))  # none is missing, none is there twice
+
+
+def test_no_password_of_the_broker_is_kept_or_told(stack: Stack, owner: Person) -> None:
+    """But in the folder of secrets, and by its hash."""
+    data = DataFolder(stack.data)
+    identity = IdentityStore(data.agent_state).load()
+    asked = ask(identity, AgentGateway(identity.gateway_url, identity.gateway_ca))
+    assert asked.password is not None
+    own = [data.secrets / name for name in (INGEST_PASSWORD, GATEWAY_PASSWORD)]
+    secrets = [asked.password, *(path.read_text("utf-8").strip() for path in own)]
+    # All three log in again, the device with a password that has just ended: it asks for another.
+    stack.kill_process("ingest")
+    eventually("a ping afterwards", lambda: command(owner, "ping")["state"] == "succeeded", 60.0)
+    files = [path for path in stack.data.rglob("*") if path.is_file() and data.secrets not in path.parents]
+    assert any("broker-login" in text_of(path) for path in (stack.data / "logs").iterdir())
+    hits = [str(path) for path in files for secret in secrets if secret in text_of(path)]
+    assert hits == []
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("latin-1")
+    except FileNotFoundError:  # the database's, which come and go
+        return ""
