@@ -18,6 +18,7 @@ from gateway.errors import StoreUnavailableError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
 from gateway.shortlived.in_postgres import PostgresShortLived
+from gateway.store import migrate, schema
 from gateway.store.database import Database
 from gateway.store.log_table import TableReader
 from ingest.gateway_log import GatewayWriter
@@ -29,6 +30,7 @@ from testbed.gateways import Gateways
 from testbed.kafka import KafkaServer
 from testbed.ports import LOOPBACK, free_port
 from testbed.postgres_server import PostgresServer
+from towline.embedded.postgres import OWNER
 
 GIVE_UP_S = 2.0  # of one append here: nobody wants to wait for what never comes
 SILENT_S = 2.0  # of a broker; the others say at once that they are away
@@ -120,7 +122,10 @@ class EmbeddedLog(RunningLog):
 
     def start(self) -> None:
         asyncio.run(self._postgres.start())
-        self._url = self._postgres.url(self._postgres.create_database())
+        # As on a site where the gateway's role owns nothing.
+        name = self._postgres.create_database(owner=OWNER)
+        self._url = self._postgres.url(name)
+        asyncio.run(schema.put(self._url, self._postgres.owner_url(name), migrate.load()))
         settings = {"log": {"kind": "table"}, "consumer": "apart"}
         self._gateways = Gateways(self._folder, settings=settings, database_url=self._url)
         self._gateways.start()
