@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from gateway.consume import ConsumerProcess
 from gateway.messages.settings import LogSettings
+from gateway.store.transaction import Row
 from runtime.clock import SYSTEM_CLOCK
 from runtime.settings import SettingsError
 from tests.gateway.messages.site import Site
@@ -78,3 +80,41 @@ def test_a_log_in_kafka_needs_to_be_named() -> None:
         LogSettings(kind="kafka", servers=("kafka:9092",), certificate=Path("client.crt"))
     with pytest.raises(ValueError, match="ca"):
         LogSettings(kind="kafka", servers=("kafka:9092",), certificate=Path("a.crt"), key=Path("a.key"))
+
+
+async def test_requests_do_not_wait_for_a_batch_that_waits(
+    live_site: Site,
+    owner: asyncpg.Connection[Row],
+    tmp_path: Path,
+    database_url: str,
+    keys_dir: Path,
+) -> None:
+    """It has connections of its own: more requests than the API has connections go on beside it."""
+    settings = settings_for(tmp_path, database_url, keys_dir, log=TABLE, database_pool_max=2)
+    world = World(settings, SYSTEM_CLOCK, tmp_path)
+    holding = owner.transaction()
+    try:
+        await (await world.start()).prepared()
+        person = await world.person()
+        device = await world.enrol(person)
+        await holding.start()
+        await owner.execute("LOCK TABLE device_lines IN EXCLUSIVE MODE")
+        pumps = [await live_site.device() for _ in range(20)]
+        await live_site.append([pump.says() for pump in pumps])
+        await live_site.until(lambda: waits(live_site))
+        for path in ("", "/state", "/history", "/history?key=temperature&step_s=60"):
+            for _ in range(5):
+                answer = await person.get(f"/v1/devices/{device.id}{path}")
+                assert answer.status_code == 200, answer.text
+        assert await waits(live_site)
+        await holding.rollback()
+        await has(live_site, 20)
+    finally:
+        await world.close()
+
+
+async def waits(site: Site) -> bool:
+    """A batch stands before the lock."""
+    return bool(
+        await site.rows("SELECT 1 FROM pg_locks WHERE relation = 'device_lines'::regclass AND NOT granted")
+    )
