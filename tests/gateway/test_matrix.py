@@ -219,7 +219,8 @@ async def _device_to_command(stage: Stage, path: str) -> Call:
 
 
 async def _device_type(stage: Stage, path: str) -> Call:
-    return Call(path.format(type_id="generic"), {"name": "Device", "capabilities": {"commands": {}}})
+    changed = {"name": f"Device {secrets.token_hex(4)}", "capabilities": {"commands": {}}}
+    return Call(path.format(type_id="generic"), changed)
 
 
 async def _ask(stage: Stage, path: str) -> Call:
