@@ -16,7 +16,7 @@ INSERT INTO device_types (id, name, capabilities, changed_at) VALUES
             "properties": {"level": {"type": "string", "enum": ["debug", "info", "warning", "error"]}}},
             "timeout_s": 10, "repeatable": true},
         "run": {"params": {"type": "object", "additionalProperties": false, "required": ["name"],
-            "properties": {"name": {"type": "string", "pattern": "[a-z0-9_-]{1,64}"}}}, "timeout_s": 120}}}', 'epoch');
+            "properties": {"name": {"type": "string", "pattern": "^[a-z0-9_-]{1,64}$"}}}, "timeout_s": 120}}}', 'epoch');
 
 ALTER TABLE devices ADD COLUMN type text NOT NULL DEFAULT 'linux' REFERENCES device_types;
 
