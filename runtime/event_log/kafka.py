@@ -121,6 +121,7 @@ class KafkaWriter:
         self._unsettled: dict[Place, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
         """What is on its way, and what was given up while it was."""
         self._changing = asyncio.Lock()
+        self._closed = False
         self._tasks = TaskOwner("kafka writer")
         self._producer: AIOKafkaProducer | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -133,8 +134,10 @@ class KafkaWriter:
         await self._running()
 
     async def close(self) -> None:
-        if self._producer is not None:
-            self._give_up(self._producer)
+        self._closed = True
+        async with self._changing:  # one that begins just now is ended too
+            if self._producer is not None:
+                self._give_up(self._producer)
         if self._ending is not None:
             await asyncio.wait([self._ending], timeout=2 * END_S)
         await self._tasks.close(END_S)
@@ -204,6 +207,8 @@ class KafkaWriter:
                 # First the end of what it has on its way, so that nothing of it comes later.
                 await asyncio.wait([self._ending])
                 self._ending = None
+            if self._closed:
+                raise LogUnavailableError("closed")
             if self._producer is None:
                 self._producer = await _begun(self._address)
             return self._producer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from runtime.event_log.interface import PARTS, UP, LogUnavailableError
 from runtime.event_log.kafka import KafkaAddress, KafkaReader, KafkaWriter
 from runtime.event_log.seldom import EVERY_S, LINES_MAX, Seldom
 from runtime.settings import SettingsError
+from runtime.tasks import TaskOwner
 from testbed.kafka import KafkaServer
 from tests.event_log.logs import KafkaLog, RunningLog, frozen, numbered, numbers_of, read_all, until_available
 
@@ -82,6 +84,21 @@ async def test_an_append_waits_for_what_became_of_the_one_before(kafka_log: Runn
     last = await writer.append(UP, PART, numbered([4]))
     assert numbers_of(await read_all(reader, UP, PART, base)) == [0, 1, 4]
     assert last == base + 2
+
+
+@kafka_only
+async def test_one_that_was_closed_takes_nothing_more(kafka_log: RunningLog) -> None:
+    """Nor does an append that waited for its turn open it again."""
+    writer = await kafka_log.writer()
+    tasks = TaskOwner("test")
+    async with frozen(kafka_log):
+        waiting = [tasks.start(writer.append(UP, PART, numbered([1])), "append") for _ in range(3)]
+        await asyncio.sleep(0)
+        await writer.close()
+    await asyncio.wait(waiting)
+    assert all(isinstance(one.exception(), LogUnavailableError) for one in waiting)
+    with pytest.raises(LogUnavailableError, match="closed"):
+        await writer.append(UP, PART, numbered([1]))
 
 
 class Target(logging.Handler):
