@@ -23,7 +23,7 @@ from runtime.event_log.interface import PARTS, UP, Entry, LogError, check_append
 from runtime.metrics import Registry
 from runtime.tasks import TaskOwner
 
-WAIT_S = 10.0
+WAIT_S = 30.0  # a loaded machine
 NOW_MS = 1_800_000_000_000
 DEVICE = "d_aaaaaaaaaaaaaaaa"
 
