@@ -252,6 +252,7 @@ def test_what_cannot_even_be_taken_back_is_said_once(folder: Path, monkeypatch: 
     assert said(outbox) == [1, 2, 3]
     again = opened(folder)
     assert said(again) == [1, 2, 3]
+    assert again.entries == 3
     again.renumber(Number(9, 9))
     assert said(again) == [1, 2, 3]
 

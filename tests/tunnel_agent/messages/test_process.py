@@ -150,9 +150,9 @@ async def test_two_agents_do_not_share_an_outbox(bench: Bench) -> None:
     await node.until_ready()
     second = await bench.agent([url], {"web": "127.0.0.1:80"}, messages={"enabled": True})
     async with asyncio.timeout(10):
-        while not second.failed_checks():  # noqa: ASYNC110 - it tells nobody
+        while not any("messages" in check for check in second.failed_checks()):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
-    assert first.failed_checks() == []
+    assert not any("messages" in check for check in first.failed_checks())
 
 
 async def test_an_agent_without_it_has_nothing_of_it(bench: Bench) -> None:
