@@ -49,14 +49,12 @@ Check = Callable[[str, str], Awaitable[bool]]
 
 CONNECT_S: Final = 10.0  # from TCP to a login that was checked
 KEEPALIVE_MAX_S: Final = 300  # who promised none, or more, counts as this; infra/mosquitto says the same
-DEVICE_DRAIN_S: Final = (
-    5.0  # a device that reads nothing for so long is cut: what is for others waits behind it
-)
-SERVICE_DRAIN_S: Final = 30.0  # a bridge rests while its log is away
-# Written to a service and not read there: devices rest above the first. amqtt must never wait for its writes,
-# as it would above the second: it misses a PUBACK that comes meanwhile, and then waits 5 s for it.
+# Written and not read. amqtt must never wait for its writes: it would miss a PUBACK that comes meanwhile, and
+# then wait 5 s for it. Devices rest while a service has more than the first before it, as a bridge has whose
+# log is away; who has more than the others reads nothing, and is cut.
 SERVICE_WAITING_MAX: Final = 1 << 20
 SERVICE_BUFFER_MAX: Final = 8 << 20
+DEVICE_BUFFER_MAX: Final = 256 << 10
 ROOM_S: Final = 30.0  # a device whose message finds no room for so long is cut, and sends it again
 ROOM_LOOK_S: Final = 0.02
 END_S: Final = 5.0  # a connection that was cut is gone by then
@@ -309,10 +307,8 @@ class _Line:
         )  # section 3.1.2.10
         self._stream = reader
         self._transport = writer.transport
-        if self.service:
-            self._transport.set_write_buffer_limits(SERVICE_BUFFER_MAX)
         self.reader = _Reader(asks.passed_on, self._next)
-        self.writer = _Writer(writer, SERVICE_DRAIN_S if self.service else DEVICE_DRAIN_S, self.cut)
+        self.writer = _Writer(writer, SERVICE_BUFFER_MAX if self.service else DEVICE_BUFFER_MAX, self.cut)
 
     def cut(self, why: str) -> None:
         """At once; the first reason is the one that is told."""
@@ -387,11 +383,11 @@ class _Reader(ReaderAdapter):  # type: ignore[misc]  # amqtt is not known to myp
 
 
 class _Writer(WriterAdapter):  # type: ignore[misc]  # amqtt is not known to mypy
-    """Waits for a reader so long and no longer."""
+    """Keeps so much for who does not read, and no more."""
 
-    def __init__(self, writer: asyncio.StreamWriter, drain_s: float, cut: Callable[[str], None]) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, buffer_max: int, cut: Callable[[str], None]) -> None:
         self._writer = writer
-        self._drain_s = drain_s
+        self._buffer_max = buffer_max
         self._cut = cut
 
     def write(self, data: bytes) -> None:
@@ -399,12 +395,10 @@ class _Writer(WriterAdapter):  # type: ignore[misc]  # amqtt is not known to myp
             self._writer.write(data)
 
     async def drain(self) -> None:
-        try:
-            async with asyncio.timeout(self._drain_s):
-                await self._writer.drain()
-        except TimeoutError as error:
+        """Called after each packet."""
+        if self._writer.transport.get_write_buffer_size() > self._buffer_max:
             self._cut("it reads nothing")
-            raise ConnectionResetError("it reads nothing") from error
+            raise ConnectionResetError("it reads nothing")
 
     def get_peer_info(self) -> tuple[str, int] | None:
         """amqtt serves nobody without: a peer that is gone already has none."""
