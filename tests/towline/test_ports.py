@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 
 import pytest
 
@@ -9,8 +9,8 @@ from towline.errors import TowlineError
 from towline.launcher.ports import Ports
 
 
-def test_one_base_and_six_after_it() -> None:
-    assert astuple(Ports.from_arguments(8080, [])) == tuple(range(8080, 8087))
+def test_one_base_and_eight_after_it() -> None:
+    assert astuple(Ports.from_arguments(8080, [])) == tuple(range(8080, 8089))
 
 
 def test_each_part_can_be_set_apart() -> None:
@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_named_with_the_flag_that_moves_it() -> None:
         free.bind(("127.0.0.1", 0))
         unused = free.getsockname()[1]
         free.close()
-        ports = Ports(*([unused] * 7))
+        ports = Ports(*([unused] * len(fields(Ports))))
         ports.ensure_free()
         with pytest.raises(TowlineError, match=rf"port {taken} \(gateway\) is in use.*with --port"):
             replace(ports, gateway=taken).ensure_free()
