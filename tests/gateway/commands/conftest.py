@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -137,6 +138,12 @@ class Yard:
     async def asked(self) -> device_types.Asked:
         async with self.database.reading() as tx:
             return await device_types.of_device(tx, self.device.id)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """At a whole second: rows round to microseconds, and what ends at a moment ends just then."""
+    return FakeClock(wall=float(int(time.time())))
 
 
 @pytest.fixture
