@@ -92,7 +92,9 @@ class Yard:
         return UUID((await self.send(**body))["id"])
 
     async def get(self, command_id: UUID | str) -> Command:
-        async with self.database.reading() as tx:
+        async with self.database.transaction() as tx:
+            # The world's own gateway looks as well: whoever has the row in hand is awaited.
+            await tx.execute("SELECT 1 FROM commands WHERE id = $1 FOR SHARE", UUID(str(command_id)))
             found = await commands.get(tx, UUID(str(command_id)))
         assert found is not None
         return found
