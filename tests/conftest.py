@@ -64,21 +64,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
         yield server
 
 
-# Folders whose tests drive whole stacks, browsers and other programs (the Makefile's WHOLE).
-WHOLE = frozenset(
-    {
-        "browser",
-        "cluster",
-        "connect",
-        "deployment",
-        "device_uis",
-        "fuzz",
-        "hostile",
-        "integration",
-        "networks",
-        "testbed",
-    }
-)
+# Folders whose tests drive whole stacks, browsers and other programs (the Makefile's WHOLE), in two groups of
+# about the same length: within one they run one after the other.
+WHOLE = {
+    **dict.fromkeys(("connect", "integration", "testbed"), "stacks"),
+    **dict.fromkeys(
+        ("browser", "cluster", "deployment", "device_uis", "fuzz", "hostile", "networks"), "parts"
+    ),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,17 +80,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole stacks come last, one after the other: what runs beside them would be their load."""
+    """Whole stacks come last, two at a time: what runs beside them is their load."""
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.database)
             item.add_marker(pytest.mark.xdist_group("kafka"))
     tests = Path(__file__).parent
-    alone = {item: item.path.relative_to(tests).parts[0] in WHOLE for item in items}
-    for item in items:
-        if alone[item]:
-            item.add_marker(pytest.mark.xdist_group("whole"))
-    items.sort(key=alone.__getitem__)
+    whole = {item: WHOLE.get(item.path.relative_to(tests).parts[0]) for item in items}
+    for item, group in whole.items():
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: whole[item] is not None)
 
 
 @pytest.hookimpl(hookwrapper=True)

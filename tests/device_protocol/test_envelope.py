@@ -141,7 +141,7 @@ def test_the_place_in_line_survives_what_else_is_wrong(message: Envelope, member
         assert standing.floor < standing.number
 
 
-@pytest.mark.parametrize("kind", DOWN)
+@pytest.mark.parametrize("kind", sorted(DOWN))
 def test_devices_do_not_say_what_they_are_told(kind: Kind) -> None:
     with pytest.raises(BadMessageError) as refused:
         decode(kind, encode(STATE))
