@@ -29,6 +29,7 @@ _REASONS: Final = {
     Fault.NO_JSON: Reason.BAD_JSON,
     Fault.TWICE: Reason.BAD_JSON,
     Fault.TOO_DEEP: Reason.TOO_DEEP,
+    Fault.ODD_TEXT: Reason.BAD_JSON,
 }
 
 

@@ -29,10 +29,12 @@ class Fault(Enum):
     TWICE = "twice"
     """A member is in its object twice."""
     TOO_DEEP = "too_deep"
+    ODD_TEXT = "odd_text"
+    """A string holds what no text column takes."""
 
 
 class StrictJsonError(ValueError):
-    """Not JSON of this kind. `member`: the name that is there twice."""
+    """Not JSON of this kind. `member`: the name that is there twice, or where the odd text is: `a.0.b`."""
 
     def __init__(self, fault: Fault, detail: str, member: str | None = None) -> None:
         super().__init__(detail)
@@ -117,20 +119,21 @@ def _depth(text: str) -> int:
 
 def _no_odd_text(value: Any) -> None:
     """Escapes can write what no text column takes: NUL, and halves of surrogate pairs."""
-    for text in _texts(value):
+    for text, where in _texts(value, ()):
         if "\0" in text:
-            raise StrictJsonError(Fault.NO_JSON, "a NUL in a string")
+            raise StrictJsonError(Fault.ODD_TEXT, "a NUL in a string", ".".join(where))
         if not text.isascii() and any(_SURROGATES_FROM <= c <= _SURROGATES_TO for c in text):
-            raise StrictJsonError(Fault.NO_JSON, "half a surrogate pair in a string")
+            raise StrictJsonError(Fault.ODD_TEXT, "half a surrogate pair in a string", ".".join(where))
 
 
-def _texts(value: Any) -> Iterable[str]:
+def _texts(value: Any, where: tuple[str, ...]) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Each with its place; a member's name with that of its object."""
     if isinstance(value, str):
-        yield value
+        yield value, where
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield name
-            yield from _texts(member)
+            yield name, where
+            yield from _texts(member, (*where, name))
     elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+        for number, item in enumerate(value):
+            yield from _texts(item, (*where, str(number)))

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from device_protocol import strict_json
 from device_protocol.strict_json import Fault, StrictJsonError
 from gateway.api.edge import send_problem
-from gateway.errors import Problem
+from gateway.errors import Problem, wrong_field
 
 JSON_TYPE: Final = "application/json"
 
@@ -62,10 +62,15 @@ def _bad_json(detail: str, field: str | None = None) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, "bad_json", detail, field=field)
 
 
+def _odd_text(detail: str, field: str | None) -> Problem:
+    return wrong_field(field, f"has {detail}") if field else _bad_json(f"The body has {detail}.")
+
+
 _PROBLEMS: Final[Mapping[Fault, Callable[[StrictJsonError], Problem]]] = {
     Fault.NO_UTF8: lambda _: _bad_json("The body is not JSON: it is not UTF-8."),
     Fault.NO_JSON: lambda error: _bad_json(f"The body is not JSON: {error.detail}."),
     Fault.TWICE: lambda error: _bad_json("A member is in the body twice.", error.member),
+    Fault.ODD_TEXT: lambda error: _odd_text(error.detail, error.member),
     Fault.TOO_DEEP: lambda error: _bad_json(f"The body's JSON is {error.detail}."),
 }
 
