@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from gateway import program_logins
+from gateway.store import people
 from runtime.clock import FakeClock
 from testbed.redis_server import RedisServer
 from tests.gateway.world import ADMIN_PASSWORD, Device, World, open_session, settings_for
@@ -403,6 +404,7 @@ async def test_an_app_that_logs_in_while_everything_ends_does_not_stay(world: Wo
     database = world.gateway.parts.database
     user = (await world.program(given["access_token"]).get("/v1/me")).json()["id"]
     async with database.transaction() as beginning:
+        assert await people.hold_person(beginning, UUID(user))  # as each of begin's callers does
         _, late = await program_logins.begin(
             beginning, world.gateway.parts, UUID(user), "password", "towline", ""
         )
