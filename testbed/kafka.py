@@ -153,7 +153,8 @@ class KafkaServer:
             logs=self.folder / "log",
         )
         (self.folder / "server.properties").write_text(settings)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # From a digit on: it may begin with a hyphen, which the tool takes for an option.
+        cluster = "0" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         argv = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c")
         done = subprocess.run(argv, capture_output=True, text=True, timeout=FORMAT_S, check=False)
         if done.returncode != 0:

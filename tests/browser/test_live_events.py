@@ -13,6 +13,7 @@ from testbed.gateways import Gateways
 from testbed.people import Person
 from testbed.processes import short_folder, started
 from testbed.settings_tables import ADMIN, PASSWORD
+from testbed.waiting import eventually
 from tests.browser.browser import WAIT_MS, chromium
 from tests.browser.certificates import WildcardCertificate
 from tests.browser.conftest import DOMAIN
@@ -89,6 +90,13 @@ def wait_state(page: Page, state: int) -> None:
     page.wait_for_function("state => source.readyState === state", arg=state)
 
 
+def follows(page: Page, address: str) -> bool:
+    """Whether a new EventSource is let in."""
+    page.evaluate(FOLLOW, address)
+    page.wait_for_function("state => source.readyState !== state", arg=CONNECTING)
+    return bool(page.evaluate("state => source.readyState !== state", CLOSED))
+
+
 @contextmanager
 def away(gateways: Gateways) -> Iterator[None]:
     """All killed, and back at the end."""
@@ -148,7 +156,8 @@ def test_a_proxys_502_ends_it_and_the_page_goes_on_from_its_number(
     with away(gateways):
         wait_state(page, CLOSED)
     rename(owner, "Meanwhile")
-    page.evaluate(FOLLOW, f"/v1/events?after={last}")
+    # The proxy believes for some seconds that they are away: each try is an EventSource of its own.
+    eventually("the page follows again", lambda: follows(page, f"/v1/events?after={last}"))
     told = wait_told(page, "site.changed", 1)
     assert [one["kind"] for one in told] == ["ready", "site.changed"]
     page.evaluate("source.close()")
