@@ -18,7 +18,7 @@ setup-dev: ## the same with the tools for tests and checks
 run: setup ## start everything on this machine and print the address (ARGS="--port 9000 --no-demo")
 	@exec $(PYTHON_BIN) -m towline up $(ARGS)
 
-# Four processes on two cores: many tests wait, and waiting overlaps. Whole stacks come last and one by one (tests/conftest.py).
+# Four processes on two cores: many tests wait, and waiting overlaps. Whole stacks come last, two at a time (tests/conftest.py).
 test: setup-dev ## every test: installs the system packages it needs as root on Debian, else names them
 	@sh scripts/system_packages.sh
 	@sh scripts/device_uis.sh
