@@ -53,7 +53,9 @@ def browser(gateways: Gateways, certificate: WildcardCertificate) -> Iterator[Br
 
 @pytest.fixture
 def page(browser: Browser, gateways: Gateways) -> Iterator[Page]:
-    """Somebody logged in, on a page of the gateway's."""
+    """Somebody logged in, on a document of the gateway's without a script: a page of the console goes to the
+    login by itself once it is refused, and takes the test's EventSource with it.
+    """
     with closing(browser.new_context()) as context:
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()
@@ -62,6 +64,7 @@ def page(browser: Browser, gateways: Gateways) -> Iterator[Page]:
         page.locator("input[name=password]").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(f"{gateways.url}/")
+        page.goto(f"{gateways.url}/static/towline.css")
         yield page
 
 
