@@ -107,7 +107,7 @@ async def test_opens_have_an_end(scene: Scene) -> None:
     await tunnel.send(*(open_frame(next(ids)) for _ in range(3)))
     # Before the flood: of what was queued when it ended the tunnel, only GOAWAY still leaves.
     refusals = await tunnel.until_heard(REFUSED, 3)
-    assert [(stream, payload[:2]) for stream, payload in refusals] == [(n, (8).to_bytes(2)) for n in (2, 4, 6)]
+    assert [(stream, payload[:2]) for stream, payload in refusals] == [(n, b"\0\x08") for n in (2, 4, 6)]
     opens = (websocket_frame(b"".join(open_frame(next(ids)) for _ in range(200))) for _ in range(100))
     await tunnel.flood(opens)
     await tunnel.until_ended()
