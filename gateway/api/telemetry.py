@@ -18,7 +18,7 @@ from gateway.errors import wrong_field
 from gateway.parts import Parts
 from gateway.policy.access import Action
 from gateway.policy.device_clock import FUTURE_MAX_MS, moment_of, ms_of, window
-from gateway.policy.messages import Link
+from gateway.policy.messages import Connection
 from gateway.store import history, messages
 from gateway.store.history import READ_S, Asked, Bucket, Entry, Position, TooWideError
 from gateway.store.messages import Latest
@@ -46,7 +46,7 @@ class MessageAnswer(BaseModel):
     body: dict[str, Any]
 
 
-class MessageLinkAnswer(BaseModel):
+class ConnectionStateAnswer(BaseModel):
     """The device's connection for messages, which is not its tunnel. `since`: it is online, or offline, since
     then. `seen_at`: it said so last. `commands`: names of what it executes.
     """
@@ -64,7 +64,7 @@ class StateAnswer(BaseModel):
     telemetry: MessageAnswer | None
     state: MessageAnswer | None
     heartbeat: MessageAnswer | None
-    link: MessageLinkAnswer | None
+    connection: ConnectionStateAnswer | None
 
 
 class HistoryItem(MessageAnswer):
@@ -133,12 +133,12 @@ async def read_state(
     async with parts.database.reading() as tx:
         _, device = await look(tx, parts, credential, device_id, Action.DEVICE_READ)
         found = await messages.latest(tx, device.id, device.site_id)
-        link = await messages.link_of(tx, device.id)
+        connection = await messages.connection_of(tx, device.id)
     answer = StateAnswer(
         telemetry=_message(found.get("telemetry")),
         state=_message(found.get("state")),
         heartbeat=_message(found.get("heartbeat")),
-        link=_link(link),
+        connection=_connection(connection),
     )
     return unless_known(if_none_match, response, answer, device.version)
 
@@ -230,14 +230,14 @@ def _message(latest: Latest | None) -> MessageAnswer | None:
     )
 
 
-def _link(link: Link | None) -> MessageLinkAnswer | None:
-    if link is None:
+def _connection(connection: Connection | None) -> ConnectionStateAnswer | None:
+    if connection is None:
         return None
-    hello = link.hello or {}
-    return MessageLinkAnswer(
-        online=link.online,
-        since=_instant(link.since),
-        seen_at=_instant(link.seen_at),
+    hello = connection.hello or {}
+    return ConnectionStateAnswer(
+        online=connection.online,
+        since=_instant(connection.since),
+        seen_at=_instant(connection.seen_at),
         software=hello.get("software"),
         commands=hello.get("commands", []),
     )

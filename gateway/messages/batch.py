@@ -211,11 +211,11 @@ class Batches:
             devices=await messages.devices_of(tx, named),
             window=window(tx.now, self._days),
             lines=await messages.lines_of(tx, named),
-            links=await messages.links_of(tx, named),
+            connections=await messages.connections_of(tx, named),
         )
         applied = policy.decide_control(arrivals, facts, refused)
         await dead_letters.add(tx, applied.letters)
-        await messages.put_links(tx, applied.links)
+        await messages.put_connections(tx, applied.connections)
         done = Committed(applied, moves)
         for (device, at), acks in groupby(
             _in_order(applied.acks), lambda ack: (ack.device_id, ack.received_at)

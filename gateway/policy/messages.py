@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -77,7 +77,7 @@ class KnownDevice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Connection:
     """A device's connection for messages, as its hellos and heartbeats tell it."""
 
     online: bool
@@ -95,7 +95,7 @@ class Facts:
     window: Window
     lines: Mapping[str, Number] = field(default_factory=dict)
     boots: Mapping[tuple[str, int], Boot] = field(default_factory=dict)
-    links: Mapping[str, Link] = field(default_factory=dict)
+    connections: Mapping[str, Connection] = field(default_factory=dict)
 
 
 class HistoryRow(NamedTuple):
@@ -183,7 +183,7 @@ class Applied:
     """Numbers that were taken before: whether by the same message, the store must say (`strangers`)."""
     heard: dict[str, datetime] = field(default_factory=dict)
     """Heartbeats."""
-    links: dict[str, Link] = field(default_factory=dict)
+    connections: dict[str, Connection] = field(default_factory=dict)
     acks: list[DeviceAck] = field(default_factory=list)
     greetings: dict[str, Greeting] = field(default_factory=dict)
     told: set[tuple[str, str]] = field(default_factory=set)
@@ -390,17 +390,17 @@ def _control_fault(
 def _hello(applied: Applied, facts: Facts, device_id: str, device: KnownDevice, arrival: Arrival) -> None:
     assert arrival.envelope is not None  # the caller looked
     said, at = Hello.parse(arrival.envelope.payload), moment_of(arrival.received_ms)
-    link = applied.links.get(device_id) or facts.links.get(device_id)
+    connection = applied.connections.get(device_id) or facts.connections.get(device_id)
     if isinstance(said, Gone):
         # Of an older instance: that one's connection, not the present one.
-        if link is not None and link.online and link.instance == said.instance:
-            applied.links[device_id] = Link(False, at, link.seen_at, link.instance, link.hello)
-            applied.told.add((device_id, "link"))
+        if connection is not None and connection.online and connection.instance == said.instance:
+            applied.connections[device_id] = replace(connection, online=False, since=at)
+            applied.told.add((device_id, "connection"))
         return
-    same = link is not None and link.online and link.instance == said.instance
-    since = link.since if link is not None and same else at
-    applied.links[device_id] = Link(True, since, at, said.instance, arrival.envelope.payload)
-    applied.told.add((device_id, "link"))
+    same = connection is not None and connection.online and connection.instance == said.instance
+    since = connection.since if connection is not None and same else at
+    applied.connections[device_id] = Connection(True, since, at, said.instance, arrival.envelope.payload)
+    applied.told.add((device_id, "connection"))
     _greet(applied, facts, arrival, device, said)
 
 

@@ -71,9 +71,9 @@ async def count(tx: Reading) -> int:
 async def of_device(tx: Reading, device_id: str) -> Asked:
     """Of a device that exists."""
     row = await tx.fetchrow(
-        "SELECT t.*, s.org_id, coalesce(l.online, false) AS online, l.hello FROM devices d"
+        "SELECT t.*, s.org_id, coalesce(c.online, false) AS online, c.hello FROM devices d"
         " JOIN device_types t ON t.id = d.type JOIN sites s ON s.id = d.site_id"
-        " LEFT JOIN device_links l ON l.device_id = d.id WHERE d.id = $1",
+        " LEFT JOIN device_connections c ON c.device_id = d.id WHERE d.id = $1",
         device_id,
     )
     assert row is not None  # the caller holds it

@@ -1,15 +1,15 @@
-"""What devices said, in rows: their lines, boots, latest states and links. Read in bulk, written in bulk."""
+"""What devices said, in rows: lines, boots, latest states, connections. Read in bulk, written in bulk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from device_protocol.numbers import Number
 from gateway.policy.device_clock import Boot, moment_of, ms_of
-from gateway.policy.messages import STALE_S, HistoryRow, KnownDevice, Link
+from gateway.policy.messages import STALE_S, Connection, HistoryRow, KnownDevice
 from gateway.store.transaction import Reading, Row, Transaction
 
 HISTORY: Final = tuple(HistoryRow._fields)
@@ -52,10 +52,10 @@ async def boots_of(tx: Reading, keys: Iterable[tuple[str, int]]) -> dict[tuple[s
     }
 
 
-async def links_of(tx: Reading, ids: Iterable[str]) -> dict[str, Link]:
+async def connections_of(tx: Reading, ids: Iterable[str]) -> dict[str, Connection]:
     """The message connections of these devices, as they were told last."""
-    rows = await tx.fetch("SELECT * FROM device_links WHERE device_id = ANY($1)", list(ids))
-    return {row["device_id"]: _link(row) for row in rows}
+    rows = await tx.fetch("SELECT * FROM device_connections WHERE device_id = ANY($1)", list(ids))
+    return {row["device_id"]: _connection(row) for row in rows}
 
 
 async def add_history(tx: Transaction, rows: Sequence[HistoryRow]) -> None:
@@ -139,16 +139,16 @@ async def put_states(tx: Transaction, states: Mapping[tuple[str, str], HistoryRo
     )
 
 
-async def put_links(tx: Transaction, links: Mapping[str, Link]) -> None:
+async def put_connections(tx: Transaction, connections: Mapping[str, Connection]) -> None:
     """What hellos and wills told last; in the order of the ids."""
     await tx.executemany(
-        "INSERT INTO device_links (device_id, online, since, seen_at, instance, hello)"
+        "INSERT INTO device_connections (device_id, online, since, seen_at, instance, hello)"
         " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device_id) DO UPDATE SET online = excluded.online,"
-        " since = excluded.since, seen_at = greatest(device_links.seen_at, excluded.seen_at),"
+        " since = excluded.since, seen_at = greatest(device_connections.seen_at, excluded.seen_at),"
         " instance = excluded.instance, hello = excluded.hello",
         [
-            (device, link.online, link.since, link.seen_at, link.instance, link.hello)
-            for device, link in sorted(links.items())
+            (device, told.online, told.since, told.seen_at, told.instance, told.hello)
+            for device, told in sorted(connections.items())
         ],
     )
 
@@ -158,10 +158,12 @@ async def note_heard(tx: Transaction, heard: Mapping[str, datetime]) -> None:
     if not heard:
         return
     ids = sorted(heard)
-    await tx.fetch("SELECT 1 FROM device_links WHERE device_id = ANY($1) ORDER BY device_id FOR UPDATE", ids)
+    await tx.fetch(
+        "SELECT 1 FROM device_connections WHERE device_id = ANY($1) ORDER BY device_id FOR UPDATE", ids
+    )
     await tx.execute(
-        "UPDATE device_links l SET seen_at = h.at FROM unnest($1::text[], $2::timestamptz[]) AS h(id, at)"
-        " WHERE l.device_id = h.id AND l.seen_at < h.at",
+        "UPDATE device_connections c SET seen_at = h.at FROM unnest($1::text[], $2::timestamptz[])"
+        " AS h(id, at) WHERE c.device_id = h.id AND c.seen_at < h.at",
         ids,
         [heard[device] for device in ids],
     )
@@ -189,17 +191,17 @@ async def latest(tx: Reading, device_id: str, site_id: str) -> dict[str, Latest]
     }
 
 
-async def link_of(tx: Reading, device_id: str) -> Link | None:
+async def connection_of(tx: Reading, device_id: str) -> Connection | None:
     """The device's message connection; one that was not heard for long enough is offline."""
-    link = (await links_of(tx, [device_id])).get(device_id)
-    if link is None or not link.online or link.seen_at >= tx.at - timedelta(seconds=STALE_S):
-        return link
-    return Link(False, link.seen_at + timedelta(seconds=STALE_S), link.seen_at, link.instance, link.hello)
+    told = (await connections_of(tx, [device_id])).get(device_id)
+    if told is None or not told.online or told.seen_at >= tx.at - timedelta(seconds=STALE_S):
+        return told
+    return replace(told, online=False, since=told.seen_at + timedelta(seconds=STALE_S))
 
 
 def _columns(rows: Sequence[HistoryRow], *names: str) -> list[list[object]]:
     return [[getattr(row, name) for row in rows] for name in names]
 
 
-def _link(row: Row) -> Link:
-    return Link(row["online"], row["since"], row["seen_at"], row["instance"], row["hello"])
+def _connection(row: Row) -> Connection:
+    return Connection(row["online"], row["since"], row["seen_at"], row["instance"], row["hello"])

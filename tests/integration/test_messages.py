@@ -62,7 +62,7 @@ def test_the_demo_devices_readings_arrive(owner: Person) -> None:
 
 
 def test_a_command_is_acknowledged(owner: Person) -> None:
-    eventually("the device is there", lambda: state(owner)["link"]["online"])
+    eventually("the device is there", lambda: state(owner)["connection"]["online"])
     done = command(owner, "ping")
     assert done["state"] == "succeeded", done
     times = [done[f"{step}_at"] for step in ("created", "sent", "delivered", "finished")]

@@ -49,7 +49,7 @@ CREATE TABLE device_states (
 ) WITH (fillfactor = 70);
 
 -- Whether the device holds its message connection: its hello, and the will that tells of its end.
-CREATE TABLE device_links (
+CREATE TABLE device_connections (
     device_id text        PRIMARY KEY REFERENCES devices,
     online    boolean     NOT NULL,
     since     timestamptz NOT NULL,

@@ -124,7 +124,7 @@ class Yard:
         """As the consumer writes it down."""
         async with self.database.transaction() as tx:
             await tx.execute(
-                "INSERT INTO device_links (device_id, online, since, seen_at, hello)"
+                "INSERT INTO device_connections (device_id, online, since, seen_at, hello)"
                 " VALUES ($1, $2, $3, $3, $4) ON CONFLICT (device_id) DO UPDATE SET online = $2, hello = $4",
                 self.device.id,
                 online,

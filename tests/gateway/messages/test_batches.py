@@ -339,8 +339,12 @@ async def test_hello_links_the_device_is_answered_and_its_end_is_heard(site: Sit
     await site.says(pump, Kind.HELLO)
     await process.store()
     await process.store(CONTROL)
-    [link] = await site.rows("SELECT online, instance, hello FROM device_links")
-    assert (link["online"], link["instance"], link["hello"]["commands"]) == (True, "instance-1", ["ping"])
+    [connection] = await site.rows("SELECT online, instance, hello FROM device_connections")
+    assert (connection["online"], connection["instance"], connection["hello"]["commands"]) == (
+        True,
+        "instance-1",
+        ["ping"],
+    )
     greeting = asyncio.create_task(process.greeter.run())
     await asyncio.wait_for(site.letters.came.wait(), 5)
     greeting.cancel()
@@ -349,7 +353,7 @@ async def test_hello_links_the_device_is_answered_and_its_end_is_heard(site: Sit
     assert b'"hello":1,"boot":1,"seq":2' in told
     await site.says(pump, Kind.HELLO, payload={"gone": True, "instance": "instance-1"})
     await process.store(CONTROL)
-    assert [row["online"] for row in await site.rows("SELECT online FROM device_links")] == [False]
+    assert [row["online"] for row in await site.rows("SELECT online FROM device_connections")] == [False]
 
 
 async def test_an_answer_that_cannot_be_told_ends_nothing(site: Site) -> None:

@@ -222,8 +222,12 @@ def control(*entries: Entry, **changes: object) -> Applied:
 
 def test_hello_is_answered_with_what_is_known(pump: Talker) -> None:
     applied = control(pump.says(Kind.HELLO), lines={"d_pump": Number(7, 3)})
-    link = applied.links["d_pump"]
-    assert (link.online, link.instance, link.since) == (True, "instance-1", moment_of(NOW_MS))
+    connection = applied.connections["d_pump"]
+    assert (connection.online, connection.instance, connection.since) == (
+        True,
+        "instance-1",
+        moment_of(NOW_MS),
+    )
     _, told = applied.greetings["d_pump"].message(NOW_MS / 1000)
     assert b'"hello":1,"boot":7,"seq":3' in told
 
@@ -233,16 +237,19 @@ def test_a_will_ends_its_own_instances_link_and_no_other(pump: Talker) -> None:
         return pump.says(Kind.HELLO, {"gone": True, "instance": instance})
 
     first = pump.says(Kind.HELLO)
-    assert control(first, gone("instance-1")).links["d_pump"].online is False
+    assert control(first, gone("instance-1")).connections["d_pump"].online is False
     newer = pump.says(Kind.HELLO, hello(pump, "instance-2"))
-    assert control(first, newer, gone("instance-1")).links["d_pump"].online is True
+    assert control(first, newer, gone("instance-1")).connections["d_pump"].online is True
 
 
 def test_a_repeated_hello_keeps_the_time_since_when_it_is_online(pump: Talker) -> None:
-    before = control(pump.says(Kind.HELLO)).links
+    before = control(pump.says(Kind.HELLO)).connections
     pump.now_ms += 60_000
-    link = control(pump.says(Kind.HELLO), links=before).links["d_pump"]
-    assert (link.since, link.seen_at - link.since) == (moment_of(NOW_MS), timedelta(minutes=1))
+    connection = control(pump.says(Kind.HELLO), connections=before).connections["d_pump"]
+    assert (connection.since, connection.seen_at - connection.since) == (
+        moment_of(NOW_MS),
+        timedelta(minutes=1),
+    )
 
 
 def test_a_moved_device_that_says_hello_is_answered_and_its_ack_is_not_taken(pump: Talker) -> None:
@@ -257,4 +264,4 @@ def test_a_moved_device_that_says_hello_is_answered_and_its_ack_is_not_taken(pum
 
 def test_a_revoked_device_is_not_greeted(pump: Talker) -> None:
     applied = control(pump.says(Kind.HELLO), devices={"d_pump": HOME._replace(status="revoked")})
-    assert (reasons(applied), applied.links, applied.greetings) == ([Reason.DEVICE_REVOKED], {}, {})
+    assert (reasons(applied), applied.connections, applied.greetings) == ([Reason.DEVICE_REVOKED], {}, {})

@@ -73,7 +73,7 @@ async def test_a_device_that_said_nothing_has_no_state(desk: Desk) -> None:
         "telemetry": None,
         "state": None,
         "heartbeat": None,
-        "link": None,
+        "connection": None,
     }
     assert await desk.history() == {"items": [], "points": [], "next_cursor": None}
 
@@ -90,7 +90,8 @@ async def test_the_latest_of_each_kind(desk: Desk) -> None:
     telemetry = state["telemetry"]
     assert telemetry["body"] == {"values": {"n": 5, "temperature": 25}}
     assert datetime.fromisoformat(telemetry["at"]).timestamp() * 1000 == desk.pump.now_ms
-    assert (state["link"]["online"], state["link"]["software"], state["link"]["commands"]) == (
+    connection = state["connection"]
+    assert (connection["online"], connection["software"], connection["commands"]) == (
         True,
         "agent 1.0",
         ["ping"],
@@ -112,7 +113,7 @@ async def test_a_device_that_is_silent_for_long_is_offline_and_a_heartbeat_bring
     assert isinstance(desk.site.clock, FakeClock)
 
     async def online() -> bool:
-        return bool((await desk.get("state")).json()["link"]["online"])
+        return bool((await desk.get("state")).json()["connection"]["online"])
 
     await desk.says(Kind.HELLO)
     await desk.stored()
