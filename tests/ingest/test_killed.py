@@ -1,4 +1,4 @@
-"""Real bridges, broker and Kafka, each killed while devices speak."""
+"""Real bridges and their broker, each killed while devices speak; a real Kafka says what was kept."""
 
 from __future__ import annotations
 

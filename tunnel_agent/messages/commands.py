@@ -152,7 +152,7 @@ class Commands:
                 return self._refuse(command, NOT_STORED)
         self._begun = True
         self._tell(Ack(command.id, Stage.RECEIVED, at=unix_ms(self._clock)), command.trace)
-        _log.info("command begins", extra={"command": command.id, "name_of_it": command.name})
+        _log.info("command begins", extra={"command": command.id, "command_name": command.name})
         result = await job.do(command.timeout_ms / 1000)
         ack = Ack(
             command.id,
