@@ -37,6 +37,8 @@ RESULT_MAX: Final = 4096
 """Bytes of a command's result as JSON: it is a row's column and a console's line."""
 SENSORS_MAX: Final = 512
 """Bytes of all custom sensors of a health report as JSON."""
+CONFIG_MAX: Final = 8192
+"""Bytes of a configuration's body as JSON: a small device holds two of them, the old and the new."""
 CONFIG_TYPE: Final = "config"
 """The type of a state message that reports the configuration."""
 
@@ -290,6 +292,7 @@ class Desired:
     """The configuration that a device should run with."""
 
     version: int
+    """From 1; a device never goes back to a lower one."""
     body: dict[str, Any]
     sha256: str
     """The gateway's name for the body, 64 hex digits."""
@@ -315,6 +318,8 @@ class Reported:
     """None: it has none."""
     sha256: str | None = None
     """As it was told."""
+    told: int | None = None
+    """The version that it was told last: this report answers it. None: it was told none, or does not say."""
     error: str | None = None
     """Why it does not run with the one that it was told last."""
 
@@ -322,13 +327,15 @@ class Reported:
     def parse(body: Mapping[str, Any]) -> Reported:
         """The payload of a state whose type is CONFIG_TYPE. BadMessageError."""
         _check(_REPORTED, body)
-        return Reported(body["version"], body.get("sha256"), body.get("error"))
+        return Reported(body["version"], body.get("sha256"), body.get("told"), body.get("error"))
 
     def dump(self) -> dict[str, Any]:
         """The payload."""
         body: dict[str, Any] = {"version": self.version}
         if self.sha256 is not None:
             body["sha256"] = self.sha256
+        if self.told is not None:
+            body["told"] = self.told
         if self.error is not None:
             body["error"] = self.error
         return body

@@ -99,9 +99,9 @@ STATE: Final[Source] = {
 
 REPORTED: Final[Source] = {
     "title": "Payload of state with type config",
-    "description": "The configuration that the device runs with; error: why not with the one it was told.",
+    "description": "What the device runs with. told: the version it was told last; error: why not with that.",
     "type": "object",
-    "properties": {"version": COUNT_OR_NULL, "sha256": SHA256, "error": ERROR},
+    "properties": {"version": COUNT_OR_NULL, "sha256": SHA256, "told": COUNT, "error": ERROR},
     "required": ["version"],
 }
 
@@ -228,7 +228,12 @@ DESIRED: Final[Source] = {
     "title": "What a device is told on config",
     "description": "sha256: the gateway's name for the body; a device says it back and computes nothing.",
     "type": "object",
-    "properties": {"v": VERSION, "version": COUNT, "body": {"type": "object"}, "sha256": SHA256},
+    "properties": {
+        "v": VERSION,
+        "version": {**COUNT, "minimum": 1},
+        "body": {"type": "object"},
+        "sha256": SHA256,
+    },
     "required": ["v", "version", "body", "sha256"],
 }
 
