@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,8 +42,10 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 """
+LASTING: Final = ("-XX:+UseSerialGC", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+"""For one that runs for minutes and is measured: its code is compiled as a real one's is."""
 # The heap is what one broker with a dozen parts needs; the rest makes it start in a third of the time.
-_JAVA = (
+QUICK = (
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xmx256m",
@@ -84,8 +87,10 @@ broker.heartbeat.interval.ms=200
 class KafkaServer:
     """One broker below `folder`; `start` after an end goes on where it was."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, java: Sequence[str] = QUICK) -> None:
+        """`java`: options of the virtual machine."""
         self.folder = folder
+        self._options = java
         self.port, self._tls_port, self._controller_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
         self._classpath = ""
@@ -119,6 +124,11 @@ class KafkaServer:
                 launch_argv(self._java("kafka.Kafka"), death_signal=signal.SIGKILL), stdout=log, stderr=log
             )
         return self._process
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "kafka runs"
+        return self._process.pid
 
     def kill(self) -> None:
         """kill -9, and gone."""
@@ -163,7 +173,7 @@ class KafkaServer:
     def _java(self, *words: str) -> list[str]:
         java = program("java", "openjdk-17-jre-headless")
         settings = str(self.folder / "server.properties")
-        return [java, *_JAVA, "-cp", self._classpath, *words, settings]
+        return [java, *self._options, "-cp", self._classpath, *words, settings]
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

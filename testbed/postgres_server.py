@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,12 +16,16 @@ from towline.embedded.postgres import OWNER, ROLE, SUPERUSER, EmbeddedPostgres
 from towline.embedded.processes import launch_argv
 
 START_TIMEOUT_S = 30.0
+# Syncing costs seconds here and proves nothing: tests kill the server, never the machine.
+UNSAFE: Mapping[str, str] = {"fsync": "off", "max_connections": "100"}
 
 
 class PostgresServer:
     """One cluster below `folder`; `start` and `stop` may be repeated."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str] = UNSAFE) -> None:
+        """`options` stand after those of `towline up`, and win."""
+        self._options = options
         self._embedded = EmbeddedPostgres(folder / "postgres", folder / "secrets")
         self._secrets = folder / "secrets"
         self._log = folder / "postgres.log"
@@ -31,8 +36,9 @@ class PostgresServer:
         """Call it in the main thread: the kernel ends the server together with the thread that began it."""
         self._embedded.prepare()
         program = self._embedded.program()
-        # Syncing costs seconds here and proves nothing: tests kill the server, never the machine.
-        argv = [*program.argv, "-c", "fsync=off", "-c", "max_connections=100"]
+        argv = list(program.argv)
+        for key, value in self._options.items():
+            argv += ["-c", f"{key}={value}"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 (it must begin in this very thread)
                 launch_argv(argv, death_signal=signal.SIGINT, jail=program.jail),
@@ -42,9 +48,9 @@ class PostgresServer:
             )
         await self._wait_ready()
 
-    def kill(self) -> None:
-        """As a crash does: every backend is gone at once."""
-        self._end(signal.SIGQUIT)
+    def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """As a crash does: every backend is gone at once. After SIGKILL they find that out for themselves."""
+        self._end(number)
 
     def stop(self) -> None:
         self._end(signal.SIGINT)
