@@ -108,7 +108,7 @@ async def test_a_rotation_that_nobody_notices(rotating: Cluster, figures: Callab
             await to_thread(wait_list, rotating, "agent-0", 2)
             published = await to_thread(check_new_session, rotating, 0)  # signed with the old key
             await to_thread(check_socket)
-            await asyncio.sleep(SIGNS_AFTER_S)  # the operator's day
+            await asyncio.sleep(SIGNS_AFTER_S)  # sleeps: as the operator does in between
             switched = await to_thread(check_new_session, rotating, 0)  # and with the new one
             await to_thread(check_socket)
         assert tally.failed == [], tally

@@ -76,7 +76,7 @@ async def test_standing_still_ourselves_says_nothing_of_the_dependency() -> None
 
 async def stand_still(guard: Guard) -> None:
     async with guard.call(patience_s=0.01):
-        time.sleep(0.6)  # noqa: ASYNC251 (the loop is to stand still)
+        time.sleep(0.6)  # noqa: ASYNC251  # sleeps: the loop is to stand still
         await asyncio.Event().wait()
 
 

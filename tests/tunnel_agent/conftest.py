@@ -63,7 +63,7 @@ class Naps(Changing):
     async def sleep(self, seconds: float) -> None:
         self.seconds.append(seconds)
         self.changed()
-        await asyncio.sleep(seconds / 100)
+        await asyncio.sleep(seconds / 100)  # sleeps: it is the clock, a hundred times as fast
 
 
 class Bench:
