@@ -156,7 +156,7 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         messages=registry.counters(
             "towline_gateway_messages_total",
             "Records of the log: stored, control (hello, ack), seen (repeats), gap (the device sends again),"
-            " dead (letters).",
+            " dead (letters), replayed (dead letters that were stored in the end).",
             ("outcome",),
         ),
         missing=registry.counter(

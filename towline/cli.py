@@ -22,7 +22,7 @@ TOKEN_FILE = "TOWLINE_TOKEN_FILE"
 GATEWAY = "TOWLINE_GATEWAY"
 
 # Commands that are the services' own, with the extra that installs them. They get everything after the name.
-_SERVICES = {"agent": "agent", "gateway": "server", "server": "server", "audit": "server"}
+_SERVICES = {"agent": "agent", "gateway": "server", "server": "server", "ingest": "server", "audit": "server"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +55,10 @@ def _run_service(name: str, argv: list[str]) -> int:
             from gateway.__main__ import start as run_gateway
 
             return run_gateway(argv)
+        if name == "ingest":
+            from ingest.__main__ import start as run_ingest
+
+            return run_ingest(argv)
         if name == "audit":
             from gateway.audit.command import main as run_audit
 
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         ("agent", "run a device's agent, or enrol it: towline agent --help"),
         ("gateway", "run a gateway: towline gateway --help"),
         ("server", "run a tunnel server node: towline server --help"),
+        ("ingest", "run a bridge from the broker to the log, or replay dead letters: towline ingest --help"),
         ("audit", "verify or export the audit log: towline audit --help"),
     ):
         parsers.add_parser(name, help=text, add_help=False)

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from gateway.api.app import new_app
 from gateway.api.edge import Edge
-from gateway.internal import brokers, elsewhere, feed, log, routes
+from gateway.internal import brokers, dead_letters, elsewhere, feed, log, routes
 from gateway.internal.peer import any_peer, ingest_of, node_of
 from gateway.parts import GatewayParts
 
@@ -21,6 +21,7 @@ ROUTERS = (
     (feed.router, any_peer),
     (brokers.router, ingest_of),
     (log.router, ingest_of),
+    (dead_letters.router, ingest_of),
 )
 
 

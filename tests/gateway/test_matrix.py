@@ -265,6 +265,10 @@ async def _events(stage: Stage, path: str) -> Call:
     return Call(f"{path}?wait_s=0")
 
 
+async def _dead_letters(stage: Stage, path: str) -> Call:
+    return Call(f"{path}?site_id={stage.site}")
+
+
 async def _hardware_id(stage: Stage, path: str) -> Call:
     return Call(path, {"hardware_id": await stage.fresh_device("approved"), "reason": "Not theirs"})
 
@@ -272,6 +276,7 @@ async def _hardware_id(stage: Stage, path: str) -> Call:
 # How to call what needs more than ids of the stage. A route that is missing here is called without a body.
 PREPARED: dict[str, Prepare] = {
     "GET /v1/events": _events,
+    "GET /v1/dead-letters": _dead_letters,
     "POST /v1/registration-tokens": _token,
     "POST /v1/hardware-ids/free": _hardware_id,
     "POST /v1/devices/{device_id}/approve": _of_fresh_device,
