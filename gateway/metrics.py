@@ -45,6 +45,7 @@ class GatewayMetrics:
     audit_heads_failed: Counter
     audit_broken: Gauge
     commands: Family[Counter]
+    configurations: Family[Counter]
     command_seconds: Histogram
     downlink_connected: Gauge
     log_lag: Family[Gauge]
@@ -132,6 +133,11 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         audit_broken=registry.gauge(
             "towline_gateway_audit_broken",
             "1 when the audit log lacks what was signed: somebody changed it, or an old copy is back.",
+        ),
+        configurations=registry.counters(
+            "towline_gateway_configurations_told_total",
+            "Configurations published to devices: taken by the broker, or unheard (nobody listened).",
+            ("outcome",),
         ),
         commands=registry.counters(
             "towline_gateway_commands_total",

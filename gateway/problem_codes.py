@@ -109,9 +109,13 @@ CODES: Final[dict[str, ProblemCode]] = {
         _S.UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json` in UTF-8"
     ),
     "bad_parameter": ProblemCode(
-        _S.UNPROCESSABLE_ENTITY, "`field` of the command's parameters is not what the device's type says"
+        _S.UNPROCESSABLE_ENTITY,
+        "`field` of a command's parameters, or of a configuration, is not what the device's type says",
     ),
     "unknown_device_type": ProblemCode(_S.UNPROCESSABLE_ENTITY, "there is no such type of devices"),
+    "unsupported_configuration": ProblemCode(
+        _S.UNPROCESSABLE_ENTITY, "devices of this type take no configuration"
+    ),
     "unsupported_command": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "the device, or its type, does not know this command"
     ),

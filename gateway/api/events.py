@@ -113,11 +113,11 @@ async def follow_events(
 
     `data` is `{id, kind, at, org_id, site_id, device_id, user_id, ref}`; it names what changed, which is then
     read as always. Kinds: `device.enrolled`, `device.changed`, `device.added`, `device.removed`,
-    `device.online`, `device.offline`, `device.state`, `device.message`, `command.changed`, `session.begun`,
-    `session.ended`, `support.asked`, `support.decided`, `support.ended`, `member.changed`, `site.changed`,
-    `org.changed`; `ref` is the id of the command, session or support request. `ready` comes first and says
-    where the stream stands; `reset`: the number is too old or unknown, read everything anew; `end`, with a
-    `code`: the stream ends (`login_ended`, `too_slow`,
+    `device.online`, `device.offline`, `device.state`, `device.message`, `command.changed`,
+    `configuration.changed`, `session.begun`, `session.ended`, `support.asked`, `support.decided`,
+    `support.ended`, `member.changed`, `site.changed`, `org.changed`; `ref` is the id of the command, session
+    or support request. `ready` comes first and says where the stream stands; `reset`: the number is too old
+    or unknown, read everything anew; `end`, with a `code`: the stream ends (`login_ended`, `too_slow`,
     `closing`, `store_unavailable`). Numbers grow and nothing is left out behind the one given, for a day.
     """
     after = _after(wanted.after, last_event_id)

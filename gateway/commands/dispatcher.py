@@ -12,6 +12,7 @@ from typing import Final
 
 from device_protocol import bodies
 from device_protocol.topics import Kind, Topic
+from gateway.commands.configurations import ConfigurationTeller
 from gateway.commands.downlink import Downlink, DownlinkGoneError
 from gateway.commands.outcome import count
 from gateway.errors import StoreUnavailableError
@@ -51,6 +52,7 @@ class Dispatcher:
         self._clock = clock
         self._metrics = metrics
         self._downlink = downlink
+        self._configurations = ConfigurationTeller(database, metrics, downlink)
         self._wake = asyncio.Event()
         self._notes = asyncio.Semaphore(NOTES_AT_ONCE)
         self._fresh = TaskOwner("gateway.commands")
@@ -83,7 +85,7 @@ class Dispatcher:
         await self._fresh.close(_CLOSE_S)
 
     async def look(self) -> int:
-        """One round: end what is over, publish what is due. How many commands it had in hand."""
+        """One round: end what is over, publish what is due. How much it had in hand."""
         async with self._database.transaction() as tx:
             done = await commands.settle(tx)
         count(self._metrics, done)
@@ -95,7 +97,7 @@ class Dispatcher:
                 orders = await commands.claim(tx)
             # Handed over in order; gathered, since each waits for the broker's answer.
             await asyncio.gather(*(self._publish(order) for order in orders))
-        return len(done) + len(orders)
+        return len(done) + len(orders) + await self._configurations.look()
 
     async def _hear(self) -> None:
         with self._shortlived.follow(DUE_CHANNEL) as following:

@@ -88,6 +88,8 @@ class Action(StrEnum):
     DEVICE_TYPE_CHANGE = "device_type.change"
     COMMAND_SEND = "command.send"
     COMMAND_READ = "command.read"
+    CONFIGURATION_READ = "configuration.read"
+    CONFIGURATION_WRITE = "configuration.write"
     DEAD_LETTER_READ = "dead_letter.read"
     SESSION_CREATE = "session.create"
     SESSION_LIST = "session.list"
@@ -203,6 +205,8 @@ RULES: dict[Action, Rule] = {
     # The capability says more: which role, and whether a consent is enough (policy/capabilities.py).
     Action.COMMAND_SEND: Rule(Scope.COMMANDS, roles=_USERS, consented=True),
     Action.COMMAND_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE, consented=True),
+    Action.CONFIGURATION_READ: Rule(Scope.DEVICES_READ, roles=_EVERY_ROLE, consented=True),
+    Action.CONFIGURATION_WRITE: Rule(Scope.DEVICES_WRITE, roles=_RUNNERS),
     Action.DEAD_LETTER_READ: Rule(Scope.AUDIT_READ, roles=_RUNNERS),
     Action.SESSION_CREATE: Rule(Scope.SESSIONS, roles=_USERS, consented=True),
     Action.SESSION_LIST: Rule(Scope.SESSIONS, anyone=True),

@@ -87,7 +87,7 @@ def choose(
         raise UnsupportedError(f"Devices of this type know no command {name!r}.")
     fault = capability.params.fault(dict(params))
     if fault is not None:
-        raise BadParameterError(_field(fault), fault)
+        raise BadParameterError(field_of("params", fault), fault)
     wanted = f"{RUN}:{params.get('name')}" if name == RUN else name
     if announced is not None and wanted not in announced:
         raise UnsupportedError(f"The device has not announced {wanted!r}.")
@@ -129,7 +129,7 @@ def _schema(source: object, where: str) -> Schema:
         raise BadCapabilitiesError(f"{where}: {error}") from error
 
 
-def _field(fault: str) -> str:
-    """Of `a: b: missing` it is params.a.b."""
+def field_of(root: str, fault: str) -> str:
+    """Of `a: b: missing` it is root.a.b."""
     path = takewhile(lambda part: part.isidentifier(), fault.split(": ")[:-1])
-    return ".".join(("params", *path))
+    return ".".join((root, *path))

@@ -218,6 +218,11 @@ async def _device_to_command(stage: Stage, path: str) -> Call:
     return Call(path.format(device_id=await stage.fresh_device("approved")), {"name": "ping"})
 
 
+async def _new_configuration(stage: Stage, path: str) -> Call:
+    device_id = await stage.fresh_device("approved")
+    return Call(path.format(device_id=device_id), {"body": {"log_level": "debug"}})
+
+
 async def _device_type(stage: Stage, path: str) -> Call:
     changed = {"name": f"Device {secrets.token_hex(4)}", "capabilities": {"commands": {}}}
     return Call(path.format(type_id="generic"), changed)
@@ -288,6 +293,7 @@ PREPARED: dict[str, Prepare] = {
     "GET /v1/device-types/{type_id}": _device_type,
     "PUT /v1/device-types/{type_id}": _device_type,
     "PATCH /v1/devices/{device_id}": _with_body({"name": "Renamed"}),
+    "PUT /v1/devices/{device_id}/configuration": _new_configuration,
     "DELETE /v1/sessions/{session_id}": _session,
     "POST /v1/devices/{device_id}/support-requests": _ask,
     "GET /v1/support-requests/{request_id}": _support_request,

@@ -69,6 +69,8 @@ PROMISED = {
     "device_type.change": ("staff:admin", "no"),
     "command.send": ("member admin owner consented", "commands"),
     "command.read": (f"{EVERY_ROLE} consented", "devices:read"),
+    "configuration.read": (f"{EVERY_ROLE} consented", "devices:read"),
+    "configuration.write": ("admin owner", "devices:write"),
     "session.create": ("member admin owner consented", "sessions"),
     "session.list": ("anyone", "sessions"),
     "session.list_device": ("admin owner", "sessions"),
