@@ -25,7 +25,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.policy import messages as policy
 from gateway.policy.device_clock import window
 from gateway.policy.messages import Applied, Arrival, DeviceAck, Facts, RecordPlace
-from gateway.store import dead_letters, history, messages, positions
+from gateway.store import configurations, dead_letters, history, messages, positions
 from gateway.store.commands import Ended
 from gateway.store.database import Database
 from gateway.store.positions import Part
@@ -41,6 +41,8 @@ RETRY_MAX_S: Final = 5.0
 # Each looks through the device's whole history. A device whose counter went back is told so at its first.
 COMPARED_MAX: Final = 20
 READ_AT_ONCE: Final = 100  # some 3 ms
+
+_TOLD_AS: Final = {"event": "device.message", policy.CONFIG_STATE: "configuration.changed"}
 
 log = get_logger("gateway.messages")
 
@@ -183,6 +185,7 @@ class Batches:
             await self._compare(tx, applied, facts)
         await dead_letters.add(tx, applied.letters)
         await messages.put_states(tx, applied.states)
+        await configurations.answered(tx, policy.reports(applied))
         await messages.put_boots(tx, applied.boots)
         await messages.put_lines(tx, applied.lines)
         await messages.note_heard(tx, applied.heard)
@@ -224,6 +227,7 @@ class Batches:
         said_hello = [one.device_id for one in applied.greetings.values() if one.hello is not None]
         if said_hello:
             await outcome.greeted(tx, sorted(said_hello))
+            await configurations.greeted(tx, policy.running(applied))
         return done
 
     def _after(self, done: Committed) -> None:
@@ -294,6 +298,4 @@ def _in_order(acks: Sequence[DeviceAck]) -> list[DeviceAck]:
 
 
 def _subjects(applied: Applied) -> set[Subject]:
-    return {
-        (device, "device.message" if kind == "event" else "device.state") for device, kind in applied.told
-    }
+    return {(device, _TOLD_AS.get(kind, "device.state")) for device, kind in applied.told}

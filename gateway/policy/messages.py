@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from device_protocol.bodies import CONFIG_TYPE, Ack, Gone, Hello, HelloAnswer
+from device_protocol.bodies import CONFIG_TYPE, Ack, Gone, Hello, HelloAnswer, Reported
 from device_protocol.envelope import Envelope, decode
 from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
 from device_protocol.numbers import NOTHING, Line, Number, Place
@@ -120,6 +120,12 @@ class HistoryRow(NamedTuple):
     def number(self) -> tuple[str, int, int]:
         return (self.device_id, self.boot, self.seq)
 
+    @property
+    def what(self) -> str:
+        """Its kind; CONFIG_STATE for a report of the configuration."""
+        reported = self.kind == Kind.STATE and self.type == CONFIG_TYPE
+        return CONFIG_STATE if reported else self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -187,7 +193,7 @@ class Applied:
     acks: list[DeviceAck] = field(default_factory=list)
     greetings: dict[str, Greeting] = field(default_factory=dict)
     told: set[tuple[str, str]] = field(default_factory=set)
-    """(device, kind) that live followers are told of."""
+    """(device, kind or CONFIG_STATE) that live followers are told of."""
     outcomes: Counter[str] = field(default_factory=Counter)
     passed: int = 0
 
@@ -220,6 +226,17 @@ def decide(
     for arrival in arrivals:
         deciding.take(arrival)
     return deciding.applied
+
+
+def reports(applied: Applied) -> dict[str, Reported]:
+    """What devices said last of the configuration that they run with."""
+    found = applied.states.items()
+    return {device: Reported.parse(row.body) for (device, kind), row in found if kind == CONFIG_STATE}
+
+
+def running(applied: Applied) -> dict[str, int | None]:
+    """The version of the configuration with which each device runs that said hello; None: with none."""
+    return {one.device_id: one.hello.config for one in applied.greetings.values() if one.hello is not None}
 
 
 def strangers(
@@ -294,10 +311,9 @@ class _Deciding:
         applied = self.applied
         applied.outcomes["stored"] += 1
         applied.history.append(row)
-        applied.told.add((topic.device, row.kind))
+        applied.told.add((topic.device, row.what))
         if topic.kind is not Kind.EVENT:
-            reported = topic.kind is Kind.STATE and envelope.type == CONFIG_TYPE
-            applied.states[(topic.device, CONFIG_STATE if reported else row.kind)] = row
+            applied.states[(topic.device, row.what)] = row
         if topic.kind is Kind.HEARTBEAT:
             applied.heard[topic.device] = row.received_at
 
