@@ -26,6 +26,7 @@ need ssh openssh-client
 need mosquitto mosquitto
 need java openjdk-17-jre-headless
 need mvn maven
+need promtool prometheus
 if [ "${1:-}" = bench ]; then
     need wrk wrk
 fi

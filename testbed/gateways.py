@@ -129,6 +129,11 @@ class Gateways:
         """The sum of a replica's samples that begin with ``start``."""
         return ops.metric(self.ports[self.names.index(name)].ops, start)
 
+    def kill_database(self) -> None:
+        """As a crash does; it is its own PostgreSQL."""
+        assert self._postgres is not None, "the database is another's"
+        self._postgres.kill()
+
     def logs(self) -> str:
         return self.processes.logs()
 
