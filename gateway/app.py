@@ -17,6 +17,7 @@ from gateway.errors import KeyFileError
 from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.general_limit import GeneralLimit
+from gateway.handing_over import HandingOver
 from gateway.internal.app import internal_app
 from gateway.internal.peer import PeerProtocol, server_context
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
@@ -90,6 +91,7 @@ class Gateway:
             events=EventWatch(database, shortlived, clock, metrics, login_idle_s=settings.login_idle_s),
             commands=dispatcher,
             waits=Waits(database, shortlived),
+            handing_over=HandingOver(settings.ingest_urls, keyring, clock),
             general_limit=GeneralLimit(settings.requests_per_login_s, clock),
             metrics=metrics,
             welcome_sha256=None if welcome is None else digest(read_secret(welcome, "welcome_secret_file")),
@@ -110,6 +112,7 @@ class Gateway:
         self.certificates = CertificateWatch(self.registry, wall=clock.wall, prefix="towline_gateway")
         # Made by us: made anew, like at the start, when its end is near.
         self.certificates.add("internal", internal_tls, certificate, key, renew=internal_files)
+        self.parts.handing_over.watch(self.certificates)
         self._internal = Listener(
             internal_app(self.parts),
             settings.internal_listen,
@@ -171,6 +174,7 @@ class Gateway:
             await self.witness.close()
         await self.parts.shortlived.close()
         await self.parts.providers.close()
+        self.parts.handing_over.close()
         await self.parts.database.close()
 
     async def _store_messages(self, storing: Storing) -> None:

@@ -17,6 +17,7 @@ from gateway.event_watch import EventWatch
 from gateway.feed_watch import FeedWatch
 from gateway.general_limit import GeneralLimit
 from gateway.guard import Guard
+from gateway.handing_over import HandingOver
 from gateway.keys.keyring import Keyring
 from gateway.login.providers import Providers
 from gateway.metrics import GatewayMetrics
@@ -48,6 +49,7 @@ class GatewayParts:
     events: EventWatch
     commands: Dispatcher
     waits: Waits
+    handing_over: HandingOver
     general_limit: GeneralLimit
     metrics: GatewayMetrics
     welcome_sha256: bytes | None

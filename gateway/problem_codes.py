@@ -34,6 +34,9 @@ CODES: Final[dict[str, ProblemCode]] = {
         _S.BAD_REQUEST, "a login by a provider took too long, was used, or began in another browser"
     ),
     "login_needed": ProblemCode(_S.UNAUTHORIZED, "no login, or it ended"),
+    "bad_device_token": ProblemCode(
+        _S.UNAUTHORIZED, "no device's token, or it is over: the device asks for its connection again"
+    ),
     "wrong_login": ProblemCode(_S.UNAUTHORIZED, "name, password or welcome secret is wrong"),
     "bad_nonce": ProblemCode(_S.FORBIDDEN, "the nonce is unknown, used or over two minutes old"),
     "bad_signature": ProblemCode(_S.FORBIDDEN, "not signed by the device's key"),
@@ -122,6 +125,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     "idempotency_key_reused": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "this `Idempotency-Key` was sent with another request"
     ),
+    "log_full": ProblemCode(
+        _S.SERVICE_UNAVAILABLE, "the log holds all it may of what nobody has stored", internal=True
+    ),
     "log_refused": ProblemCode(
         _S.UNPROCESSABLE_ENTITY, "the log never takes this: no such part, or no entries", internal=True
     ),
@@ -138,6 +144,9 @@ CODES: Final[dict[str, ProblemCode]] = {
     "provider_refused": ProblemCode(_S.BAD_GATEWAY, "the provider gave an answer that cannot be trusted"),
     "device_away": ProblemCode(
         _S.SERVICE_UNAVAILABLE, "the device is not connected, and the command was not to wait for it"
+    ),
+    "ingest_unavailable": ProblemCode(
+        _S.SERVICE_UNAVAILABLE, "what devices say cannot be taken now: say it again after `Retry-After`"
     ),
     "provider_unavailable": ProblemCode(_S.SERVICE_UNAVAILABLE, "the provider does not answer"),
     "streams_full": ProblemCode(

@@ -61,6 +61,14 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
     return not_empty(value)
 
 
+def _are_internal_urls(value: tuple[str, ...]) -> str | None:
+    for url in value:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
+            return "must be a list of https://host:port addresses"
+    return None
+
+
 @dataclass(frozen=True)
 class Settings:
     """The gateway's settings. Times in seconds; paths relative to the settings file."""
@@ -79,6 +87,12 @@ class Settings:
         " certificates, or mqtt:// on loopback, where they have passwords. Not set: they send none.",
         default=None,
         check=is_broker_url,
+    )
+    ingest_urls: tuple[str, ...] = setting(
+        "https:// addresses of the bridges' `http` listeners, in the order of their numbers: there goes what"
+        " devices say over HTTPS, where no broker can be reached. Empty: devices are offered no such way.",
+        default=(),
+        check=_are_internal_urls,
     )
     broker: BrokerSettings | None = setting(
         "The devices' broker, by which commands go to them. Left out: commands stay queued.", default=None

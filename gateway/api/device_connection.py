@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from device_protocol.numbers import NOTHING
 from gateway.api.credentials import DEVICE, acts
+from gateway.api.device_messages import TELEMETRY_PATH
 from gateway.api.enrolments import decode_base64url, renewable
 from gateway.api.limits import RENEW_PER_ADDRESS, take
 from gateway.api.models import Body, Secret
 from gateway.errors import Problem
 from gateway.keys import csr
-from gateway.parts import Parts
+from gateway.parts import GatewayParts, Parts
 from gateway.randomness import digest, new_secret
-from gateway.store import connections, devices
+from gateway.store import connections, devices, messages
+from gateway.store.transaction import Transaction
 
 CONNECTION_PURPOSE = b"towline-connection-v1"
+TOKEN_TTL_S: Final = 900  # as a person's access token; whether the device may still is looked up each time
 
 router = APIRouter(tags=["messages"])
 
@@ -40,9 +44,27 @@ class BrokerFacts(BaseModel):
     ]
 
 
+class Known(BaseModel):
+    boot: int
+    seq: int
+
+
+class TelemetryFacts(BaseModel):
+    url: Annotated[str, Field(description="Where to POST messages; see `/v1/telemetry`.")]
+    token: Annotated[str, Field(description="Bearer, for that alone.")]
+    expires_in: Annotated[int, Field(description="Seconds; then ask for the connection again.")]
+    known: Annotated[
+        Known, Field(description="The highest number that was ever taken from it, 0.0 for none.")
+    ]
+
+
 class ConnectionAnswer(BaseModel):
     prefix: Annotated[str, Field(description="The first four tokens of its topics.")]
-    mqtt: Annotated[BrokerFacts | None, Field(description="null: this installation takes no messages.")]
+    mqtt: Annotated[BrokerFacts | None, Field(description="null: there is no broker for it.")]
+    telemetry: Annotated[
+        TelemetryFacts | None,
+        Field(description="For where the broker cannot be reached; null: there is no other way."),
+    ]
 
 
 @router.post("/v1/devices/{device_id}/connection", openapi_extra=acts(DEVICE))
@@ -62,14 +84,32 @@ async def connection(
             raise Problem(HTTPStatus.FORBIDDEN, "bad_nonce", "The nonce is unknown, used or too old.")
         prefix = await connections.prefix_of(tx, device_id)
         assert prefix is not None  # the device is held
-        settings = parts.settings
-        if settings.device_mqtt_url is None:
-            return ConnectionAnswer(prefix=prefix, mqtt=None)
-        password = None
-        if settings.device_mqtt_url.startswith("mqtt://"):
-            password = new_secret()
-            await connections.put_password(tx, device_id, digest(password))
+        return ConnectionAnswer(
+            prefix=prefix,
+            mqtt=await _broker(tx, parts, device_id),
+            telemetry=await _other(tx, parts, device_id),
+        )
+
+
+async def _broker(tx: Transaction, parts: GatewayParts, device_id: str) -> BrokerFacts | None:
+    settings = parts.settings
+    if settings.device_mqtt_url is None:
+        return None
+    password = None
+    if settings.device_mqtt_url.startswith("mqtt://"):
+        password = new_secret()
+        await connections.put_password(tx, device_id, digest(password))
     ca = parts.keyring.server_ca.pem() if settings.agents_trust_server_ca else None
-    return ConnectionAnswer(
-        prefix=prefix, mqtt=BrokerFacts(url=settings.device_mqtt_url, ca=ca, password=password)
+    return BrokerFacts(url=settings.device_mqtt_url, ca=ca, password=password)
+
+
+async def _other(tx: Transaction, parts: GatewayParts, device_id: str) -> TelemetryFacts | None:
+    if not parts.handing_over.is_offered:
+        return None
+    known = (await messages.lines_of(tx, [device_id])).get(device_id, NOTHING)
+    return TelemetryFacts(
+        url=f"{parts.settings.public_url}{TELEMETRY_PATH}",
+        token=parts.tokens.device(device_id, tx.now, TOKEN_TTL_S),
+        expires_in=TOKEN_TTL_S,
+        known=Known(boot=known.boot, seq=known.seq),
     )

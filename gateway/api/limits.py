@@ -34,6 +34,8 @@ RENEW_PER_DEVICE = Limit("renew_device", burst=10, refill_s=60.0)
 # come at nine from one address, and the provider makes each of them look at a page in between.
 PROVIDER_BEGIN_PER_ADDRESS = Limit("provider_begin_address", burst=20, refill_s=3.0)
 PROVIDER_ANSWER_PER_ADDRESS = Limit("provider_answer_address", burst=20, refill_s=3.0, durable=True)
+# What a device says over HTTPS. Each try takes up to 64 messages: the outbox of a day is told in minutes.
+TELEMETRY_PER_DEVICE = Limit("telemetry_device", burst=120, refill_s=0.5)
 # People answer these: whoever asks more often than they can read is a nuisance.
 SUPPORT_PER_ENGINEER = Limit("support_engineer", burst=30, refill_s=60.0)
 TOKENS_PER_USER = Limit("token_user", burst=100, refill_s=10.0)

@@ -143,7 +143,12 @@ def server_certificate_is_fresh(certificate: x509.Certificate, hosts: Sequence[s
     """Whether the certificate serves exactly `hosts` and has RENEW_BEFORE left."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     served = {str(name.value) for name in names}
-    return served == set(hosts) and certificate.not_valid_after_utc - utc(now) > RENEW_BEFORE
+    return served == set(hosts) and certificate_is_fresh(certificate, now)
+
+
+def certificate_is_fresh(certificate: x509.Certificate, now: float) -> bool:
+    """Whether the certificate has RENEW_BEFORE left."""
+    return certificate.not_valid_after_utc - utc(now) > RENEW_BEFORE
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, common_name: str, now: float) -> x509.Certificate:

@@ -11,7 +11,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.errors import KeyFileError
-from gateway.keys.authority import Authority, load_authority, server_certificate_is_fresh
+from gateway.keys.authority import (
+    Authority,
+    certificate_is_fresh,
+    load_authority,
+    server_certificate_is_fresh,
+)
 from gateway.keys.files import locked, write_private
 from gateway.keys.key_list import GRANT_KEY_WAIT_S, publish
 from gateway.keys.published import put_dates, read_dates
@@ -19,6 +24,8 @@ from gateway.keys.signing import KeySet, load_key_set, load_or_make_ec
 
 # Who keeps our JWKS keeps it five minutes, and gateways that share the folder see a new key in seconds.
 LOGIN_KEY_WAIT_S = 900
+# In the certificate by which a gateway speaks to ingest: ingest takes messages of nobody else.
+GATEWAY_UNIT = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,22 @@ def load_keyring(
             server_ca=load_authority(directory, "server_ca", "Towline server CA", now),
             key_list=keys.key_list,
         )
+
+
+def internal_client_files(keyring: Keyring, now: float) -> tuple[Path, Path]:
+    """(certificate, key) files by which this gateway speaks to ingest; made anew when the end is near."""
+    certificate_path = keyring.directory / "internal_client.crt"
+    key_path = keyring.directory / "internal_client.key"
+    with locked(keyring.directory):
+        if certificate_path.exists() and key_path.exists():
+            certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+            issued_here = certificate.issuer == keyring.internal_ca.certificate.subject
+            if issued_here and certificate_is_fresh(certificate, now):
+                return certificate_path, key_path
+        issued = keyring.internal_ca.issue_client("towline-gateway", now, unit=GATEWAY_UNIT)
+        write_private(key_path, issued.key_pem())
+        write_private(certificate_path, issued.certificate_pem(), 0o644)
+    return certificate_path, key_path
 
 
 def internal_server_files(keyring: Keyring, hosts: Sequence[str], now: float) -> tuple[Path, Path]:

@@ -16,6 +16,19 @@ async def prefix_of(reading: Reading, device_id: str) -> str | None:
     return None if found is None else "/".join((*found.values(), device_id))
 
 
+async def status_of(reading: Reading, device_id: str) -> tuple[str, str] | None:
+    """Status and prefix; None for an unknown device."""
+    found = await reading.fetchrow(
+        "SELECT d.status, s.org_id, s.id, d.type FROM devices d JOIN sites s ON s.id = d.site_id"
+        " WHERE d.id = $1",
+        device_id,
+    )
+    if found is None:
+        return None
+    status, *place = found.values()
+    return status, "/".join((*place, device_id))
+
+
 async def put_password(tx: Transaction, device_id: str, sha256: bytes) -> None:
     """Its one password from now on: one that was given before is good no more."""
     await tx.execute(

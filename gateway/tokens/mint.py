@@ -1,4 +1,4 @@
-"""The three tokens that the gateway signs. Each use has its own `typ` and `aud`; none passes for another."""
+"""The four tokens that the gateway signs. Each use has its own `typ` and `aud`; none passes for another."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from uuid import UUID, uuid4
 
 from gateway.errors import BadTokenError
 from gateway.keys.keyring import Keyring
+from gateway.policy.names import DEVICE_ID_PATTERN
 from gateway.tokens import strict
 
 ACCESS_TYP = "at+jwt"  # RFC 9068
 LINK_TYP = "link+jwt"
 GRANT_TYP = "grant+jwt"
+DEVICE_TYP = "device+jwt"
 ACCESS_AUDIENCE = "towline-gateway"
 LINK_AUDIENCE = "towline-tunnel"
+DEVICE_AUDIENCE = "towline-telemetry"
 # What the protocol lets a GRANT frame carry (section 7).
 GRANT_MAX_BYTES = 1536
 
@@ -112,6 +115,20 @@ class Tokens:
         token = self._keyring.grant.sign(GRANT_TYP, claims | self._times(now, expires_at), now)
         assert len(token) <= GRANT_MAX_BYTES, "no device would take it: the gateway's public_url is too long"
         return token
+
+    def device(self, device_id: str, now: float, ttl_s: int) -> str:
+        """By which a device says its messages over HTTPS, and does nothing else. Whether it still may is the
+        store's to say.
+        """
+        claims = {"sub": device_id, "jti": str(uuid4()), "aud": DEVICE_AUDIENCE}
+        return self._keyring.login.sign(DEVICE_TYP, claims | self._times(now, int(now) + ttl_s), now)
+
+    def read_device(self, token: str, now: float) -> str:
+        """The device's id. BadTokenError for anything but one of our device tokens."""
+        subject = self._verify(token, DEVICE_TYP, DEVICE_AUDIENCE, now).get("sub")
+        if not isinstance(subject, str) or DEVICE_ID_PATTERN.fullmatch(subject) is None:
+            raise BadTokenError("sub")
+        return subject
 
     def jwks(self) -> dict[str, Any]:
         """The JWK set of the login keys. Devices do not use it: grant keys come in the signed key list."""
