@@ -18,6 +18,7 @@ class MessageMetrics:
     accepted: Counter
     connected: Gauge
     commands: Family[Counter]
+    configuration: Gauge
 
 
 def message_metrics(registry: Registry) -> MessageMetrics:
@@ -41,5 +42,8 @@ def message_metrics(registry: Registry) -> MessageMetrics:
         connected=registry.gauge("towline_agent_mqtt_connected", "1 while a broker is connected."),
         commands=registry.counters(
             "towline_agent_commands_total", "Commands by outcome: succeeded, failed, refused.", ("outcome",)
+        ),
+        configuration=registry.gauge(
+            "towline_agent_configuration_version", "Of the configuration that it runs with; 0: none."
         ),
     )

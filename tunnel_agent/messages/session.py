@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from device_protocol.bodies import Accepted, Ack, Command, Gone, Hello, HelloAnswer, parse_accepted
+from device_protocol.bodies import Accepted, Ack, Command, Desired, Gone, Hello, HelloAnswer, parse_accepted
 from device_protocol.envelope import Envelope, encode
 from device_protocol.errors import BadMessageError, BadTopicError
 from device_protocol.numbers import Number
@@ -37,6 +37,7 @@ from tunnel_agent.errors import AgentError, GatewayRefused
 from tunnel_agent.gateway_client import GatewayClient
 from tunnel_agent.identity import Identity
 from tunnel_agent.messages.commands import Commands
+from tunnel_agent.messages.configuration import Configuration
 from tunnel_agent.messages.connection import BrokerAddress, ConnectionAnswerError, ask, topic_of
 from tunnel_agent.messages.keeper import Keeper
 from tunnel_agent.messages.writing import Writer
@@ -50,6 +51,7 @@ ACKS_MAX: Final = (
     64  # that wait for a connection; the gateway sends its commands again, and they are told anew
 )
 INSTANCE_BYTES: Final = 12
+_HEARD: Final = (Kind.CMD, Kind.CONFIG, Kind.ACCEPTED)
 WATCH_END_S: Final = 1.0  # a task that only waits for an event
 
 _log = get_logger("tunnel_agent.messages.session")
@@ -71,6 +73,8 @@ class Session:
     ) -> None:
         self.commands: Commands | None = None
         """Who does them; set before `run`."""
+        self.configuration: Configuration | None = None
+        """Who takes it; set before `run`."""
         self._identity = identity
         self._state_dir = state_dir
         self._keeper = keeper
@@ -132,7 +136,7 @@ class Session:
             return Ending.LOST, str(error)
         self._link = link
         try:
-            await link.subscribe([str(address.topic.of(kind)) for kind in (Kind.CMD, Kind.ACCEPTED)])
+            await link.subscribe([str(address.topic.of(kind)) for kind in _HEARD])
             self._reconnect.opened(self._clock.monotonic())
             await self._attend(link, address)
         except MqttRefusedError as error:
@@ -186,6 +190,7 @@ class Session:
                     await self._greet(way)
                     if first:
                         self._keeper.connected(way)
+                        self._configured.connected(address.topic.prefix)
                     hello_at, hello_s = now + hello_s, min(2 * hello_s, HELLO_MAX_S)
                 await self._say_acks(way)
                 with suppress(TimeoutError):
@@ -207,6 +212,7 @@ class Session:
             software=SOFTWARE,
             type=way.address.topic.type,
             commands=self.commands.names,
+            config=self._configured.version,
             outbox=self._keeper.report(),
         )
         self._greeted_boot = boot
@@ -233,10 +239,17 @@ class Session:
                 self._hear_accepted(message.payload)
             elif kind is Kind.CMD and self.commands is not None:
                 self.commands.offer(Command.parse(message.payload))
+            elif kind is Kind.CONFIG:
+                self._configured.tell(Desired.parse(message.payload))
         except (BadTopicError, BadMessageError) as error:
             _log.warning("told what cannot be read", extra={"reason": str(error)})
         if link is not None:
             link.acknowledge(message.packet_id)
+
+    @property
+    def _configured(self) -> Configuration:
+        assert self.configuration is not None
+        return self.configuration
 
     def _hear_accepted(self, payload: bytes) -> None:
         told = parse_accepted(payload)

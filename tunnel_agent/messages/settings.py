@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from runtime.settings import between, not_empty, setting
 from tunnel_agent.urls import gateway_url_problem
 
+HEALTH_MIN_S: Final = 1.0
+HEALTH_MAX_S: Final = 60.0
+"""A slower one would pass for offline: the gateway waits for two and a half of these."""
+OWN_MEMBERS: Final = ("health_every_s", "log_level")
+"""Of a configuration: the agent takes them itself."""
 MAX_SOURCES = 16  # each is a task, and as much to read and to report
 MAX_COMMANDS = 60  # a hello names 64, and ping, log_level and reboot are among them
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -96,14 +101,43 @@ class CommandSettings:
 
 
 @dataclass(frozen=True)
+class ConfigurationSettings:
+    """What the device takes of its configuration at the gateway, beside `health_every_s` and `log_level`,
+    which the agent takes itself. What is not listed is refused.
+    """
+
+    keys: tuple[str, ...] = setting("Members that it takes.", default=(), check=_are_parameters)
+    url: str | None = setting(
+        "Where they are PUT as a JSON object, all that are set: http:// on this machine, or https://. 200 or"
+        " 204: taken; another answer refuses them.",
+        default=None,
+        check=gateway_url_problem,
+    )
+    exec: tuple[str, ...] = setting(
+        "Or the program that gets the object as the environment's TOWLINE_CONFIGURATION; it ends with 0 when"
+        " it took them. Either must do no harm when it is asked twice.",
+        default=(),
+        check=_is_program_or_empty,
+    )
+    timeout_s: float = setting("How long that may take, seconds.", default=10.0, check=between(0.1, 600))
+
+    def __post_init__(self) -> None:
+        if self.keys and (self.url is None) == (not self.exec):
+            raise ValueError("needs either url or exec")
+        wrong = next((name for name in OWN_MEMBERS if name in self.keys), None)
+        if wrong is not None:
+            raise ValueError(f"keys: {wrong} is the agent's own")
+
+
+@dataclass(frozen=True)
 class MessagesSettings:
     """Readings, health and commands over MQTT. Whatever becomes of it, tunnels stay."""
 
     enabled: bool = setting("Whether the agent has this side at all.", default=False)
     health_every_s: float = setting(
-        "Between two health reports, seconds; the gateway calls a device offline after 2.5 of them.",
-        default=60.0,
-        check=between(1, 3600),
+        "Between two health reports, seconds; not heard for 150, the device is offline for the gateway.",
+        default=HEALTH_MAX_S,
+        check=between(HEALTH_MIN_S, HEALTH_MAX_S),
     )
     outbox_bytes: int = setting(
         "Disk for what was not accepted yet, bytes; above it the oldest goes.",
@@ -125,4 +159,8 @@ class MessagesSettings:
     )
     commands: dict[str, CommandSettings] = setting(
         "Programs by name.", default_factory=dict, check=_named(MAX_COMMANDS)
+    )
+    configuration: ConfigurationSettings = field(
+        default_factory=ConfigurationSettings,
+        metadata={"doc": "What the device itself takes of what is configured at the gateway."},
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ from runtime.metrics import Registry
 from tunnel_agent.identity import Identity
 from tunnel_agent.messages import health
 from tunnel_agent.messages.commands import Commands
+from tunnel_agent.messages.configuration import Configuration
 from tunnel_agent.messages.keeper import Keeper
 from tunnel_agent.messages.ledger import Ledger
 from tunnel_agent.messages.metrics import message_metrics
@@ -59,6 +62,7 @@ class MessageSide:
         self._chance = chance
         self._writer = Writer(clock)
         self._session: Session | None = None
+        self._log_level = logging.getLogger().level
 
     def identity_renewed(self) -> None:
         """The certificate is another one."""
@@ -98,18 +102,29 @@ class MessageSide:
             chance=self._chance,
         )
         commands = Commands(self._settings, ledger, self._clock, session.tell, self._command_ended)
-        session.commands, self._session = commands, session
+        configuration = Configuration(
+            self._settings,
+            folder / "configuration",
+            self._writer,
+            partial(keeper.offer, urgent=True),
+            self._metrics.configuration,
+            log_level=self._log_level,
+        )
+        session.commands, session.configuration, self._session = commands, configuration, session
         try:
             await keeper.open()
+            await asyncio.to_thread(configuration.open)
             for ack in await asyncio.to_thread(ledger.open, unix_ms(self._clock) or 0):
                 session.tell(ack, None)
-            await self._work(keeper, session, commands)
+            await self._work(keeper, session, commands, configuration)
         finally:
             self._session = None
             await keeper.close()
             ledger.close()
 
-    async def _work(self, keeper: Keeper, session: Session, commands: Commands) -> None:
+    async def _work(
+        self, keeper: Keeper, session: Session, commands: Commands, configuration: Configuration
+    ) -> None:
         own, asked = self._sources()
         self.problem = None
         async with asyncio.TaskGroup() as group:
@@ -117,7 +132,8 @@ class MessageSide:
             group.create_task(keeper.send(), name="messages.send")
             group.create_task(session.run(), name="messages.session")
             group.create_task(commands.run(), name="messages.commands")
-            group.create_task(self._tell_health(keeper, asked), name="messages.health")
+            group.create_task(configuration.run(), name="messages.configuration")
+            group.create_task(self._tell_health(keeper, asked, configuration), name="messages.health")
             for source in own:
                 group.create_task(source.run(self._writer, keeper.offer), name=f"messages.{source.name}")
 
@@ -129,16 +145,28 @@ class MessageSide:
             (own if settings.report == "telemetry" else asked).append(Source(name, settings))
         return own, asked
 
-    async def _tell_health(self, keeper: Keeper, asked: list[Source]) -> None:
+    async def _tell_health(self, keeper: Keeper, asked: list[Source], configuration: Configuration) -> None:
         """The first at once: who restarted is seen."""
         while True:
+            began = self._clock.monotonic()
             sensors: dict[str, Reading] = {}
             for source in asked:
                 sensors |= await source.read()
             body = await asyncio.to_thread(health.report, keeper.report(), sensors)
             if not keeper.offer(self._writer.write(Kind.HEARTBEAT, body), urgent=True):
                 _log.info("health report not kept: there is no room")
-            await asyncio.sleep(self._settings.health_every_s)
+            await self._wait_for_health(began, configuration)
+
+    async def _wait_for_health(self, began: float, configuration: Configuration) -> None:
+        """Until the next report is due, by what is configured then."""
+        while True:
+            configuration.health_changed.clear()
+            left = began + configuration.health_every_s - self._clock.monotonic()
+            if left <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await configuration.health_changed.wait()
 
     def _command_ended(self, outcome: str) -> None:
         self._metrics.commands.labels(outcome).inc()

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
-from urllib.parse import urlsplit
 
 from device_protocol import strict_json
 from device_protocol.envelope import Envelope
 from device_protocol.topics import Kind
 from runtime.logs import get_logger
-from tunnel_agent.gateway_client import trust
 from tunnel_agent.messages import programs
+from tunnel_agent.messages.local_http import ANSWER_MAX, LocalHttpError, fetch
 from tunnel_agent.messages.policy.aggregate import Aggregate, Reading, readings
 from tunnel_agent.messages.settings import SourceSettings
 from tunnel_agent.messages.writing import Writer, unix_ms
-
-ANSWER_MAX: Final = 16 << 10  # bytes of a source's answer: as much as a report may have
 
 _log = get_logger("tunnel_agent.messages.sources")
 
@@ -60,7 +56,7 @@ class Source:
         try:
             raw = await (self._get() if settings.url is not None else self._run())
             found = readings(strict_json.loads(raw), settings.keys)
-        except (SourceError, ValueError) as error:
+        except (SourceError, LocalHttpError, ValueError) as error:
             if not self._failing:
                 _log.warning("source gives no readings", extra={"source": self.name, "reason": str(error)})
             self._failing = True
@@ -72,7 +68,7 @@ class Source:
 
     async def _get(self) -> bytes:
         assert self._settings.url is not None
-        return await asyncio.to_thread(_fetch, self._settings.url, self._settings.timeout_s)
+        return await asyncio.to_thread(fetch, self._settings.url, self._settings.timeout_s)
 
     async def _run(self) -> bytes:
         try:
@@ -84,30 +80,3 @@ class Source:
         if outcome.code != 0:
             raise SourceError("too slow" if outcome.code is None else f"ended with {outcome.code}")
         return outcome.output
-
-
-def _fetch(url: str, timeout_s: float) -> bytes:
-    """The body of a 200. `timeout_s` is for each step; redirects are not followed."""
-    # Imported at the first call: an agent without such a source keeps these 2 MiB free.
-    from http.client import HTTPConnection, HTTPException, HTTPSConnection
-
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
-    connection: HTTPConnection
-    if parts.scheme == "https":
-        connection = HTTPSConnection(host, port, timeout=timeout_s, context=trust(None))
-    else:
-        connection = HTTPConnection(host, port, timeout=timeout_s)
-    try:
-        connection.request("GET", parts.path or "/", headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        body = response.read(ANSWER_MAX + 1)
-    except (OSError, HTTPException) as error:
-        raise SourceError(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise SourceError(f"answered {response.status}")
-    if len(body) > ANSWER_MAX:
-        raise SourceError(f"answered more than {ANSWER_MAX} bytes")
-    return body
