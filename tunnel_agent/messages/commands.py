@@ -152,7 +152,8 @@ class Commands:
                 return self._refuse(command, NOT_STORED)
         self._begun = True
         self._tell(Ack(command.id, Stage.RECEIVED, at=unix_ms(self._clock)), command.trace)
-        _log.info("command begins", extra={"command": command.id, "command_name": command.name})
+        facts = {"command": command.id, "command_name": command.name, "trace": command.trace}
+        _log.info("command begins", extra=facts)
         result = await job.do(command.timeout_ms / 1000)
         ack = Ack(
             command.id,
@@ -182,7 +183,8 @@ class Commands:
 
     def _answer(self, command: Command, ack: Ack) -> None:
         outcome = ("succeeded" if ack.ok else "failed") if ack.stage is Stage.DONE else "refused"
-        _log.info("command ended", extra={"command": command.id, "outcome": outcome, "reason": ack.error})
+        facts = {"command": command.id, "outcome": outcome, "reason": ack.error, "trace": command.trace}
+        _log.info("command ended", extra=facts)
         self._ended(outcome)
         self._tell(ack, command.trace)
 
