@@ -55,18 +55,19 @@ def _issue(arguments: Sequence[str]) -> int:
         nargs="+",
         default=[],
         metavar="HOST",
-        help="names and addresses that agents dial; a node needs them",
+        help="names and addresses that agents dial (a node needs them), or by which the gateway reaches an"
+        " ingest that takes what devices say over HTTPS",
     )
     parsed = parser.parse_args(arguments)
-    if bool(parsed.san) != (parsed.role == PeerRole.NODE):
-        parser.error("--san: a node needs at least one, ingest has none")
+    if not parsed.san and parsed.role == PeerRole.NODE:
+        parser.error("--san: a node needs at least one")
     now = SYSTEM_CLOCK.wall()
     try:
         keyring = load_keyring(load(Settings, parsed.config).keys_dir, now, serves=False)
         if parsed.role == PeerRole.NODE:
             files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
         else:
-            files = issue_ingest_certificate(keyring, parsed.name, parsed.out, now)
+            files = issue_ingest_certificate(keyring, parsed.name, parsed.out, now, parsed.san)
     except (SettingsError, KeyFileError, ValueError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS

@@ -14,6 +14,7 @@ from ingest.acceptances import Acceptances
 from ingest.bridge import Bridge, Share, tls_context
 from ingest.brokers.mosquitto import LIST_BYTES, MosquittoDoors, gateway_list
 from ingest.gateway_log import GatewayWriter
+from ingest.http_intake import HttpIntake
 from ingest.intake import Intake
 from ingest.keeper import GatewayFeed, Keeper
 from ingest.logins import Logins
@@ -82,6 +83,7 @@ class Ingest:
             pressed=self.bridge.press,
             on_crash=self._task_crashed,
         )
+        self.http = None if config.http is None else HttpIntake(config.http, self.intake)
         self.certificates = CertificateWatch(self.registry, wall=clock.wall, prefix="towline_ingest")
         self.ops = OpsServer(config.ops_listen, self.registry, self.failed_checks)
         self._watch()
@@ -110,6 +112,8 @@ class Ingest:
         await self.ops.start()
         if self._embedded is not None:
             await self._embedded.start()
+        if self.http is not None:
+            await self.http.start()
         self._watch_certificates()
         if self._keeper is not None:
             self._lasting.start(self._keeper.run(), "keeper")
@@ -129,12 +133,16 @@ class Ingest:
         """Take no more; what was taken is appended and told within ``drain_s``."""
         self._draining = True
         self.bridge.press(True)
+        if self.http is not None:
+            self.http.refuse()
         await self.intake.drain(self._config.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self.acceptances.flush()
         await self._lasting.close(CLOSE_S)
         await self.bridge.close()
+        if self.http is not None:
+            await self.http.close()
         if self._embedded is not None:
             await self._embedded.close()
         with contextlib.suppress(TimeoutError):
@@ -166,6 +174,7 @@ class Ingest:
         for name, context, part in (
             ("broker", self.bridge.context, config.broker),
             ("gateway", self._gateway_context, config.gateway),
+            ("http", None if self.http is None else self.http.context, config.http),
         ):
             if context is None or part is None or part.certificate is None or part.key is None:
                 continue

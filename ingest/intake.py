@@ -203,6 +203,10 @@ class Intake:
         kept = entry(message, arrival.topic, arrival.payload, at_ms)
         self._queue(part, _Waiting(arrival.receipt, kept, message, progress))
 
+    def done(self, device: str) -> Number | None:
+        """The device's highest number that the log has, with all before it; None: it is not remembered."""
+        return self.lines.done(part_of(device.encode(), len(self._parts[UP])), device)
+
     async def drain(self, timeout_s: float) -> None:
         """Wait for what is queued, at most so long; then end the appends under way. From now on nobody is
         asked to read on.

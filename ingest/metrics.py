@@ -17,7 +17,7 @@ class Metrics:
         self.registry = registry
         self.messages = registry.counters(
             "towline_ingest_messages_total",
-            "Messages that came for this bridge, by kind (none: on no topic) and way (mqtt).",
+            "Messages that came for this bridge, by kind (none: on no topic) and way (mqtt, http).",
             ["kind", "via"],
         )
         self.seen = registry.counter(

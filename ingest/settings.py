@@ -135,6 +135,19 @@ class KeeperSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Where gateways hand over what devices say over HTTPS, for who can reach no broker. Never public."""
+
+    listen: str = setting("Address of the listener (mTLS), host:port.", check=is_address)
+    ca: Path = setting("PEM of the internal CA: a gateway's certificate comes from it.", check=readable_file)
+    certificate: Path = setting(
+        "PEM of our server certificate by that CA, for the name in the gateway's `ingest_urls`.",
+        check=readable_file,
+    )
+    key: Path = setting("PEM key of that certificate.", check=readable_file)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One bridge from the broker to the log."""
 
@@ -149,6 +162,10 @@ class Settings:
     )
     keeper: KeeperSettings | None = setting(
         "Keep revoked devices out of a Mosquitto; the embedded broker needs no such table.", default=None
+    )
+    http: HttpSettings | None = setting(
+        "Take what devices say over HTTPS, from the gateway; left out: what the broker brings alone.",
+        default=None,
     )
     bridge: int = setting("Which of the bridges this is, from 0.", default=0, check=between(0, 63))
     bridges: int = setting(

@@ -24,7 +24,7 @@ START_TIMEOUT_S = 90.0  # what a very first start may take; a loaded machine nee
 STOP_TIMEOUT_S = 60.0  # each of six processes may drain
 PARTS = (
     *("gateway", "visitors", "agents", "internal", "gateway-ops", "server-ops", "demo"),
-    *("mqtt", "ingest-ops"),
+    *("mqtt", "ingest-ops", "ingest"),
 )
 PROCESSES = ("postgres", "gateway", "ingest", "tunnel_server", "agent", "demo_device")
 

@@ -116,7 +116,7 @@ def _add_up(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--port",
         type=int,
         default=DEFAULT_PORT,
-        help="the gateway's port; the eight after it are used as well (default %(default)s)",
+        help="the gateway's port; the nine after it are used as well (default %(default)s)",
     )
     up.add_argument(
         "--listen",

@@ -30,13 +30,23 @@ def issue_node_certificate(
     return _put(files, out)
 
 
-def issue_ingest_certificate(keyring: Keyring, name: str, out: Path, now: float) -> list[Path]:
+def issue_ingest_certificate(
+    keyring: Keyring, name: str, out: Path, now: float, hosts: Sequence[str] = ()
+) -> list[Path]:
     """Write into `out`: ingest.crt/ingest.key (client, CN = name, and the unit that makes it no node's) and
-    internal_ca.crt (whom ingest trusts as the gateway).
+    internal_ca.crt (whom ingest trusts as the gateway). With `hosts` also listener.crt/listener.key (server
+    certificate for them: where the gateway hands over what devices say over HTTPS).
 
     KeyFileError for a name that is not a DNS label. Existing files are replaced: that is how one renews.
     """
-    return _put(_client_files(keyring, name, "ingest", PeerRole.INGEST, now), out)
+    files = _client_files(keyring, name, "ingest", PeerRole.INGEST, now)
+    if hosts:
+        listener = keyring.internal_ca.issue_server(name, hosts, now)
+        files |= {
+            "listener.key": (listener.key_pem(), 0o600),
+            "listener.crt": (listener.certificate_pem(), 0o644),
+        }
+    return _put(files, out)
 
 
 _Files = dict[str, tuple[bytes, int]]  # name → contents, mode

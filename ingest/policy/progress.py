@@ -56,6 +56,11 @@ class Lines:
             progress.logged(floor)
         return offer, progress
 
+    def done(self, part: int, device: str) -> Number | None:
+        """Up to where its messages are in the log; None: that is not remembered."""
+        progress = self._parts[part].get(device)
+        return None if progress is None else progress.done
+
     def forget(self, part: int) -> None:
         """What was taken for this part may not be in the log: nobody may be told that it is, and what comes
         behind it must not be taken.

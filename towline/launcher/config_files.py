@@ -103,6 +103,7 @@ class ConfigFiles:
             "admin_password_file": self._data.secrets / "admin-password",
             "welcome_secret_file": self._data.secrets / "welcome",
             "device_mqtt_url": self._broker_url(),
+            "ingest_urls": [f"https://{ports.at('ingest')}"],
             "log": {"kind": "table"},
             "broker": {
                 "url": self._broker_url(),
@@ -152,6 +153,12 @@ class ConfigFiles:
                 "certificate": ingest / "ingest.crt",
                 "key": ingest / "ingest.key",
             },
+            "http": {
+                "listen": ports.at("ingest"),
+                "ca": ingest / "internal_ca.crt",
+                "certificate": ingest / "listener.crt",
+                "key": ingest / "listener.key",
+            },
         }
 
     def _visitors_table(self) -> dict[str, Any]:
@@ -176,6 +183,10 @@ class ConfigFiles:
                         "sample_s": 2.0,
                         "report_s": 10.0,
                     }
+                },
+                "configuration": {
+                    "keys": ["vent"],
+                    "url": f"http://{ports.at('demo')}/api/configuration",
                 },
             },
         }

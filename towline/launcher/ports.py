@@ -1,4 +1,4 @@
-"""The ports of `towline up`: one base, eight after it, each of which can be set apart."""
+"""The ports of `towline up`: one base, nine after it, each of which can be set apart."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Ports:
     demo: int
     mqtt: int
     ingest_ops: int
+    ingest: int
 
     @classmethod
     def from_arguments(cls, base: int, apart: Sequence[str]) -> Ports:

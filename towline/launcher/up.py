@@ -30,7 +30,7 @@ from towline.errors import TowlineError
 from towline.gateway_client import GatewayClient
 from towline.launcher import demo
 from towline.launcher.config_files import NODE, ConfigFiles, SessionSite
-from towline.launcher.ports import Ports
+from towline.launcher.ports import LOOPBACK, Ports
 from towline.launcher.probes import http_ok
 from towline.launcher.progress import Progress, welcome_text
 
@@ -148,7 +148,8 @@ class _Launcher:
     def _issue_certificates(self) -> None:
         """Not by `python -m gateway`: each of those would take as long to start as the gateway itself."""
         data, now = self._data, SYSTEM_CLOCK.wall()
-        node, ingest = _lasts(data.node / "node.crt"), _lasts(data.ingest / "ingest.crt")
+        node = _lasts(data.node / "node.crt")
+        ingest = _lasts(data.ingest / "ingest.crt") and _lasts(data.ingest / "listener.crt")
         if node and ingest:
             return
         try:
@@ -156,7 +157,7 @@ class _Launcher:
             if not node:
                 issue_node_certificate(keyring, NODE, ("localhost", "127.0.0.1"), data.node, now)
             if not ingest:
-                issue_ingest_certificate(keyring, NODE, data.ingest, now)
+                issue_ingest_certificate(keyring, NODE, data.ingest, now, (LOOPBACK,))
         except KeyFileError as error:
             raise TowlineError(f"no certificates for the services: {error}") from error
 
