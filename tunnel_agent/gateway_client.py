@@ -38,6 +38,11 @@ class GatewayClient:
         """POST a JSON object; raises GatewayRefused or GatewayUnreachable."""
         return self._call("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
+    def say(self, path: str, raw: bytes, *, bearer: str) -> dict[str, object]:
+        """POST JSON as it is, with a Bearer secret; raises GatewayRefused or GatewayUnreachable."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {bearer}"}
+        return self._call("POST", path, raw, headers)
+
     def get(self, path: str, *, bearer: str) -> dict[str, object]:
         """GET with a Bearer secret; raises GatewayRefused or GatewayUnreachable."""
         return self._call("GET", path, None, {"Authorization": f"Bearer {bearer}"})

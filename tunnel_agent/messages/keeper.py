@@ -52,7 +52,7 @@ _log = get_logger("tunnel_agent.messages.keeper")
 
 
 class Way(Protocol):
-    """A connection to the broker."""
+    """A connection to the broker, or what stands in for one."""
 
     async def send(self, kind: Kind, payload: bytes) -> None:
         """On its way, or lost with the connection: both are the same here. Raises nothing of the network."""
@@ -177,7 +177,7 @@ class Keeper:
     # Sending
 
     def connected(self, way: Way) -> None:
-        """The broker is there, and hello was said."""
+        """It can be said: the broker is there and hello was said, or the other way is open."""
         self._way = way
         self._sending.connection_made()
         self._moved_at = self._clock.monotonic()
@@ -186,10 +186,16 @@ class Keeper:
             self._hold_until = self._clock.monotonic() + HELLO_FIRST_S
         self._wake.set()
 
-    def disconnected(self) -> None:
-        """It is gone."""
-        self._way = None
-        self._sending.connection_lost()
+    @property
+    def way(self) -> Way | None:
+        """The one in use."""
+        return self._way
+
+    def disconnected(self, way: Way) -> None:
+        """It is gone; another one may be in use by now."""
+        if self._way is way:
+            self._way = None
+            self._sending.connection_lost()
 
     def accepted(self, number: Number) -> None:
         """The other side said so."""

@@ -17,6 +17,7 @@ class MessageMetrics:
     outbox_refused: Gauge
     accepted: Counter
     connected: Gauge
+    over_http: Gauge
     commands: Family[Counter]
     configuration: Gauge
 
@@ -40,6 +41,10 @@ def message_metrics(registry: Registry) -> MessageMetrics:
             "towline_agent_messages_accepted_total", "Messages that the pipeline said it keeps."
         ),
         connected=registry.gauge("towline_agent_mqtt_connected", "1 while a broker is connected."),
+        over_http=registry.gauge(
+            "towline_agent_messages_over_http",
+            "1 while messages go over HTTPS, as no broker can be reached; no command comes meanwhile.",
+        ),
         commands=registry.counters(
             "towline_agent_commands_total", "Commands by outcome: succeeded, failed, refused.", ("outcome",)
         ),

@@ -38,7 +38,13 @@ from tunnel_agent.gateway_client import GatewayClient
 from tunnel_agent.identity import Identity
 from tunnel_agent.messages.commands import Commands
 from tunnel_agent.messages.configuration import Configuration
-from tunnel_agent.messages.connection import BrokerAddress, ConnectionAnswerError, ask, topic_of
+from tunnel_agent.messages.connection import (
+    BrokerAddress,
+    ConnectionAnswerError,
+    HttpAddress,
+    ask,
+    topic_of,
+)
 from tunnel_agent.messages.keeper import Keeper
 from tunnel_agent.messages.writing import Writer
 from tunnel_agent.policy.reconnect import Ending, Reconnect
@@ -51,6 +57,7 @@ ACKS_MAX: Final = (
     64  # that wait for a connection; the gateway sends its commands again, and they are told anew
 )
 INSTANCE_BYTES: Final = 12
+HTTP_SPARE_S: Final = 60.0  # of the token's life: none ends on the way
 _HEARD: Final = (Kind.CMD, Kind.CONFIG, Kind.ACCEPTED)
 WATCH_END_S: Final = 1.0  # a task that only waits for an event
 
@@ -84,6 +91,8 @@ class Session:
         self._chance = chance
         self._instance = secrets.token_hex(INSTANCE_BYTES)
         self._address: BrokerAddress | None = None  # None: the gateway is to be asked
+        self._http: HttpAddress | None = None  # of the last answer
+        self._http_until = 0.0
         self._link: MqttLink | None = None
         self._acks: OrderedDict[tuple[str, str], Envelope] = OrderedDict()
         self._changed = (
@@ -128,7 +137,7 @@ class Session:
     async def _once(self) -> tuple[Ending, str]:
         """One connection from its beginning to its end, and why it ended."""
         try:
-            address = self._address = self._address or await self._ask()
+            address = self._address or await self._ask()
             link = await self._connect(address)
         except (MqttRefusedError, ConnectionAnswerError, GatewayRefused) as error:
             return Ending.REFUSED, str(error)
@@ -146,14 +155,30 @@ class Session:
         finally:
             self._link = None
             self._connected.set(0)
-            self._keeper.disconnected()
             await link.close()
         return Ending.LOST, link.reason
 
     async def _ask(self) -> BrokerAddress:
+        """An AgentError: one of those where there is no broker, too."""
         identity = self._identity()
         client = GatewayClient(identity.gateway_url, identity.gateway_ca)
-        return await asyncio.to_thread(ask, identity, client)
+        found = await asyncio.to_thread(ask, identity, client)
+        self._address, self._http = found.broker, found.http
+        if found.http is not None:
+            self._http_until = self._clock.monotonic() + found.http.lasts_s - HTTP_SPARE_S
+        if found.broker is None:
+            raise ConnectionAnswerError("the gateway names no broker")
+        return found.broker
+
+    async def http_address(self, *, fresh: bool) -> HttpAddress | None:
+        """Where messages are taken without a broker; None: nowhere. `fresh`: the one of before is good no
+        more. AgentError.
+        """
+        if fresh or self._http is None or self._clock.monotonic() >= self._http_until:
+            self._http = None
+            with suppress(ConnectionAnswerError):  # there is no broker, which is why this is asked
+                await self._ask()
+        return self._http
 
     async def _connect(self, address: BrokerAddress) -> MqttLink:
         gone = self._writer.write(
@@ -197,6 +222,7 @@ class Session:
                     async with asyncio.timeout(None if self._answered else hello_at - now):
                         await self._changed.wait()
         finally:
+            self._keeper.disconnected(way)
             await watching.close(WATCH_END_S)
 
     async def _watch(self, link: MqttLink) -> None:

@@ -139,6 +139,12 @@ class MessagesSettings:
         default=HEALTH_MAX_S,
         check=between(HEALTH_MIN_S, HEALTH_MAX_S),
     )
+    http_after_s: float = setting(
+        "Without a broker for so long, seconds: what is to be said goes over HTTPS, if the gateway offers it;"
+        " 0: never.",
+        default=30.0,
+        check=between(0, 86_400),
+    )
     outbox_bytes: int = setting(
         "Disk for what was not accepted yet, bytes; above it the oldest goes.",
         default=64 << 20,

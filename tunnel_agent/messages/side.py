@@ -21,6 +21,7 @@ from tunnel_agent.identity import Identity
 from tunnel_agent.messages import health
 from tunnel_agent.messages.commands import Commands
 from tunnel_agent.messages.configuration import Configuration
+from tunnel_agent.messages.http_sender import HttpSender
 from tunnel_agent.messages.keeper import Keeper
 from tunnel_agent.messages.ledger import Ledger
 from tunnel_agent.messages.metrics import message_metrics
@@ -131,11 +132,24 @@ class MessageSide:
             group.create_task(keeper.store(), name="messages.store")
             group.create_task(keeper.send(), name="messages.send")
             group.create_task(session.run(), name="messages.session")
+            if self._settings.http_after_s:
+                group.create_task(self._http_sender(keeper, session).run(), name="messages.http")
             group.create_task(commands.run(), name="messages.commands")
             group.create_task(configuration.run(), name="messages.configuration")
             group.create_task(self._tell_health(keeper, asked, configuration), name="messages.health")
             for source in own:
                 group.create_task(source.run(self._writer, keeper.offer), name=f"messages.{source.name}")
+
+    def _http_sender(self, keeper: Keeper, session: Session) -> HttpSender:
+        return HttpSender(
+            keeper,
+            session.http_address,
+            lambda: self._identity().gateway_ca,
+            self._clock,
+            self._metrics.over_http,
+            after_s=self._settings.http_after_s,
+            chance=self._chance,
+        )
 
     def _sources(self) -> tuple[list[Source], list[Source]]:
         """Those that report by themselves, and those that health asks."""
