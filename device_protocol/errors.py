@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from device_protocol.numbers import Number
 
@@ -37,8 +37,7 @@ class Reason(StrEnum):
     NO_SPACE = "no_space"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where a numbered message stands in its device's line: what Line.offer asks for."""
 
     number: Number

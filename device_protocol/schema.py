@@ -29,6 +29,9 @@ ANNOTATIONS: Final = frozenset({"$schema", "$id", "title", "description", "defau
 """Say nothing about what is valid."""
 PATTERN_STEPS_MAX: Final = 65_536
 """Ways in which a pattern's quantifiers may share out a text: what a hostile text may cost. About 1 ms."""
+NAMES_KEPT: Final = 1024
+"""Members' names that a schema need not look at again; of at most so many characters:"""
+NAME_KEPT_MAX: Final = 64
 
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
@@ -39,6 +42,8 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "object": (dict,),
     "array": (list,),
 }
+_ANOTHER_TYPE: Final = "of another type"
+_ANOTHER_FORM: Final = "not of the form it must have"
 _SCALARS: Final = (str, int, float, bool, type(None))
 # One character or set of them, as Python and ECMA-262 read it alike, and how often it stands.
 _ATOM: Final = re.compile(
@@ -56,9 +61,9 @@ class SchemaError(DeviceProtocolError, ValueError):
 
 
 class Schema:
-    """A description of a value, ready to check many."""
+    """A description of a value, ready to check many: a message's body is checked twice on its way."""
 
-    __slots__ = ("_checks", "types")
+    __slots__ = ("fault", "types")
 
     def __init__(self, source: object, *, depth: int = 0) -> None:
         """`source`: as JSON has it. SchemaError."""
@@ -71,7 +76,7 @@ class Schema:
             raise SchemaError(f"no such keyword here: {min(unknown)}")
         self.types = _types(source["type"]) if "type" in source else None
         """What a value may be of; None: anything."""
-        checks = (
+        checks = [
             _values("const", [source["const"]]) if "const" in source else None,
             _values("enum", source["enum"]) if "enum" in source else None,
             _any_of(source["anyOf"], depth) if "anyOf" in source else None,
@@ -79,18 +84,9 @@ class Schema:
             _lengths(source),
             _list(source, depth),
             _object(source, depth),
-        )
-        self._checks: Sequence[Check] = tuple(check for check in checks if check is not None)
-
-    def fault(self, value: object) -> str | None:
-        """What is wrong with it, in the schema's words and never in the value's; None: nothing."""
-        if self.types is not None and type(value) not in self.types:
-            return "of another type"
-        for check in self._checks:
-            fault = check(value)
-            if fault is not None:
-                return fault
-        return None
+        ]
+        self.fault: Final = _all_of(self.types, [check for check in checks if check is not None])
+        """What is wrong with a value, in the schema's words and never in the value's; None: nothing."""
 
 
 class Pattern:
@@ -100,7 +96,7 @@ class Pattern:
     for ever on others, and whoever describes a device type would have the gateway's CPU.
     """
 
-    __slots__ = ("_compiled",)
+    __slots__ = ("_match",)
 
     def __init__(self, source: object) -> None:
         if not isinstance(source, str) or not (source.startswith("^") and source.endswith("$")):
@@ -116,13 +112,41 @@ class Pattern:
         if steps > PATTERN_STEPS_MAX:
             raise SchemaError("pattern: its quantifiers allow too many ways")
         try:
-            self._compiled = re.compile(inner, re.DOTALL)
+            self._match = re.compile(inner, re.DOTALL).fullmatch
         except re.error:
             raise SchemaError("pattern: cannot be read") from None
 
     def matches(self, text: str) -> bool:
         """The whole of it."""
-        return self._compiled.fullmatch(text) is not None
+        return self._match(text) is not None
+
+
+def _all_of(types: frozenset[type] | None, checks: Sequence[Check]) -> Check:
+    """One function for them, as short as they allow: most schemas have one check or none."""
+    if types is None and len(checks) == 1:
+        return checks[0]
+    first = checks[0] if len(checks) == 1 else None
+
+    def typed(value: Any) -> str | None:
+        return None if types is None or type(value) in types else _ANOTHER_TYPE
+
+    def typed_and_one(value: Any) -> str | None:
+        if types is not None and type(value) not in types:
+            return _ANOTHER_TYPE
+        return first(value) if first is not None else None
+
+    def typed_and_more(value: Any) -> str | None:
+        if types is not None and type(value) not in types:
+            return _ANOTHER_TYPE
+        for check in checks:
+            fault = check(value)
+            if fault is not None:
+                return fault
+        return None
+
+    if not checks:
+        return typed
+    return typed_and_more if first is None else typed_and_one
 
 
 def _ways(atom: re.Match[str]) -> int:
@@ -166,11 +190,12 @@ def _any_of(source: object, depth: int) -> Check:
     if not isinstance(source, list) or not source:
         raise SchemaError("anyOf: a list of schemas")
     ways = [Schema(way, depth=depth + 1) for way in source]
+    kinds = {kind for some in _TYPES.values() for kind in some}
+    of_kind = {kind: [way.fault for way in ways if way.types is None or kind in way.types] for kind in kinds}
 
     def check(value: Any) -> str | None:
-        kind = type(value)
-        for way in ways:
-            if (way.types is None or kind in way.types) and way.fault(value) is None:
+        for fault in of_kind.get(type(value), ()):
+            if fault(value) is None:
                 return None
         return "none of the forms it may have"
 
@@ -184,7 +209,7 @@ def _limits(source: Mapping[str, Any]) -> Check | None:
         return None
 
     def check(value: Any) -> str | None:
-        if type(value) not in _TYPES["number"]:
+        if type(value) is not int and type(value) is not float:
             return None
         if least is not None and value < least:
             return f"below {least}"
@@ -207,7 +232,7 @@ def _lengths(source: Mapping[str, Any]) -> Check | None:
             return None
         fault = _size(len(value), least, most, "characters")
         if fault is None and pattern is not None and not pattern.matches(value):
-            return "not of the form it must have"
+            return _ANOTHER_FORM
         return fault
 
     return check
@@ -245,28 +270,28 @@ def _object(source: Mapping[str, Any], depth: int) -> Check | None:
     if most is None and not known and not required and others is None and names is None:
         return None
 
+    faults = {name: schema.fault for name, schema in known.items()}
+    good_names: set[str] = set()  # devices use the same few again and again
+
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
             return None
-        fault = _size(len(value), None, most, "members")
-        if fault is not None:
-            return fault
+        if most is not None and len(value) > most:
+            return f"more than {most} members"
         for name in required:
             if name not in value:
                 return f"{name}: missing"
         for name, member in value.items():
-            if names is not None and names.fault(name) is not None:
-                return "a member's name: not of the form it must have"
-            fault = of_member(name, member)
+            if names is not None and name not in good_names:
+                if names.fault(name) is not None:
+                    return f"a member's name: {_ANOTHER_FORM}"
+                if len(good_names) < NAMES_KEPT and len(name) <= NAME_KEPT_MAX:
+                    good_names.add(name)
+            check_member = faults.get(name, others)
+            fault = None if check_member is None else check_member(member)
             if fault is not None:
-                return f"{name if name in known else 'a member'}: {fault}"
+                return f"{name if name in faults else 'a member'}: {fault}"
         return None
-
-    def of_member(name: str, member: Any) -> str | None:
-        schema = known.get(name)
-        if schema is not None:
-            return schema.fault(member)
-        return None if others is None else others(member)
 
     return check
 

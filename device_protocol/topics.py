@@ -28,6 +28,9 @@ class Kind(StrEnum):
     CONFIG = "config"
     ACCEPTED = "accepted"
 
+    # Of the text, as its equality is; Enum's own is a Python function, and kinds are looked up all the time.
+    __hash__ = str.__hash__
+
 
 UP: Final = frozenset({Kind.HELLO, Kind.STATE, Kind.TELEMETRY, Kind.EVENT, Kind.HEARTBEAT, Kind.ACK})
 """What a device says."""

@@ -17,12 +17,12 @@ import ssl
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from gmqtt import Message as _Publish
 from gmqtt import Subscription as _Subscription
 from gmqtt.mqtt.constants import MQTTCommands
-from gmqtt.mqtt.package import CommandWithMidPacket, Package
+from gmqtt.mqtt.package import Package
 from gmqtt.mqtt.property import Property
 from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.mqtt.utils import ConnectionState, IdGenerator, unpack_variable_byte_integer
@@ -45,6 +45,9 @@ INFLIGHT_MAX: Final = (
 )
 PACKET_MAX: Final = 64 * 1024  # twice the largest message that our brokers pass on
 
+GATHER_MAX: Final = 64 * 1024  # bytes that wait for the end of a turn of the loop, to leave as one write
+
+_PUBACK: Final = b"\x40\x02"
 _PARTS: Final = 4  # looks at its timers so often in a keepalive
 
 _log = get_logger("runtime.mqtt_link")
@@ -99,8 +102,7 @@ class MqttOptions:
     """Publishes without PUBACK: above it `publish` and `send` wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class MqttMessage:
+class MqttMessage(NamedTuple):
     """What came. `packet_id` is for `acknowledge`; None: QoS 0, nothing to acknowledge."""
 
     topic: str
@@ -134,13 +136,16 @@ class MqttLink:
         self._sending = asyncio.Lock()  # its waiters are first come, first served: publishes keep their order
         self._keepalive_s = options.keepalive_s
         self._timer: asyncio.TimerHandle | None = None
-        self._takes = {
-            MQTTCommands.CONNACK: self._take_connack,
-            MQTTCommands.PUBLISH: self._take_publish,
-            MQTTCommands.PUBACK: self._take_puback,
-            MQTTCommands.SUBACK: self._take_suback,
-            MQTTCommands.PINGRESP: self._take_pingresp,
-            MQTTCommands.DISCONNECT: self._take_disconnect,
+        self._takes: dict[int, Callable[[int, bytes], None]] = {
+            int(command): take
+            for command, take in (
+                (MQTTCommands.CONNACK, self._take_connack),
+                (MQTTCommands.PUBLISH, self._take_publish),
+                (MQTTCommands.PUBACK, self._take_puback),
+                (MQTTCommands.SUBACK, self._take_suback),
+                (MQTTCommands.PINGRESP, self._take_pingresp),
+                (MQTTCommands.DISCONNECT, self._take_disconnect),
+            )
         }
 
     def __repr__(self) -> str:
@@ -203,8 +208,8 @@ class MqttLink:
             return
         ids = self._acks.acknowledge(packet_id)
         if ids:
-            build, version = CommandWithMidPacket.build_package, self._options.version
-            self._wire.write_data(b"".join(build(MQTTCommands.PUBACK, i, False, 0, version) for i in ids))
+            # Both versions' shortest form: without reason code it is a success (5.0 section 3.4.2.1).
+            self._wire.write_data(b"".join(_PUBACK + i.to_bytes(2, "big") for i in ids))
         if self.unacked <= self._options.unacked_max // 2:
             self._wire.resume("unacked")
 
@@ -308,7 +313,7 @@ class MqttLink:
         if self.closed.is_set():
             return
         try:
-            self._takes[MQTTCommands(package.cmd & 0xF0)](package.cmd & 0x0F, package.data)
+            self._takes[package.cmd & 0xF0](package.cmd & 0x0F, package.data)
         except (KeyError, ValueError, IndexError, struct.error) as error:
             self._end(f"the broker broke MQTT: {type(error).__name__}")
 
@@ -470,6 +475,8 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
         self._heard_at = self._sent_at = clock.monotonic()
         self._pinged_at: float | None = None
         self._unparsed = 0  # bytes since the last whole packet
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._made = True
@@ -535,9 +542,23 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
         self._receive(package)
 
     def write_data(self, data: bytes) -> None:
+        """Leaves at the end of this turn of the loop, with all else that is said in it: each write is a TLS
+        record and a system call, here and at the broker.
+        """
         self._sent_at = self._clock.monotonic()
-        if self._stands and not self._transport.is_closing():
-            self._transport.write(bytes(data))
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._let_go)
+        self._gathered.append(data)
+        self._gathered_size += len(data)
+        if self._gathered_size >= GATHER_MAX:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_size = 0
+        if data and self._stands and not self._transport.is_closing():
+            self._transport.write(data)
 
     def idle_s(self, now: float) -> float:
         """Since one of the directions carried anything."""
@@ -554,6 +575,7 @@ class _Wire(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
 
     def say_goodbye(self) -> None:
         self.send_disconnect()
+        self._let_go()
         if self._stands:
             self._transport.close()
 
