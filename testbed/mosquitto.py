@@ -30,13 +30,19 @@ class Mosquitto:
     """One broker below `folder`: its CAs, its files, its process. Nothing of the machine's configuration."""
 
     def __init__(
-        self, folder: Path, *, devices: Authority | None = None, internal: Authority | None = None
+        self,
+        folder: Path,
+        *,
+        devices: Authority | None = None,
+        internal: Authority | None = None,
+        server: Authority | None = None,
     ) -> None:
-        """The CAs are a gateway's, or made here."""
+        """The CAs are a gateway's, or made here. `server`: signs what the broker shows, else `internal`."""
         self.folder = folder
         now = time.time()
         self.devices = devices or load_authority(folder, "devices", "Test devices", now)
         self.internal = internal or load_authority(folder, "internal", "Test internal", now)
+        self.server = server or self.internal
         self.port, self.internal_port = free_ports(2)
         self.crl = folder / "devices-crl.pem"
         self.pid_file = folder / "mosquitto.pid"
@@ -91,7 +97,7 @@ class Mosquitto:
 
     def context(self, shown: Issued | None) -> ssl.SSLContext:
         """Trusts the broker and shows the certificate; None: shows none."""
-        context = ssl.create_default_context(cadata=self.internal.pem())
+        context = ssl.create_default_context(cadata=self.server.pem())
         if shown is not None:
             file = self.folder / f"client-{shown.certificate.serial_number:x}.pem"
             file.write_bytes(shown.certificate_pem() + shown.key_pem())
@@ -103,7 +109,7 @@ class Mosquitto:
         return revocations(self.devices, serials, next_update_s)
 
     def _write_files(self, now: float) -> None:
-        certificate = self.internal.issue_server("broker", [LOOPBACK], now)
+        certificate = self.server.issue_server("broker", [LOOPBACK], now)
         (self.folder / "broker.pem").write_bytes(certificate.certificate_pem())
         assert certificate.key is not None, "it was made here"
         (self.folder / "broker.key").write_bytes(private_pem(certificate.key))

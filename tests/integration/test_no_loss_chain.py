@@ -1,0 +1,256 @@
+"""Nothing that a device was told to be kept is lost, doubled, reordered or made up: the production chain.
+
+Real Mosquitto, Kafka, PostgreSQL and Redis, two bridges, a gateway and its consumer apart, an agent and
+twenty devices; each is killed with -9 while all of them talk and commands go out. Then everything is compared
+with what the devices wrote down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import psutil
+import pytest
+
+from device_protocol.bodies import Refused
+from testbed.message_devices import Plan
+from testbed.message_proof import Readings, check, orders, settle
+from testbed.message_site import AGENT, CONSUMER, DEVICES, MessageSite
+from testbed.processes import short_folder, started
+from testbed.waiting import eventually
+from tests.ingest.world import Talker
+from tests.integration.stranger import (
+    BROKER_MAX,
+    Stranger,
+    forbidden,
+    insist,
+    is_cut_off,
+    now_ms,
+    say,
+    wrongs,
+)
+
+SHARES: Final = {
+    "bridge-0": 4,
+    "bridge-1": 4,
+    "broker": 6,
+    "consumer": 4,
+    "gateway": 3,
+    "kafka": 3,
+    "postgres": 3,
+    "redis": 2,
+    AGENT: 2,
+}
+"""How often each is killed in a round, beside the devices, whose kill ends it: their patience begins anew."""
+DEVICE_KILLS: Final = 3
+AT_ONCE: Final = 0.35
+"""How often the next one is killed before this one is well again."""
+SOURCES: Final = 4
+BYTES_MAX: Final = 4 << 20
+"""Of each bridge, which it reaches in a second."""
+BRIDGE: Final = {"bytes_max": BYTES_MAX, "device_messages_s": 100_000, "device_bytes_s": 1 << 30}
+"""One device says here what twenty do: its own rate would keep that from the bridge's memory."""
+SLACK: Final = 24 << 20
+"""What a bridge may grow by beside them: buffers of its connections, and what the allocator keeps."""
+ROUNDS_OF_A_SOAK: Final = int(os.environ.get("TOWLINE_KILL_ROUNDS", "30"))
+"""Of 34 kills each."""
+DENIED: Final = "Denied PUBLISH from"
+WINDOW: Final = 64
+REPEATS_AN_HOUR: Final = 62
+"""So often a device that is not answered says its window again in an hour: after 5, 10, 20, 40, 60 … s."""
+
+
+@pytest.fixture(scope="module")
+def readings() -> Iterator[Readings]:
+    made = Readings()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def site(readings: Readings) -> Iterator[MessageSite]:
+    source = {"url": readings.url, "sample_s": 0.5, "report_s": 1.0}
+    sources = {f"meter{number}": source for number in range(SOURCES)}
+    with (
+        short_folder("chain-") as folder,
+        started(MessageSite(folder, sources=sources, bridges=BRIDGE)) as made,
+    ):
+        made.goes_on()
+        yield made
+
+
+def victims(chance: random.Random, rounds: int) -> list[str]:
+    found: list[str] = []
+    for _ in range(rounds):
+        some = [name for name, times in SHARES.items() for _ in range(times)]
+        some += [DEVICES] * (DEVICE_KILLS - 1)
+        chance.shuffle(some)
+        found += [*some, DEVICES]
+    return found
+
+
+def prove(
+    site: MessageSite, readings: Readings, rounds: int, seed: int, figures: Callable[[str, str], None]
+) -> None:
+    chance = random.Random(f"chain {seed}")
+    chosen = victims(chance, rounds)
+    began = datetime.now(UTC)
+    site.talk(Plan())
+    site.agent_talks(True)
+    with orders(site, chance):
+        for name in chosen:
+            site.kill(name)
+            if chance.random() > AT_ONCE:
+                site.goes_on()
+        site.goes_on()
+    settle(site)
+    kept, commands = check(site, readings)
+    took = (datetime.now(UTC) - began).total_seconds()
+    figures("kept", f"{kept} messages over {len(chosen)} kills in {took:.0f} s")
+    figures("commands", ", ".join(f"{times} {state}" for state, times in sorted(commands.items())))
+    assert len(chosen) >= 30 * rounds
+    assert commands["succeeded"] > len(chosen) / 2
+
+
+def test_kafka_is_away_for_what_an_hour_brings(
+    site: MessageSite, readings: Readings, figures: Callable[[str, str], None]
+) -> None:
+    """Twenty devices' repeats of an hour come in as fast as the broker takes them."""
+    away(site, readings, Flood(len(site.names) * REPEATS_AN_HOUR), figures)
+
+
+@dataclass(frozen=True)
+class Flood:
+    """A device's window, said so often while the log is away. `every_s`: between messages of the others."""
+
+    windows: int
+    pause_s: float = 0.0
+    every_s: float = 0.1
+
+
+def away(site: MessageSite, readings: Readings, wanted: Flood, figures: Callable[[str, str], None]) -> None:
+    site.talk(Plan(every_s=wanted.every_s, padding=500))
+    site.goes_on()
+    site.kafka.kill()
+    floors = quiet_floors(site)
+    name = f"flood{wanted.windows}"
+    state = site.folder / name / "state"
+    device = site.enrol(state, name)
+    stranger, talker = Stranger(state), Talker(device)
+    window = [talker.next(ts=now_ms(), payload={"values": {"x": "x" * 800}}) for _ in range(WINDOW)]
+    use = asyncio.run(flood(site, stranger, window, wanted))
+    assert site.floors() == floors, "accepted, and nobody keeps it"
+    assert max(use.pop("paused")) or wanted.pause_s, "it was not too much for a bridge"
+    site.kafka.begin()
+    site.goes_on()
+    asyncio.run(insist(stranger, window, WINDOW))
+    settle(site)
+    kept, _ = check(site, readings)
+    assert len(site.rows("SELECT 1 FROM device_history WHERE device_id = $1", device)) == WINDOW
+    half = len(next(iter(use.values()))) // 2
+    for process, sizes in use.items():
+        grown = max(sizes) - sizes[0]
+        later = max(sizes[half:]) - max(sizes[:half])
+        figures(f"{process} grew by", f"{grown / 2**20:.1f} MiB, in the second half by {later / 2**20:.1f}")
+        assert grown < BYTES_MAX + SLACK
+        assert later < SLACK / 4
+    figures("kept", f"{kept} messages; {wanted.windows} windows while the log was away")
+
+
+def quiet_floors(site: MessageSite) -> dict[str, tuple[int, ...]]:
+    """Once answers that were on their way have come."""
+    seen: list[dict[str, tuple[int, ...]]] = []
+
+    def quiet() -> bool:
+        seen.append(site.floors())
+        return len(seen) > 5 and all(one == seen[-1] for one in seen[-5:])
+
+    eventually("nothing is accepted any more", quiet)
+    return seen[-1]
+
+
+async def flood(
+    site: MessageSite, stranger: Stranger, window: list[bytes], wanted: Flood
+) -> dict[str, list[int]]:
+    """Memory meanwhile, by process, bytes, and whether a bridge paused."""
+    pids = {name: site.processes.pid(name) for name in (*site.bridges, "gateway-0", CONSUMER)}
+    use: dict[str, list[int]] = {name: [] for name in (*pids, "paused")}
+    async with AsyncExitStack() as stack:
+        link = await stranger.connect(stack)
+        topic = stranger.topic()
+        for n in range(wanted.windows):
+            for payload in window:
+                await link.send(topic, payload)
+            if n % 20 == 0:
+                paused = await asyncio.to_thread(site.bridge_metric, "towline_ingest_paused")
+                use["paused"].append(int(paused))
+            for name, pid in pids.items():
+                use[name].append(psutil.Process(pid).memory_info().rss)
+            await asyncio.sleep(wanted.pause_s)  # sleeps: an hour is to pass
+    return use
+
+
+def test_bad_input_has_its_place_and_changes_nothing_else(site: MessageSite) -> None:
+    """What devices may do wrong, through all of it: a dead letter each, or a refusal, and no row more."""
+    state = site.folder / "bad" / "state"
+    device = site.enrol(state, "bad")
+    stranger = Stranger(state)
+    denied = len(site.mosquitto.log().split(DENIED))
+    said = [*wrongs(stranger), *forbidden(stranger, site.ids[site.names[0]])]
+    asyncio.run(say(stranger, said))
+    expected = Counter(one.reason for one in said if one.reason)
+    good = {one.id for one in said if one.reason is None}
+
+    asyncio.run(is_cut_off(stranger, b"x" * (BROKER_MAX * 2)))
+
+    def kept() -> tuple[Counter[str], set[str]]:
+        letters = site.rows("SELECT reason FROM dead_letters WHERE device_id = $1", device)
+        rows = site.rows("SELECT id FROM device_history WHERE device_id = $1", device)
+        return Counter(row["reason"] for row in letters), {str(row["id"]) for row in rows}
+
+    eventually("each has its place", lambda: kept() == (expected, good))
+    refused = {one.reason.value for one in stranger.heard if isinstance(one, Refused)}
+    assert refused
+    assert refused <= set(expected)
+    assert len(site.mosquitto.log().split(DENIED)) - denied == len([one for one in said if one.reason == ""])
+
+    capture = [one for one in said if one.reason is None]
+    for amnesia in (False, True):  # bridges that know what they took, and such that do not
+        if amnesia:
+            site.kill("bridge-0")
+            site.kill("bridge-1")
+            site.goes_on()
+        asyncio.run(say(stranger, capture))
+        eventually("nothing is left in the log", lambda: site.lag() == 0)
+        assert kept() == (expected, good)
+
+
+@pytest.mark.timeout(600)
+def test_every_kind_of_process_is_killed(
+    site: MessageSite, readings: Readings, seed: int, figures: Callable[[str, str], None]
+) -> None:
+    prove(site, readings, 1, seed, figures)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+def test_a_thousand_kills(
+    site: MessageSite, readings: Readings, seed: int, figures: Callable[[str, str], None]
+) -> None:
+    prove(site, readings, ROUNDS_OF_A_SOAK, seed, figures)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+def test_kafka_is_away_for_an_hour(
+    site: MessageSite, readings: Readings, figures: Callable[[str, str], None]
+) -> None:
+    away(site, readings, Flood(REPEATS_AN_HOUR, pause_s=3600 / REPEATS_AN_HOUR, every_s=1.0), figures)
