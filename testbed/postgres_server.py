@@ -48,6 +48,12 @@ class PostgresServer:
             )
         await self._wait_ready()
 
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None, "PostgreSQL runs"
+        return self._process.pid
+
     def kill(self, number: signal.Signals = signal.SIGQUIT) -> None:
         """As a crash does: every backend is gone at once. After SIGKILL they find that out for themselves."""
         self._end(number)
