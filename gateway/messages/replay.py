@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import datetime
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -25,6 +26,9 @@ from gateway.store.transaction import AuditEvent, Transaction
 AT_ONCE: Final = 50  # 3 MB at most, of the largest
 # Nobody waits for it but who runs the command; locks of consumers are held for a batch of theirs.
 STATEMENT_S: Final = 10.0
+
+Key: TypeAlias = tuple[str, datetime, int, int]
+"""Of a row of the history."""
 
 
 @dataclass(slots=True)
@@ -65,7 +69,7 @@ class _Go:
         self._who = who
         self._dry = dry
         self._done = Replayed()
-        self._rows: dict[tuple[object, ...], HistoryRow] = {}
+        self._rows: dict[Key, HistoryRow] = {}
         self._of: dict[int, HistoryRow] = {}
         self._applied: list[Applied] = []
 
@@ -127,7 +131,7 @@ class _Go:
         letter: Kept,
         row: HistoryRow,
         applied: Applied,
-        there: Mapping[tuple[object, ...], str],
+        there: Mapping[Key, str],
     ) -> None:
         also = self._rows.get(row.key)
         holder = there.get(row.key) or (None if also is None else also.id)

@@ -14,7 +14,7 @@ import pytest
 from device_protocol.topics import Kind
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
-from gateway.messages import replay as replaying
+from gateway.store import replays
 from gateway.store.transaction import Row
 from ingest.replay import replay as command
 from runtime.event_log.interface import DEAD
@@ -118,7 +118,8 @@ async def test_one_that_the_database_refuses_costs_no_other(
     assert len(await listed(desk, reason="store_refused")) == 8
     await owner.execute("ALTER TABLE device_history DROP CONSTRAINT none")
     await owner.execute(POISON)
-    operator, stored, left, after = Operator(desk), 0, [], 0
+    operator, stored, after = Operator(desk), 0, 0
+    left: list[dict[str, Any]] = []
     for _ in range(20):
         done = await operator.some(after=after)
         stored, left = stored + done["stored"], left + done["left"]
@@ -213,7 +214,9 @@ async def test_two_operators_at_once_store_each_once(desk: Desk, owner: asyncpg.
     await owner.execute("ALTER TABLE device_history DROP CONSTRAINT none")
 
     async def all_of_them() -> int:
-        operator, stored, after = Operator(desk), 0, 0
+        operator = Operator(desk)
+        stored: int = 0
+        after = 0
         while True:
             done = await operator.some(after=after)
             stored += done["stored"]
@@ -235,7 +238,7 @@ async def test_a_replay_that_is_cut_short_did_nothing(
         raise asyncpg.DeadlockDetectedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(replaying.replays, "mark", cut)
+        patch.setattr(replays, "mark", cut)
         answer = await peer(desk.world, "ingest").post(
             "/internal/v1/dead-letters/replay", json={"dry_run": False}
         )
@@ -256,7 +259,7 @@ async def test_a_site_sees_its_own_by_pages(desk: Desk) -> None:
     }
     assert "body" not in json.dumps(found)
     assert await listed(desk, reason="wrong_place") == []
-    query = {"site_id": desk.pump.known.site, "limit": 2}
+    query: dict[str, Any] = {"site_id": desk.pump.known.site, "limit": 2}
     numbers, cursor = [], ""
     while cursor is not None:
         answer = (await desk.owner.get("/v1/dead-letters", params={**query, "cursor": cursor})).json()
