@@ -7,6 +7,7 @@ reads the gateway's own settings file; the gateway's must say ``consumer = "apar
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from gateway.store.database import Database
 from gateway.stores import short_lived
 from runtime import logs
 from runtime.addresses import Address
+from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.metrics import Registry
 from runtime.ops_server import OpsServer
@@ -61,6 +63,10 @@ class ConsumerProcess:
             metrics,
             self._database.announce,
         )
+        self.certificates = CertificateWatch(self.registry, wall=clock.wall, prefix="towline_gateway")
+        for follows in (self._downlink, self.storing):
+            if follows is not None:
+                follows.watch(self.certificates)
         self._metrics = metrics
         self._ops = OpsServer(settings.consumer_ops_listen, self.registry, self.failed_checks)
 
@@ -69,10 +75,11 @@ class ConsumerProcess:
         return self._ops.address
 
     def failed_checks(self) -> list[str]:
-        """Names of what does not work: schema, postgres, redis, log."""
+        """Names of what does not work: schema, postgres, redis, log, and messages that cannot be stored."""
         failed = [] if self._database.prepared else ["schema"]
         failed += [guard.name for guard in self._guards if not guard.is_closed]
-        return [*failed, "log"] if self._metrics.log_away.value else failed
+        failed += ["log"] if self._metrics.log_away.value else []
+        return [*failed, "messages"] if self._metrics.log_stuck.value else failed
 
     async def start(self) -> None:
         """OSError when the address is taken, SettingsError for a database URL that cannot be read."""
@@ -82,6 +89,7 @@ class ConsumerProcess:
         if self._downlink is not None:
             self._tasks.start(self._downlink.run(), "downlink")
         self._tasks.start(self._store(), "messages")
+        self._tasks.start(self.certificates.run(), "certificates")
         await self._ops.start()
 
     async def close(self) -> None:
@@ -121,6 +129,7 @@ async def main(config: Path) -> int:
     logs.configure("gateway", settings.log_level)
     shutdown = Shutdown().install()
     process = ConsumerProcess(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.certificates.reload)
     owner = TaskOwner("consume.wait")
     try:
         await process.start()

@@ -51,11 +51,14 @@ class GatewayMetrics:
     log_lag: Family[Gauge]
     log_age_seconds: Family[Gauge]
     log_away: Gauge
+    log_stuck: Gauge
+    log_full: Counter
     messages: Family[Counter]
     missing: Counter
     batch_seconds: Histogram
     history_rows: Counter
     dead_letters: Family[Counter]
+    dead_letters_left_out: Counter
     parts_ahead_days: Gauge
 
 
@@ -159,6 +162,14 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             ("topic",),
         ),
         log_away=registry.gauge("towline_gateway_log_away", "1 while the log cannot be read."),
+        log_full=registry.counter(
+            "towline_gateway_log_full_total",
+            "Appends that were turned away, as the embedded log holds all it may of what nobody has stored.",
+        ),
+        log_stuck=registry.gauge(
+            "towline_gateway_log_stuck",
+            "1 while Postgres answers and does not take a batch that no message is to blame for.",
+        ),
         messages=registry.counters(
             "towline_gateway_messages_total",
             "Records of the log: stored, control (hello, ack), seen (repeats), gap (the device sends again),"
@@ -176,6 +187,10 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         history_rows=registry.counter("towline_gateway_history_rows_total", "Messages put into the history."),
         dead_letters=registry.counters(
             "towline_gateway_dead_letters_total", "Messages that were not taken, by the reason.", ("reason",)
+        ),
+        dead_letters_left_out=registry.counter(
+            "towline_gateway_dead_letters_left_out_total",
+            "Dead letters of which only the number is kept: their device or site has as many as may be.",
         ),
         parts_ahead_days=registry.gauge(
             "towline_gateway_parts_ahead_days", "Days to come for which the history has a partition."

@@ -1,7 +1,8 @@
 """A batch of records in one transaction: it moves the position and writes what records change, or neither.
 
 Whatever is cut short is done again, by this consumer or another, from the same position: a batch that was
-committed cannot be committed twice, as the position is not where it began any more.
+committed cannot be committed twice, as the position is not where it began any more. What one record is to
+blame for (`blame`) makes that one a dead letter; for what none is to blame the batch waits, with an alarm.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import asyncpg
 
 from gateway.commands import outcome
 from gateway.errors import StoreUnavailableError
+from gateway.messages.blame import Blame, Defects, blame, is_too_slow
 from gateway.messages.greeter import Greeter
 from gateway.messages.leases import LEASE_S, Leases
 from gateway.messages.telling import Subject, Telling, change
 from gateway.metrics import GatewayMetrics
 from gateway.policy import messages as policy
 from gateway.policy.device_clock import window
-from gateway.policy.messages import Applied, Arrival, DeviceAck, Facts, RecordPlace
+from gateway.policy.messages import Applied, Arrival, DeviceAck, Facts, HistoryRow, RecordPlace
 from gateway.store import configurations, dead_letters, history, messages, positions
 from gateway.store.commands import Ended
 from gateway.store.database import Database
@@ -40,6 +42,13 @@ RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 # Each looks through the device's whole history. A device whose counter went back is told so at its first.
 COMPARED_MAX: Final = 20
+# A long history takes longer: what was not compared by then is kept as a dead letter, which loses nothing.
+COMPARE_S: Final = 1.0
+# At most one part in so many of all time goes into it: or a device that repeats old numbers slows the others.
+COMPARE_SHARE: Final = 20
+# A batch that was too slow twice is tried by halves: together it may be more than STATEMENT_S is enough for.
+SLOW_MAX: Final = 2
+SAID_EVERY_S: Final = 60.0  # of a batch that waits
 READ_AT_ONCE: Final = 100  # some 3 ms
 
 _TOLD_AS: Final = {"event": "device.message", policy.CONFIG_STATE: "configuration.changed"}
@@ -51,6 +60,14 @@ class NotOursError(Exception):
     """A part is another consumer's by now, or was moved: what was read of it is not to be written."""
 
 
+class HalveError(Exception):
+    """These records together cannot be written: of each half one sees which one it is. `name`: why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.name = type(error).__name__
+
+
 @dataclass(slots=True)
 class Committed:
     """What is done once the batch is committed."""
@@ -59,6 +76,8 @@ class Committed:
     moves: Mapping[Part, tuple[int, int]]
     told: Sequence[Subject] = ()
     ended: list[Ended] = field(default_factory=list)
+    left_out: int = 0
+    """Dead letters that there was no room for."""
 
 
 class Batches:
@@ -81,6 +100,10 @@ class Batches:
         self._metrics = metrics
         self._days = history_days
         self._telling = Telling()
+        self._defects = Defects()
+        self._hand: list[Arrival] = []
+        self._compare_from = 0.0
+        self._said_at: float | None = None
         self.newest_ms: dict[Part, int] = {}
         """When the last record that was committed of each part came into the log."""
 
@@ -88,63 +111,96 @@ class Batches:
         """Write these, which were read from the positions `at`. Ends early when a part is not ours any more;
         what is left will be read again by whoever has it.
 
-        It tries as long as the database is away. A record that the database does not take becomes a dead
-        letter: of a batch with such a one each half is tried for itself, and so on.
+        It tries as long as the database is away, or refuses what no record is to blame for. A record that is
+        becomes a dead letter: of a batch with such a one each half is tried for itself, and so on.
         """
+        self._hand = await _read(records)
         try:
-            await self._take(await _read(records), dict(at))
+            await self._take(self._hand, dict(at))
         except NotOursError:
             self._leases.forget({(record.topic, record.part) for record in records})
+        finally:
+            self._hand = []
+
+    def in_hand(self) -> dict[Part, int]:
+        """When the first record came (Unix milliseconds) that was read of a part and is not stored yet."""
+        return {arrival.place[:2]: arrival.received_ms for arrival in reversed(self._hand)}
 
     async def _take(self, arrivals: list[Arrival], where: dict[Part, int]) -> None:
-        pending, parts_made = deque([arrivals]), False
+        pending = deque([arrivals])
         while pending:
             some = pending.popleft()
             try:
                 await self._committed(some, where, {})
-            except NotOursError:
-                raise
-            except Exception as error:  # of one record, whatever it is: found by trying
-                missing = isinstance(error, asyncpg.CheckViolationError)
-                if missing and not parts_made and await self._make_parts():
-                    parts_made = True
-                    pending.appendleft(some)
-                    continue
-                log.warning("a batch was refused", extra={"records": len(some), "error": _name(error)})
+            except HalveError as error:
+                log.warning("a batch was refused", extra={"records": len(some), "error": error.name})
                 pending.extendleft(await self._halved(some, where, error))
 
     async def _halved(
-        self, arrivals: list[Arrival], where: dict[Part, int], error: Exception
+        self, arrivals: list[Arrival], where: dict[Part, int], error: HalveError
     ) -> list[list[Arrival]]:
         """Both halves, the first one last; a single record is put away, and nothing is left to be tried."""
         if len(arrivals) > 1:
             middle = len(arrivals) // 2
             return [arrivals[:middle], arrivals[middle:]][::-1]
         [one] = arrivals
-        log.error("a record was refused", exc_info=error, extra={"place": list(one.place)})
-        await self._committed(arrivals, where, {one.place: _name(error)})
+        log.error("a record was refused", exc_info=error.__cause__, extra={"place": list(one.place)})
+        await self._committed(arrivals, where, {one.place: error.name})
         return []
 
     async def _committed(
         self, arrivals: list[Arrival], where: dict[Part, int], refused: Mapping[RecordPlace, str]
     ) -> None:
-        """Try until it is committed. `where` moves with it."""
-        wait_s = RETRY_FIRST_S
+        """Try until it is committed. `where` moves with it. HalveError: the records are to blame, or they are
+        too many.
+        """
+        wait_s, slow = RETRY_FIRST_S, 0
         while True:
             try:
                 done = await self._try(arrivals, where, refused)
                 break
+            except NotOursError:
+                raise
             except StoreUnavailableError as error:
                 # The commit may have happened: then the next try finds the position moved.
                 log.info("a batch waits for Postgres", extra={"reason": str(error)})
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(wait_s * 2, RETRY_MAX_S)
+                slow += is_too_slow(error)
+                if slow >= SLOW_MAX and len(arrivals) > 1:
+                    raise HalveError(error) from error
+            except Exception as error:
+                await self._refused(error, arrivals, refused)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+        self._metrics.log_stuck.set(0)
+        self._said_at = None
         for part, (_, new) in done.moves.items():
             where[part] = new
         self._leases.moved(done.moves)
         for arrival in arrivals:
             self.newest_ms[arrival.place[:2]] = arrival.received_ms
+        self._hand = self._hand[len(arrivals) :]  # of halves the first is written first
         self._after(done)
+
+    async def _refused(
+        self, error: Exception, arrivals: list[Arrival], refused: Mapping[RecordPlace, str]
+    ) -> None:
+        """The database is there, and does not take it. HalveError, or it is to be tried again as it is."""
+        found = blame(error)
+        if found is Blame.NO_PART and await self._make_parts():
+            return
+        single = len(arrivals) == 1
+        if found is Blame.RECORD and not refused:
+            raise HalveError(error) from error
+        # A defect that one record trips must not hold up all others; one that trips at each loses nothing.
+        if found is Blame.DEFECT and not refused and (not single or self._defects.one_more(self._now())):
+            raise HalveError(error) from error
+        self._metrics.log_stuck.set(1)
+        if self._said_at is None or self._now() - self._said_at >= SAID_EVERY_S:
+            self._said_at = self._now()
+            log.error("a batch cannot be stored, and waits", exc_info=error, extra={"records": len(arrivals)})
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
 
     async def _try(
         self, arrivals: list[Arrival], where: Mapping[Part, int], refused: Mapping[RecordPlace, str]
@@ -183,13 +239,13 @@ class Batches:
         await messages.add_history(tx, applied.history)
         if applied.seen:  # behind the COPY: of two in one batch the second is a repeat
             await self._compare(tx, applied, facts)
-        await dead_letters.add(tx, applied.letters)
+        left_out = await dead_letters.add(tx, applied.letters)
         await messages.put_states(tx, applied.states)
         await configurations.answered(tx, policy.reports(applied))
         await messages.put_boots(tx, applied.boots)
         await messages.put_lines(tx, applied.lines)
         await messages.note_heard(tx, applied.heard)
-        return Committed(applied, moves)
+        return Committed(applied, moves, left_out=left_out)
 
     async def _compare(self, tx: Transaction, applied: Applied, facts: Facts) -> None:
         """A number that was taken before: by this message, by another one, or by none, as the device had
@@ -197,10 +253,25 @@ class Batches:
         """
         found = await messages.ids_of(tx, [row for _, row in applied.seen])
         strangers = policy.strangers(applied, found)
-        taken = await messages.taken_by_others(tx, [row for _, row in strangers[:COMPARED_MAX]])
+        taken = await self._taken(tx, [row for _, row in strangers[:COMPARED_MAX]])
         for n, stranger in enumerate(strangers):
-            if n >= COMPARED_MAX or stranger[1].number in taken:
+            if taken is None or n >= COMPARED_MAX or stranger[1].number in taken:
                 policy.reused(applied, stranger, facts)
+
+    async def _taken(self, tx: Transaction, rows: list[HistoryRow]) -> set[tuple[str, int, int]] | None:
+        """Of these rows' numbers those that another message has; None: not to be found out now."""
+        began = self._now()
+        if not rows or began < self._compare_from:
+            return None if rows else set()
+        try:
+            async with tx.brief(COMPARE_S):
+                return await messages.taken_by_others(tx, rows)
+        except asyncpg.QueryCanceledError:
+            log.warning("a device's history is too long to compare repeats with", extra={"rows": len(rows)})
+            return None
+        finally:
+            now = self._now()
+            self._compare_from = now + COMPARE_SHARE * (now - began)
 
     async def _control(
         self,
@@ -217,13 +288,11 @@ class Batches:
             connections=await messages.connections_of(tx, named),
         )
         applied = policy.decide_control(arrivals, facts, refused)
-        await dead_letters.add(tx, applied.letters)
+        left_out = await dead_letters.add(tx, applied.letters)
         await messages.put_connections(tx, applied.connections)
-        done = Committed(applied, moves)
-        for (device, at), acks in groupby(
-            _in_order(applied.acks), lambda ack: (ack.device_id, ack.received_at)
-        ):
-            done.ended += await outcome.acked(tx, device, [one.ack for one in acks], at.timestamp())
+        done = Committed(applied, moves, left_out=left_out)
+        for device, acks in groupby(_in_order(applied.acks), lambda ack: ack.device_id):
+            done.ended += await outcome.acked(tx, device, [_answer(one) for one in acks])
         said_hello = [one.device_id for one in applied.greetings.values() if one.hello is not None]
         if said_hello:
             await outcome.greeted(tx, sorted(said_hello))
@@ -242,6 +311,7 @@ class Batches:
             metrics.messages.labels(name).inc(count)
         for letter in applied.letters:
             metrics.dead_letters.labels(letter.reason.value).inc()
+        metrics.dead_letters_left_out.inc(done.left_out)
         metrics.history_rows.inc(len(applied.history))
         if applied.passed:
             metrics.missing.inc(applied.passed)
@@ -266,7 +336,8 @@ class Batches:
         try:
             async with self._database.transaction(statement_s=STATEMENT_S) as tx:
                 return await history.keep_parts(tx, self._days) > 0
-        except (StoreUnavailableError, history.PartsBusyError):
+        except (StoreUnavailableError, history.PartsBusyError, asyncpg.PostgresError) as error:
+            log.warning("the history's partitions cannot be made now", extra={"reason": str(error)})
             return False
 
 
@@ -277,10 +348,6 @@ async def _read(records: Sequence[Record]) -> list[Arrival]:
         arrivals += [policy.read(record) for record in records[begin : begin + READ_AT_ONCE]]
         await asyncio.sleep(0)
     return arrivals
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__
 
 
 def _parts(arrivals: Sequence[Arrival]) -> dict[Part, int]:
@@ -295,6 +362,11 @@ def _devices(arrivals: Sequence[Arrival]) -> list[str]:
 def _in_order(acks: Sequence[DeviceAck]) -> list[DeviceAck]:
     """By device, so that two batches cannot wait for each other; each one's in the order it gave them."""
     return sorted(acks, key=lambda ack: ack.device_id)
+
+
+def _answer(ack: DeviceAck) -> outcome.Answer:
+    place = "/".join(map(str, ack.place))
+    return outcome.Answer(ack.ack, ack.received_at.timestamp(), place, ack.trace)
 
 
 def _subjects(applied: Applied) -> set[Subject]:

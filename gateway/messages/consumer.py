@@ -16,11 +16,13 @@ from gateway.commands.downlink import Downlink
 from gateway.errors import StoreUnavailableError
 from gateway.messages.batch import RETRY_FIRST_S, RETRY_MAX_S, STATEMENT_S, Batches
 from gateway.messages.greeter import Greeter
+from gateway.messages.lateness import Lateness
 from gateway.messages.leases import LEASE_S, RENEW_EVERY_S, Leases
 from gateway.metrics import GatewayMetrics
+from gateway.policy.device_clock import DAYS_AHEAD
 from gateway.store import history, positions
 from gateway.store.database import Database
-from gateway.store.history import DAYS_AHEAD, PartsBusyError
+from gateway.store.history import PartsBusyError
 from gateway.store.positions import Part, Position
 from gateway.store.transaction import utc
 from runtime.clock import Clock
@@ -64,7 +66,7 @@ class Consumer:
         self.leases = Leases(database)
         self.greeter = Greeter(downlink, clock)
         self._up, self._control = self._batches(), self._batches()
-        self._began_ms = int(clock.wall() * 1000)
+        self._lateness = Lateness()
         self._parts_until: date | None = None
         self._said: set[str] = set()
 
@@ -113,13 +115,14 @@ class Consumer:
             async with self._database.transaction(statement_s=STATEMENT_S) as tx:
                 changed = await history.keep_parts(tx, self._days)
                 gone = await history.forget_boots(tx, self._days)
+                gone += await history.forget_places(tx, self._days)
                 today = tx.at.date()
         except (StoreUnavailableError, PartsBusyError) as error:
             log.info("the history's partitions wait", extra={"reason": str(error)})
             return False
         self._parts_until = today + timedelta(days=DAYS_AHEAD)
         if changed or gone:
-            log.info("the history's partitions are right", extra={"changed": changed, "boots": gone})
+            log.info("the history's partitions are right", extra={"changed": changed, "forgotten": gone})
         return True
 
     async def _watch(self) -> None:
@@ -164,14 +167,11 @@ class Consumer:
             if not behind:
                 continue
             self._metrics.log_lag.labels(topic).set(sum(max(0, lag) for lag in behind.values()))
-            late = [self._age_s(part) for part, lag in behind.items() if lag > 0 and part in self.leases.held]
-            self._metrics.log_age_seconds.labels(topic).set(max(late, default=0.0))
-
-    def _age_s(self, part: Part) -> float:
-        """Since the last record that was stored of it came."""
-        batches = self._control if part[0] == CONTROL else self._up
-        newest_ms = batches.newest_ms.get(part, self._began_ms)
-        return max(0.0, self._clock.wall() - newest_ms / 1000)
+            mine = {p: found[p].next for p, lag in behind.items() if lag > 0 and p in self.leases.held}
+            batches = self._control if topic == CONTROL else self._up
+            now_ms = int(self._clock.wall() * 1000)
+            age_s = self._lateness.look(topic, mine, batches.in_hand(), batches.newest_ms, now_ms)
+            self._metrics.log_age_seconds.labels(topic).set(max(0.0, age_s))
 
     async def _follow(self, topics: Collection[str], batches: Batches, most: int) -> None:
         reader = self._reader()

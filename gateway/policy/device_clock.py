@@ -11,6 +11,8 @@ FUTURE_MAX_MS: Final = 300_000
 would be the newest for as long.
 """
 DAY_MS: Final = 86_400_000
+DAYS_AHEAD: Final = 7
+"""Days to come that a history has: a gateway that nobody restarts for a week still has where to write."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,20 +42,24 @@ def made_at_ms(ts: int | None, up_ms: int, boot: Boot) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which times a history takes. `kept_from_ms`: what is older would be dropped at once."""
+    """Which times a history takes. `kept_from_ms`: what is older would be dropped at once. `kept_until_ms`:
+    from then on it has no days, which shows where a bridge's clock is wrong.
+    """
 
     retention_ms: int
     kept_from_ms: int
+    kept_until_ms: int
 
     def takes(self, at_ms: int, received_ms: int) -> bool:
         oldest = max(received_ms - self.retention_ms, self.kept_from_ms)
-        return oldest <= at_ms <= received_ms + FUTURE_MAX_MS
+        newest = min(received_ms + FUTURE_MAX_MS, self.kept_until_ms - 1)
+        return oldest <= at_ms <= newest
 
 
 def window(now_s: float, days: int) -> Window:
     """Of a history that keeps so many days. `now_s`: Unix seconds."""
     today_ms = int(now_s * 1000) // DAY_MS * DAY_MS
-    return Window(days * DAY_MS, today_ms - days * DAY_MS)
+    return Window(days * DAY_MS, today_ms - days * DAY_MS, today_ms + (DAYS_AHEAD + 1) * DAY_MS)
 
 
 def moment_of(unix_ms: int) -> datetime:

@@ -19,6 +19,7 @@ from device_protocol.errors import BadMessageError, BadTopicError, Reason, Stand
 from device_protocol.numbers import NOTHING, Line, Number, Place
 from device_protocol.topics import TOPIC_MAX, Kind, Topic, parse_topic
 from gateway.policy.device_clock import Boot, Window, boot_of, made_at_ms, moment_of
+from gateway.policy.stays import KnownDevice, Making
 from runtime.event_log import headers
 from runtime.event_log.interface import DEAD, Record
 
@@ -63,19 +64,6 @@ class Arrival:
         return self.record.entry.at_ms
 
 
-class KnownDevice(NamedTuple):
-    """What the store says of a device: where it is now."""
-
-    org: str
-    site: str
-    type: str
-    status: str
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        return (self.org, self.site, self.type)
-
-
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A device's connection for messages, as its hellos and heartbeats tell it."""
@@ -85,6 +73,8 @@ class Connection:
     seen_at: datetime
     instance: str | None
     hello: dict[str, Any] | None
+    started_at: datetime | None = None
+    """When the boot began that said hello: by when the hello came, and how long the device was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +291,7 @@ class _Deciding:
         envelope, fault = arrival.envelope, self._fault(arrival, topic, device)
         if envelope is None or fault is not None:
             self._bury(arrival, fault or Fault(Reason.BAD_SCHEMA, ""), device)
-            if fault is not None and fault.reason is Reason.WRONG_PLACE:
+            if device.goes_by_an_old_place(topic):
                 _greet(self.applied, self._facts, arrival, device)
             return
         row = self._row(envelope, arrival, topic, device, learn=True)
@@ -311,7 +301,10 @@ class _Deciding:
         applied = self.applied
         applied.outcomes["stored"] += 1
         applied.history.append(row)
-        applied.told.add((topic.device, row.what))
+        if row.site_id == device.site:  # where it was before nobody follows it any more
+            applied.told.add((topic.device, row.what))
+        if device.goes_by_an_old_place(topic):
+            _greet(applied, self._facts, arrival, device)
         if topic.kind is not Kind.EVENT:
             applied.states[(topic.device, row.what)] = row
         if topic.kind is Kind.HEARTBEAT:
@@ -329,7 +322,7 @@ class _Deciding:
     def _fault(self, arrival: Arrival, topic: Topic, device: KnownDevice) -> Fault | None:
         if arrival.place in self._refused:
             return Fault(Reason.STORE_REFUSED, self._refused[arrival.place])
-        return arrival.fault or _place_fault(topic, device)
+        return arrival.fault or _place_fault(topic, device, arrival.received_ms)
 
     def _row(
         self, envelope: Envelope, arrival: Arrival, topic: Topic, device: KnownDevice, *, learn: bool
@@ -352,7 +345,11 @@ class _Deciding:
             id=envelope.id,
             kind=topic.kind.value,
             type=envelope.type,
-            site_id=device.site,
+            site_id=device.site_of(
+                topic,
+                arrival.received_ms,
+                Making(at_ms, envelope.ts is not None, envelope.number.boot, envelope.up),
+            ),
             received_at=moment_of(arrival.received_ms),
             body=envelope.payload,
         )
@@ -374,7 +371,7 @@ def decide_control(
         if topic is None or device is None or arrival.envelope is None or fault is not None:
             applied.outcomes["dead"] += 1
             applied.letters.append(_letter(arrival, fault or Fault(Reason.BAD_TOPIC, ""), device))
-            if fault is not None and fault.reason is Reason.WRONG_PLACE and device is not None:
+            if topic is not None and device is not None and device.goes_by_an_old_place(topic):
                 _greet(applied, facts, arrival, device)
             continue
         applied.outcomes["control"] += 1
@@ -400,7 +397,7 @@ def _control_fault(
         return _status_fault(device)
     if arrival.topic.kind is not Kind.ACK:
         return Fault(Reason.WRONG_KIND, "numbered")
-    return _place_fault(arrival.topic, device)
+    return _place_fault(arrival.topic, device, arrival.received_ms)
 
 
 def _hello(applied: Applied, facts: Facts, device_id: str, device: KnownDevice, arrival: Arrival) -> None:
@@ -415,9 +412,22 @@ def _hello(applied: Applied, facts: Facts, device_id: str, device: KnownDevice, 
         return
     same = connection is not None and connection.online and connection.instance == said.instance
     since = connection.since if connection is not None and same else at
-    applied.connections[device_id] = Connection(True, since, at, said.instance, arrival.envelope.payload)
+    started = _started(arrival, said, connection)
+    hello = arrival.envelope.payload
+    applied.connections[device_id] = Connection(True, since, at, said.instance, hello, started)
     applied.told.add((device_id, "connection"))
     _greet(applied, facts, arrival, device, said)
+
+
+def _started(arrival: Arrival, said: Hello, before: Connection | None) -> datetime | None:
+    """When the boot began that says hello: of several hellos of one boot the quickest knows it best."""
+    assert arrival.envelope is not None
+    started_ms = arrival.received_ms - arrival.envelope.up
+    if started_ms < 0:  # no time that it can have been up for
+        return None
+    started = moment_of(started_ms)
+    known = before is not None and before.hello is not None and before.hello.get("boot") == said.boot
+    return min(started, before.started_at) if known and before and before.started_at else started
 
 
 def _greet(
@@ -433,11 +443,11 @@ def _greet(
     )
 
 
-def _place_fault(topic: Topic, device: KnownDevice) -> Fault | None:
-    status = _status_fault(device)
-    if status is None and (topic.org, topic.site, topic.type) != device.place:
-        return Fault(Reason.WRONG_PLACE, "")
-    return status
+def _place_fault(topic: Topic, device: KnownDevice, received_ms: int) -> Fault | None:
+    """By where the device was, and whether it was anybody's, when its message was accepted."""
+    if not device.was_known_at(received_ms):
+        return _status_fault(device)
+    return None if device.was_ever_at(topic) else Fault(Reason.WRONG_PLACE, "")
 
 
 def _status_fault(device: KnownDevice) -> Fault | None:
@@ -448,7 +458,7 @@ def _status_fault(device: KnownDevice) -> Fault | None:
 
 
 def _letter(arrival: Arrival, fault: Fault, device: KnownDevice | None) -> Letter:
-    value = arrival.record.entry.value
+    topic, value = arrival.topic, arrival.record.entry.value
     size = dict(arrival.record.entry.headers).get(headers.SIZE, b"")
     return Letter(
         place=arrival.place,
@@ -456,8 +466,8 @@ def _letter(arrival: Arrival, fault: Fault, device: KnownDevice | None) -> Lette
         reason=fault.reason,
         detail=fault.detail[:DETAIL_MAX],
         topic=arrival.topic_text,
-        device_id=None if arrival.topic is None or device is None else arrival.topic.device,
-        site_id=None if device is None else device.site,
+        device_id=None if topic is None or device is None else topic.device,
+        site_id=None if device is None or topic is None else device.site_of(topic, arrival.received_ms),
         size=int(size) if size.isdigit() and len(size) < 10 else len(value),
         body=value[:BODY_MAX],
     )

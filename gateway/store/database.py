@@ -14,7 +14,15 @@ from pydantic_core import from_json
 from gateway.errors import StoreUnavailableError
 from gateway.guard import Fault, Guard
 from gateway.metrics import GatewayMetrics, gateway_metrics
-from gateway.store.transaction import COMMAND_TIMEOUT_S, STATEMENT_TIMEOUT_S, Reading, Row, Transaction
+from gateway.store.transaction import (
+    COMMAND_TIMEOUT_S,
+    SET_TIMEOUT,
+    STATEMENT_TIMEOUT_S,
+    Reading,
+    Row,
+    Transaction,
+    milliseconds,
+)
 from runtime.metrics import Registry
 from runtime.settings import SettingsError
 
@@ -118,7 +126,7 @@ class Database:
                 "application_name": "towline-gateway",
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
                 # What we gave up waiting for must not go on holding locks.
-                "statement_timeout": _milliseconds(STATEMENT_TIMEOUT_S),
+                "statement_timeout": milliseconds(STATEMENT_TIMEOUT_S),
             },
         )
         await self._pool
@@ -171,7 +179,7 @@ class Database:
         async with self._called(probe) as connection, _transaction(connection):
             transaction = Transaction(connection, self._wall(), timeout_s)
             if statement_s is not None:
-                await transaction.execute(_SET_TIMEOUT, _milliseconds(statement_s))
+                await transaction.execute(SET_TIMEOUT, milliseconds(statement_s))
             yield transaction
             await transaction.flush()
             if self.announce is None:
@@ -214,13 +222,6 @@ class Database:
 
     def _distrust(self) -> None:
         self._distrusted = True
-
-
-_SET_TIMEOUT = "SELECT set_config('statement_timeout', $1, true)"
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(int(seconds * 1000))
 
 
 @asynccontextmanager

@@ -179,6 +179,7 @@ async def change(
     """Write what people set; the version grows. A device that moves is not released any more: to let go of it
     was the word of the place where it was.
     """
+    await _leave(tx, device_id, site_id, type_id)
     await tx.execute(
         "UPDATE devices SET name = $2, tags = $3, site_id = $4, type = $5, version = version + 1,"
         " released_until = CASE WHEN site_id = $4 THEN released_until END WHERE id = $1",
@@ -199,6 +200,7 @@ async def set_released(tx: Transaction, device_id: str, until: datetime | None) 
 
 async def move_claimed(tx: Transaction, device_id: str, site_id: str, name: str) -> None:
     """The device belongs there now. What its former people wrote about it stays behind."""
+    await _leave(tx, device_id, site_id)
     await tx.execute(
         "UPDATE devices SET site_id = $2, name = $3, tags = '{}', released_until = NULL,"
         " version = version + 1 WHERE id = $1",
@@ -206,6 +208,41 @@ async def move_claimed(tx: Transaction, device_id: str, site_id: str, name: str)
         site_id,
         name,
     )
+
+
+async def _leave(
+    tx: Transaction, device_id: str, site_id: str | None = None, type_id: str | None = None
+) -> None:
+    """Note where an approved device is, which goes to `site_id` as `type_id` (None: as it is), or nowhere:
+    what it said here and is not stored yet belongs here (policy/stays.py).
+    """
+    stay = await tx.fetchrow(
+        "SELECT d.id, s.org_id, d.site_id, d.type FROM devices d JOIN sites s ON s.id = d.site_id"
+        " WHERE d.id = $1 AND d.status = 'approved'",
+        device_id,
+    )
+    if stay is None or (stay["site_id"], stay["type"]) == (site_id, type_id or stay["type"]):
+        return
+    # A type that goes back and forth makes no row each time: it is all the same site's.
+    known = await tx.execute(
+        "UPDATE device_places p SET until = $2 WHERE device_id = $1 AND site_id = $3 AND type = $4"
+        " AND until < $2 AND NOT EXISTS (SELECT 1 FROM device_places o WHERE o.device_id = $1"
+        " AND o.until > p.until AND ((o.site_id, o.type) = ($3, $4) OR o.site_id <> $3 OR o.until = $2))",
+        device_id,
+        tx.at,
+        stay["site_id"],
+        stay["type"],
+    )
+    if not known:
+        await tx.execute(
+            "INSERT INTO device_places (device_id, until, org_id, site_id, type) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT DO NOTHING",
+            device_id,
+            tx.at,
+            stay["org_id"],
+            stay["site_id"],
+            stay["type"],
+        )
 
 
 def _device(row: Row) -> Device:
@@ -287,6 +324,8 @@ async def free_hardware_id(tx: Transaction, hardware_id: str) -> tuple[str, str]
 
 async def set_status(tx: Transaction, device_id: str, status: str, *, allowed_from: Sequence[str]) -> bool:
     """False when the device is in none of the states `allowed_from`."""
+    if status == "revoked":
+        await _leave(tx, device_id)
     return bool(
         await tx.execute(
             "UPDATE devices SET status = $2, version = version + 1 WHERE id = $1 AND status = ANY($3)",

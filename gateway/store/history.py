@@ -10,9 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
+from gateway.policy.device_clock import DAYS_AHEAD
 from gateway.store.transaction import Reading, Row, Transaction, utc
 
-DAYS_AHEAD: Final = 7  # a gateway that nobody restarts for a week still has where to write
 # A person looks at it, and a part that is due to be dropped waits for whoever reads.
 READ_S: Final = 2.0
 
@@ -49,6 +49,12 @@ async def forget_boots(tx: Transaction, days: int) -> int:
         " WHERE later.device_id = b.device_id AND later.boot > b.boot AND later.first_seen < $1)",
         utc(tx.now - (days + 1) * 86_400.0),
     )
+
+
+async def forget_places(tx: Transaction, days: int) -> int:
+    """Drop where devices were before anything that the history still takes."""
+    before = utc(tx.now - (days + 1) * 86_400.0)
+    return await tx.execute("DELETE FROM device_places WHERE until < $1", before)
 
 
 @dataclass(frozen=True, slots=True)

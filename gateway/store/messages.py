@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from device_protocol.numbers import Number
 from gateway.policy.device_clock import Boot, moment_of, ms_of
-from gateway.policy.messages import STALE_S, Connection, HistoryRow, KnownDevice
+from gateway.policy.messages import STALE_S, Connection, HistoryRow
+from gateway.policy.stays import KnownDevice, Start, Stay
 from gateway.store.transaction import Reading, Row, Transaction
 
 HISTORY: Final = tuple(HistoryRow._fields)
@@ -17,13 +18,28 @@ HISTORY: Final = tuple(HistoryRow._fields)
 
 
 async def devices_of(tx: Reading, ids: Iterable[str]) -> dict[str, KnownDevice]:
-    """Where these devices are now; those that do not exist are missing."""
+    """Where these devices are now, and were; those that do not exist are missing."""
+    wanted = list(ids)
     rows = await tx.fetch(
         "SELECT d.id, s.org_id, d.site_id, d.type, d.status FROM devices d JOIN sites s ON s.id = d.site_id"
         " WHERE d.id = ANY($1)",
-        list(ids),
+        wanted,
     )
-    return {r["id"]: KnownDevice(r["org_id"], r["site_id"], r["type"], r["status"]) for r in rows}
+    found = {r["id"]: KnownDevice(r["org_id"], r["site_id"], r["type"], r["status"]) for r in rows}
+    # After the devices: who moves meanwhile is then at the new place at worst, and was at the old one.
+    former = await tx.fetch(
+        "SELECT p.device_id, p.org_id, p.site_id, p.type, p.until, (c.hello ->> 'boot')::bigint AS boot,"
+        " c.started_at FROM device_places p LEFT JOIN device_connections c USING (device_id)"
+        " WHERE p.device_id = ANY($1) ORDER BY p.device_id, p.until",
+        wanted,
+    )
+    for row in former:
+        device = found.get(row["device_id"])
+        if device is not None:
+            stay = Stay(row["org_id"], row["site_id"], row["type"], ms_of(row["until"]))
+            started = row["started_at"] and Start(row["boot"], ms_of(row["started_at"]))
+            found[row["device_id"]] = device._replace(former=(*device.former, stay), start=started)
+    return found
 
 
 async def lines_of(tx: Reading, ids: Iterable[str], *, hold: bool = False) -> dict[str, Number]:
@@ -142,12 +158,13 @@ async def put_states(tx: Transaction, states: Mapping[tuple[str, str], HistoryRo
 async def put_connections(tx: Transaction, connections: Mapping[str, Connection]) -> None:
     """What hellos and wills told last; in the order of the ids."""
     await tx.executemany(
-        "INSERT INTO device_connections (device_id, online, since, seen_at, instance, hello)"
-        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device_id) DO UPDATE SET online = excluded.online,"
-        " since = excluded.since, seen_at = greatest(device_connections.seen_at, excluded.seen_at),"
-        " instance = excluded.instance, hello = excluded.hello",
+        "INSERT INTO device_connections (device_id, online, since, seen_at, instance, hello, started_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device_id) DO UPDATE SET"
+        " online = excluded.online, since = excluded.since,"
+        " seen_at = greatest(device_connections.seen_at, excluded.seen_at), instance = excluded.instance,"
+        " hello = excluded.hello, started_at = excluded.started_at",
         [
-            (device, told.online, told.since, told.seen_at, told.instance, told.hello)
+            (device, told.online, told.since, told.seen_at, told.instance, told.hello, told.started_at)
             for device, told in sorted(connections.items())
         ],
     )
@@ -204,4 +221,6 @@ def _columns(rows: Sequence[HistoryRow], *names: str) -> list[list[object]]:
 
 
 def _connection(row: Row) -> Connection:
-    return Connection(row["online"], row["since"], row["seen_at"], row["instance"], row["hello"])
+    return Connection(
+        row["online"], row["since"], row["seen_at"], row["instance"], row["hello"], row["started_at"]
+    )

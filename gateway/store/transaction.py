@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +19,19 @@ from gateway.policy.live import Change, told
 STATEMENT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 1.0
 
+SET_TIMEOUT = "SELECT set_config('statement_timeout', $1, true)"
+
 REVOCATION_CHANNEL = "towline_revocations"
 EVENT_CHANNEL = "towline_events"
 
 Row = asyncpg.Record
 
 _TURNS = 20_004  # sets these advisory locks apart from others; they are two numbers, the migrations' is one
+
+
+def milliseconds(seconds: float) -> str:
+    """As Postgres's settings have it."""
+    return str(int(seconds * 1000))
 
 
 def utc(unix_s: float) -> datetime:
@@ -132,6 +140,21 @@ class Transaction(Reading):
         at once would both find room. Take it last: whoever has it waits for nobody.
         """
         await self.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _TURNS, name)
+
+    @asynccontextmanager
+    async def brief(self, statement_s: float) -> AsyncIterator[None]:
+        """For a look that may be given up: QueryCanceledError ends it, and not the transaction. Nothing that
+        is written inside stays.
+        """
+        point = self._connection.transaction()
+        await point.start()
+        await self.execute(SET_TIMEOUT, milliseconds(statement_s))
+        try:
+            yield
+        except asyncpg.QueryCanceledError:
+            await point.rollback()
+            raise
+        await point.rollback()  # it puts the time that a statement may take back to what it was
 
     async def executemany(self, query: str, rows: Iterable[Sequence[object]]) -> None:
         await self._connection.executemany(query, rows, timeout=self._timeout_s)

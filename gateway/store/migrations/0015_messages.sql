@@ -10,11 +10,11 @@ CREATE TABLE device_types (
 INSERT INTO device_types (id, name, capabilities, changed_at) VALUES
     ('generic', 'Device', '{"commands": {}}', 'epoch'),
     ('linux', 'Linux device', '{"commands": {
-        "ping": {"params": {"type": "object", "additionalProperties": false}, "timeout_s": 10, "repeatable": true},
+        "ping": {"params": {"type": "object", "additionalProperties": false}, "timeout_s": 10},
         "reboot": {"params": {"type": "object", "additionalProperties": false}, "timeout_s": 300, "role": "admin"},
         "log_level": {"params": {"type": "object", "additionalProperties": false, "required": ["level"],
             "properties": {"level": {"type": "string", "enum": ["debug", "info", "warning", "error"]}}},
-            "timeout_s": 10, "repeatable": true},
+            "timeout_s": 10},
         "run": {"params": {"type": "object", "additionalProperties": false, "required": ["name"],
             "properties": {"name": {"type": "string", "pattern": "^[a-z0-9_-]{1,64}$"}}}, "timeout_s": 120}}}', 'epoch');
 
@@ -55,7 +55,18 @@ CREATE TABLE device_connections (
     since     timestamptz NOT NULL,
     seen_at   timestamptz NOT NULL,
     instance  text,
-    hello     jsonb
+    hello     jsonb,
+    started_at timestamptz  -- when the boot began that says hello
+);
+
+-- Where a device was, and as what type, until it moved, changed or was revoked: what it said there stays there.
+CREATE TABLE device_places (
+    device_id text        NOT NULL REFERENCES devices,
+    until     timestamptz NOT NULL,
+    org_id    text        NOT NULL,
+    site_id   text        NOT NULL,
+    type      text        NOT NULL,
+    PRIMARY KEY (device_id, until)
 );
 
 CREATE TABLE device_history (
@@ -124,10 +135,13 @@ CREATE TABLE dead_letters (
     log_topic  text        NOT NULL,
     log_part   integer     NOT NULL,
     log_offset bigint      NOT NULL,
+    left_out   bigint      NOT NULL DEFAULT 0,  -- of reason no_space: how many there was no room for
     replayed_at timestamptz,
     UNIQUE (log_topic, log_part, log_offset)
 );
 CREATE INDEX dead_letters_site ON dead_letters (site_id, n DESC);
+CREATE INDEX dead_letters_device ON dead_letters (device_id);
+CREATE INDEX dead_letters_no_space ON dead_letters (device_id, n) WHERE reason = 'no_space';
 
 -- How far the log was read, and which consumer reads each part until when.
 CREATE TABLE log_positions (

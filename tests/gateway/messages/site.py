@@ -16,14 +16,14 @@ from gateway.messages.consumer import Consumer
 from gateway.messages.greeter import Greeter
 from gateway.messages.leases import LEASE_S, Leases
 from gateway.metrics import gateway_metrics
-from gateway.policy.messages import KnownDevice
+from gateway.policy.stays import KnownDevice
 from gateway.shortlived.in_postgres import PostgresShortLived
 from gateway.store import devices, history, log_table, people, places
 from gateway.store.database import Database
 from gateway.store.log_table import TableReader
 from gateway.store.transaction import Row
 from runtime.clock import Clock, FakeClock
-from runtime.event_log.interface import PARTS, UP, Entry, Record, part_of
+from runtime.event_log.interface import PARTS, UP, Entry, LogReader, Record, part_of
 from runtime.metrics import Registry
 from tests.gateway.messages.talkers import Talker, log_topic
 
@@ -146,12 +146,12 @@ class Site:
         await leases.renew(PARTS)
         return process
 
-    async def consumer(self) -> Consumer:
-        """A whole one; `run` starts it."""
+    async def consumer(self, reader: Callable[[], LogReader] | None = None) -> Consumer:
+        """A whole one; `run` starts it. `reader`: of another log than the embedded one."""
         database = await self.another_database()
         return Consumer(
             database,
-            lambda: TableReader(database, self.shortlived),
+            reader or (lambda: TableReader(database, self.shortlived)),
             self.letters,
             self.clock,
             self.metrics,

@@ -11,7 +11,7 @@ from device_protocol.envelope import Envelope, encode
 from device_protocol.ids import uuid7
 from device_protocol.numbers import NOTHING, Number
 from device_protocol.topics import NUMBERED, Kind, Topic
-from gateway.policy.messages import KnownDevice
+from gateway.policy.stays import KnownDevice
 from runtime.event_log import headers
 from runtime.event_log.interface import CONTROL, PARTS, UP, Entry, Record, part_of
 

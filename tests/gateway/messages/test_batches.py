@@ -15,6 +15,7 @@ from device_protocol.topics import Kind
 from gateway.commands.downlink import DownlinkGoneError
 from gateway.errors import StoreUnavailableError
 from gateway.messages.batch import Batches
+from gateway.policy.device_clock import DAYS_AHEAD
 from gateway.store import history, upkeep
 from gateway.store.transaction import Row, Transaction
 from runtime.clock import FakeClock
@@ -274,7 +275,7 @@ async def test_the_history_has_its_days_when_one_comes_without_them(site: Site) 
     assert isinstance(site.clock, FakeClock)
     pump = await site.device()
     process = await site.process()
-    site.clock.advance((history.DAYS_AHEAD + 2) * 86_400)
+    site.clock.advance((DAYS_AHEAD + 2) * 86_400)
     pump.now_ms = int(site.clock.wall() * 1000)
     await process.leases.renew(PARTS)
     await site.append([pump.says()])
@@ -299,7 +300,7 @@ async def test_days_past_the_retention_are_dropped_by_the_services_own_role(site
             assert await history.keep_parts(tx, DAYS) == 0
         assert len(await site.history(pump)) == left
     parts = await site.rows("SELECT inhrelid FROM pg_inherits WHERE inhparent = 'device_history'::regclass")
-    assert len(parts) == DAYS + 1 + history.DAYS_AHEAD
+    assert len(parts) == DAYS + 1 + DAYS_AHEAD
 
 
 async def test_a_reader_does_not_hold_the_history_up_and_the_next_hour_drops(

@@ -13,13 +13,13 @@ from gateway.policy.device_clock import DAY_MS, FUTURE_MAX_MS, Boot, moment_of, 
 from gateway.policy.messages import (
     Applied,
     Facts,
-    KnownDevice,
     decide,
     decide_control,
     read,
     reused,
     strangers,
 )
+from gateway.policy.stays import KnownDevice
 from runtime.event_log import headers
 from runtime.event_log.interface import CONTROL, DEAD, Entry
 from tests.gateway.messages.talkers import NOW_MS, Talker, hello, record

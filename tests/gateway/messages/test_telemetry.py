@@ -10,7 +10,8 @@ import pytest
 
 from device_protocol.topics import Kind
 from gateway.policy.access import Role
-from gateway.policy.messages import STALE_S, KnownDevice
+from gateway.policy.messages import STALE_S
+from gateway.policy.stays import KnownDevice
 from gateway.store import history, places
 from runtime.clock import FakeClock
 from runtime.event_log.interface import CONTROL, UP

@@ -5,8 +5,11 @@ INSERT INTO device_boots (device_id, boot, first_seen, started_at) VALUES
     ('d_aaaaaaaaaaaaaaaa', 3, '2026-07-01 08:00:02+00', '2026-07-01 08:00:00+00');
 INSERT INTO device_states (device_id, kind, site_id, boot, seq, type, at, received_at, body) VALUES
     ('d_aaaaaaaaaaaaaaaa', 'telemetry', 's_aaaaaaaaaaaaaaaa', 3, 120, 'telemetry', '2026-07-01 08:10:00+00', '2026-07-01 08:10:01+00', '{"values": {"temperature": 21.5}}');
-INSERT INTO device_connections (device_id, online, since, seen_at, instance, hello) VALUES
-    ('d_aaaaaaaaaaaaaaaa', true, '2026-07-01 08:00:02+00', '2026-07-01 08:10:01+00', 'abcdefgh', '{"boot": 3, "commands": ["ping"]}');
+INSERT INTO device_connections (device_id, online, since, seen_at, instance, hello, started_at) VALUES
+    ('d_aaaaaaaaaaaaaaaa', true, '2026-07-01 08:00:02+00', '2026-07-01 08:10:01+00', 'abcdefgh', '{"boot": 3, "commands": ["ping"]}',
+     '2026-07-01 08:00:00+00');
+INSERT INTO device_places (device_id, until, org_id, site_id, type) VALUES
+    ('d_aaaaaaaaaaaaaaaa', '2026-07-01 08:05:00+00', 'o_aaaaaaaaaaaaaaaa', 's_aaaaaaaaaaaaaaaa', 'generic');
 INSERT INTO device_history (device_id, at, boot, seq, id, kind, type, site_id, received_at, body) VALUES
     ('d_aaaaaaaaaaaaaaaa', '2026-07-01 08:10:00+00', 3, 120, '01980000-0000-7000-8000-000000000120', 'telemetry', 'telemetry',
      's_aaaaaaaaaaaaaaaa', '2026-07-01 08:10:01+00', '{"values": {"temperature": 21.5}}'),
