@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from gateway.errors import Problem
 from gateway.parts import GatewayParts, Parts
 from gateway.store import log_table
+from gateway.store.log_table import LogFullError
 from runtime.event_log import wire
 from runtime.event_log.interface import LogRefusedError
 
@@ -48,7 +49,7 @@ async def append(topic: Topic, part: Part, request: Request, parts: Parts) -> Ap
     """Append entries; `first` once they are durable. Body as `runtime.event_log.wire` has it."""
     _check_kept_here(parts)
     body = await _bounded_body(request)
-    async with _refusals():
+    async with _refusals(parts):
         entries = wire.from_json(_parsed(body))
         async with parts.database.transaction() as tx:
             return AppendAnswer(first=await log_table.append(tx, topic, part, entries))
@@ -81,8 +82,11 @@ def _parsed(body: bytes) -> object:
 
 
 @asynccontextmanager
-async def _refusals() -> AsyncIterator[None]:
+async def _refusals(parts: GatewayParts) -> AsyncIterator[None]:
     try:
         yield
+    except LogFullError as error:
+        parts.metrics.log_full.inc()
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_full", str(error)) from error
     except LogRefusedError as error:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "log_refused", str(error)) from error

@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 from gateway.errors import StoreUnavailableError
 from gateway.shortlived.interface import Following, ShortLived
@@ -39,7 +40,15 @@ TASKS_END_S = 5.0
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_COLUMNS = ("topic", "part", "offset", "at", "key", "headers", "value")
+_COLUMNS = ("topic", "part", "offset", "at", "key", "headers", "value", "behind")
+
+# Bytes that a part may hold of what no consumer has stored: days of what one machine's devices say. Were
+# there no end to it the disk would fill, and with it the whole database stops. Devices keep what comes then.
+UNREAD_MAX = 32 * 1024 * 1024
+
+
+class LogFullError(Exception):
+    """The part holds all that it may of what nobody has stored: later there will be room."""
 
 
 async def parts(tx: Transaction) -> dict[str, int]:
@@ -64,18 +73,32 @@ async def _parts(reading: Reading) -> dict[str, int]:
 
 
 async def append(tx: Transaction, topic: str, part: int, entries: Sequence[Entry]) -> int:
-    """The first one's offset. Nobody else appends to the part until this is committed. LogRefusedError."""
+    """The first one's offset. Nobody else appends to the part until this is committed. LogRefusedError,
+    LogFullError; then the transaction is to be given up.
+    """
     check_append(entries)
-    end: int | None = await tx.fetchval(
-        "UPDATE log_heads SET next = next + $3 WHERE topic = $1 AND part = $2 RETURNING next",
+    sizes = [entry.size for entry in entries]
+    head = await tx.fetchrow(
+        "UPDATE log_heads h SET next = h.next + $3, bytes = h.bytes + $4 WHERE h.topic = $1 AND h.part = $2"
+        " RETURNING h.next, h.bytes, (SELECT r.behind FROM log_records r WHERE r.topic = $1 AND r.part = $2"
+        ' AND r."offset" = coalesce('
+        "(SELECT p.next FROM log_positions p WHERE p.topic = $1 AND p.part = $2), 0)) AS read",
         topic,
         part,
         len(entries),
+        sum(sizes),
     )
-    if end is None:
+    if head is None:
         raise LogRefusedError(f"there is no part {part} of {topic}")
-    first = end - len(entries)
-    rows = ((topic, part, first + n, *_stored(entry)) for n, entry in enumerate(entries))
+    # Nothing at the position: all of it was read.
+    if head["read"] is not None and head["bytes"] - head["read"] > UNREAD_MAX:
+        raise LogFullError(f"{topic}/{part} holds {UNREAD_MAX} bytes that nobody has stored")
+    first = head["next"] - len(entries)
+    behind = accumulate(sizes, initial=head["bytes"] - sum(sizes))
+    rows = (
+        (topic, part, first + n, *_stored(entry), before)
+        for n, (entry, before) in enumerate(zip(entries, behind, strict=False))
+    )
     await tx.copy("log_records", _COLUMNS, rows)
     tx.wake(_channel(topic))
     return first

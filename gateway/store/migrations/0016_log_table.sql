@@ -5,6 +5,7 @@ CREATE TABLE log_heads (
     topic text    NOT NULL,
     part  integer NOT NULL,
     next  bigint  NOT NULL,
+    bytes bigint  NOT NULL DEFAULT 0,  -- of all records that ever were in it
     PRIMARY KEY (topic, part)
 );
 CREATE TABLE log_records (
@@ -15,6 +16,7 @@ CREATE TABLE log_records (
     key      bytea       NOT NULL,
     headers  text        NOT NULL,  -- JSON, which nothing here looks into
     value    bytea       NOT NULL,
+    behind   bigint      NOT NULL,  -- bytes of all that were in the part before it
     PRIMARY KEY (topic, part, "offset")
 );
 
