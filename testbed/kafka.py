@@ -21,7 +21,7 @@ from runtime.event_log.kafka import KafkaAddress
 from testbed.certificates import Authority
 from testbed.ports import LOOPBACK, free_ports
 from testbed.processes import LOG_END, START_S
-from testbed.programs import ended, program, wait_listening
+from testbed.programs import ended, program, send, wait_listening
 from towline.embedded.processes import launch_argv
 
 VERSION: Final = "4.1.0"
@@ -143,7 +143,7 @@ class KafkaServer:
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None, "kafka runs"
-        self._process.send_signal(number)
+        send(self._process, number)
 
     def logs(self) -> str:
         log = self.folder / "kafka.log"

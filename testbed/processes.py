@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from testbed.programs import ended
+from testbed.programs import ended, send
 from testbed.waiting import eventually
 from towline.embedded.processes import launch_argv
 
@@ -130,7 +130,7 @@ class Processes:
         return len(os.listdir(f"/proc/{self.pid(name)}/fd"))
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        self._running[name].send_signal(number)
+        send(self._running[name], number)
 
     def stop(self, name: str) -> int:
         """SIGTERM; its exit code."""

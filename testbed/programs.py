@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from testbed.waiting import eventually
 
 START_DEADLINE_S = 15.0
 STOP_DEADLINE_S = 30.0  # the product's processes drain
@@ -46,6 +49,21 @@ def ended(process: subprocess.Popen[Any], timeout_s: float = STOP_DEADLINE_S) ->
         process.wait(timeout_s)
         return False
     return True
+
+
+def send(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Send it a signal; after SIGSTOP the whole process stands still when this returns.
+
+    A program of many threads goes on for a moment after the call: each thread stops when it next looks.
+    """
+    process.send_signal(number)
+    if number is signal.SIGSTOP:
+        eventually(f"process {process.pid} stands still", lambda: _stands_still(process.pid), STOP_DEADLINE_S)
+
+
+def _stands_still(pid: int) -> bool:
+    """waitid(2): a child counts as stopped once all of its threads are; Popen still reaps it."""
+    return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @contextmanager

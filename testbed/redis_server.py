@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from testbed.ports import LOOPBACK, free_ports
-from testbed.programs import ended, program
+from testbed.programs import ended, program, send
 from testbed.waiting import eventually
 from towline.embedded.processes import launch_argv
 
@@ -60,7 +60,7 @@ class RedisServer:
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None, "redis runs"
-        self._process.send_signal(number)
+        send(self._process, number)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
