@@ -105,9 +105,12 @@ def test_no_password_of_the_broker_is_kept_or_told(stack: Stack, owner: Person) 
     data = DataFolder(stack.data)
     identity = IdentityStore(data.agent_state).load()
     asked = ask(identity, AgentGateway(identity.gateway_url, identity.gateway_ca))
-    assert asked.password is not None
+    assert asked.broker is not None
+    assert asked.broker.password is not None
+    assert asked.http is not None
     own = [data.secrets / name for name in (INGEST_PASSWORD, GATEWAY_PASSWORD)]
-    secrets = [asked.password, *(path.read_text("utf-8").strip() for path in own)]
+    secrets = [path.read_text("utf-8").strip() for path in own]
+    secrets += [asked.broker.password, asked.http.token]
     # All three log in again, the device with a password that has just ended: it asks for another.
     stack.kill_process("ingest")
     eventually("a ping afterwards", lambda: command(owner, "ping")["state"] == "succeeded", 60.0)
