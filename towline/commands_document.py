@@ -24,7 +24,11 @@ _HAPPENS: Final[dict[Event, str]] = {
     Event.REFUSED: "the device's answer `refused`",
     Event.TTL_OVER: "`ttl_s` is over since it was made",
     Event.DEADLINE: "`timeout_s` is over since it was delivered",
-    Event.DEVICE_GONE: "the device was revoked (`device_revoked`) or left the site (`device_moved`)",
+    Event.DEVICE_GONE: "the device was revoked (`device_revoked`), left the site (`device_moved`) or became"
+    " another type's (`device_retyped`)",
+    Event.AWAY: "nobody listened, and it may not wait: `queue` was false (`device_away`)",
+    Event.NOT_ALLOWED: "who asked for it may not any more: their role, login or API token, or the consent"
+    " ended (`sender_not_allowed`)",
 }
 _AFTER = """
 What is not in the table changes nothing: what is over stays over. An answer that comes after the gateway or
@@ -34,6 +38,19 @@ Everything that is still to be done stands in the command's row: when something 
 minute ahead, and that a gateway has it in hand, for five seconds at most. So nothing is stuck after any
 restart, and a gateway that dies is replaced by whichever looks next. A command may therefore be published
 more than once; the device's ledger makes of a repeat only the answer again (docs/protocol/device-v1.md).
+
+A command is its sender's as long as no device has it. Before each publish the gateway looks whether they
+could still ask for it: shut out, logged out, with a lesser role, a revoked API token or an ended consent they
+could not, and it fails. One that is delivered is the device's to do.
+
+With `queue` false it is now or not at all: a device that was not heard for 150 s is away, one publish that
+finds nobody is the end, and `ttl_s` is ten seconds at most, for a broker's or a gateway's restart.
+
+`hops` in the answer is the way it went, each step with its time: `stored` and `published` by the gateway's
+clock, `received` and `done` by the device's own, `logged` (with the place of the device's last answer in the
+log) by ingest's, `finished` by the gateway's. `trace` (W3C Trace Context; the caller's, if `POST` had a
+`traceparent`) stands in the message to the device, in its answers, and in the log lines of gateway and agent:
+one id to search for.
 """
 
 

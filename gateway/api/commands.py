@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.credentials import CredentialOf, acts, logged_in, permitted
+from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permitted
 from gateway.api.devices import device_seen, find_for, look
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, instant, instant_if
 from gateway.api.paging import PageQuery
-from gateway.commands.sending import Sender, Wanted, send
+from gateway.commands.sending import Person, Sender, Wanted, send
 from gateway.commands.waiting import WAIT_MAX_S
 from gateway.errors import not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, may
-from gateway.policy.commands import FINAL, TIMEOUT_MAX_S, TTL_DEFAULT_S, TTL_MAX_S, State
-from gateway.store import commands, devices, support
+from gateway.policy.commands import FINAL, TIMEOUT_MAX_S, TTL_DEFAULT_S, TTL_MAX_S, TTL_NOW_S, State
+from gateway.store import commands, devices, places, support
 from gateway.store.commands import Command, Order
 from gateway.store.devices import Device
 from gateway.store.transaction import Transaction
@@ -49,7 +49,11 @@ class CommandBody(Body):
         ),
     ] = None
     queue: Annotated[
-        bool, Field(description="false: refuse it (503 `device_away`) while the device is not connected.")
+        bool,
+        Field(
+            description="false: refuse it (503 `device_away`) while the device is not connected. One that"
+            f" finds nobody then fails (`device_away`), and `ttl_s` is {TTL_NOW_S} at most."
+        ),
     ] = True
 
 
@@ -66,13 +70,35 @@ class WaitQuery(BaseModel):
     ] = 0
 
 
+class HopAnswer(BaseModel):
+    """One step of a command's way. `at` null: it was not reached, or the device has no clock. `clock`: whose
+    time that is. `place`: of `logged`, where in the log the device's last answer stands.
+    """
+
+    hop: Literal["stored", "published", "received", "done", "logged", "finished"]
+    at: str | None
+    clock: Literal["gateway", "device", "ingest"]
+    place: str | None = None
+
+
+TraceParent = Annotated[
+    str | None,
+    Header(
+        description="W3C Trace Context: the command goes by this trace. One that cannot be read is as none."
+    ),
+]
+
+
 class CommandAnswer(BaseModel):
     """A command with the time of each state that it reached; null: it did not.
 
     `state`: queued, sent (the broker took it; that proves nothing about the device), delivered (the device
-    has stored it), and one of the ends: succeeded, failed (`error` says why; `device_revoked` and
-    `device_moved` are the gateway's), timed_out (delivered, and no end in time), expired (nobody received it
-    in time). `late`: what the device said after the end. `publishes`: how often it was sent on its way.
+    has stored it), and one of the ends: succeeded, failed (`error` says why; `device_revoked`,
+    `device_moved`, `device_retyped`, `device_away` and `sender_not_allowed` are the gateway's), timed_out
+    (delivered, and no end in time), expired (nobody received it in time). `late`: what the device said after
+    the end. `publishes`: how often it was sent on its way. `hops`: stored here, published to the broker,
+    received and done by the device, its answer logged, and finished here. `trace`: by it the logs of all of
+    them name the command.
     """
 
     id: UUID
@@ -85,6 +111,7 @@ class CommandAnswer(BaseModel):
     created_at: str
     expires_at: str
     timeout_s: int
+    queue: bool
     sent_at: str | None
     delivered_at: str | None
     finished_at: str | None
@@ -94,6 +121,7 @@ class CommandAnswer(BaseModel):
     late: dict[str, Any] | None
     publishes: int
     trace: str | None
+    hops: list[HopAnswer]
 
 
 class CommandList(BaseModel):
@@ -117,20 +145,23 @@ async def send_command(
     credential: CredentialOf,
     parts: Parts,
     once: OnceOf,
+    traceparent: TraceParent = None,
 ) -> CommandAnswer:
     """Ask the device to do something once. 202 while that has not ended, 200 when it has within `wait`.
 
     It is checked against what the device's type and the device itself say it can do before anything is kept.
-    While the device is away the command waits for it, `ttl_s` at the longest. Sent again with its
-    Idempotency-Key it is the same command, as it is by then.
+    While the device is away the command waits for it, `ttl_s` at the longest, and no longer than you may ask
+    for it: when your role, your login or API token, or the consent ends before the device has it, it fails
+    (`sender_not_allowed`). Sent again with its Idempotency-Key it is the same command, as it is by then.
     """
     order = None
     async with parts.database.transaction() as tx:
         actor = await logged_in(tx, parts, credential)
+        await hold(tx, actor)
         device = await find_for(tx, actor, device_id, Action.COMMAND_SEND)
         earlier = await once.earlier(tx, actor.user_id, CommandAnswer)
         if earlier is None:
-            order = await _send(tx, parts, actor, device, body)
+            order = await _send(tx, parts, actor, device, body, traceparent)
             command = order.command
             await once.keep(tx, actor.user_id, command_answer(command))
         else:
@@ -140,7 +171,7 @@ async def send_command(
             command = found
     if order is not None:
         parts.commands.publish_now(order)
-    command = await parts.waits.wait_ended(command, wanted.wait)
+    command = await parts.waits.wait_ended(command, wanted.wait, actor.user_id)
     if command.state in FINAL:
         response.status_code = HTTPStatus.OK
     return command_answer(command)
@@ -175,23 +206,31 @@ async def read_command(
             device = None  # it went elsewhere since: the command is the former place's
         seen = await device_seen(tx, actor, Action.COMMAND_READ, device)
         command = permitted(actor, Action.COMMAND_READ, found, seen, "command")
-    return command_answer(await parts.waits.wait_ended(command, wanted.wait))
+    return command_answer(await parts.waits.wait_ended(command, wanted.wait, actor.user_id))
 
 
 async def _send(
-    tx: Transaction, parts: GatewayParts, actor: Actor, device: Device, body: CommandBody
+    tx: Transaction, parts: GatewayParts, actor: Actor, device: Device, body: CommandBody, trace: str | None
 ) -> Order:
-    by_role = may(actor, Action.COMMAND_SEND, Resource(device.role))
+    # Held, as for a session: what carries the command cannot end unseen between this look and the next one.
+    role = await places.hold_role(tx, actor.user_id, device.site_id)
+    by_role = may(actor, Action.COMMAND_SEND, Resource(role))
     consent = None if by_role else await support.consent_for(tx, device.id, actor.user_id)
     ends = [end for end in (actor.until, None if consent is None else consent.until) if end is not None]
     sender = Sender(
         actor=str(actor.user_id),
         author=actor.name,
         origin="api",
-        resource=Resource(device.role, consented=consent is not None),
+        person=Person(
+            actor.user_id,
+            Resource(role, consented=consent is not None),
+            actor.login_id,
+            actor.api_token_id,
+            None if consent is None else consent.id,
+        ),
         until=min(ends, default=None),
     )
-    wanted = Wanted(body.name, body.params, body.ttl_s, body.timeout_s, body.queue)
+    wanted = Wanted(body.name, body.params, body.ttl_s, body.timeout_s, body.queue, trace)
     return await send(tx, device, sender, wanted, parts.commands.lease_s)
 
 
@@ -207,6 +246,7 @@ def command_answer(command: Command) -> CommandAnswer:
         created_at=instant(command.created_at),
         expires_at=instant(command.expires_at),
         timeout_s=command.timeout_s,
+        queue=command.queue,
         sent_at=instant_if(command.sent_at),
         delivered_at=instant_if(command.delivered_at),
         finished_at=instant_if(command.finished_at),
@@ -216,4 +256,16 @@ def command_answer(command: Command) -> CommandAnswer:
         late=command.late,
         publishes=command.publishes,
         trace=command.trace,
+        hops=_hops(command),
     )
+
+
+def _hops(command: Command) -> list[HopAnswer]:
+    return [
+        HopAnswer(hop="stored", at=instant(command.created_at), clock="gateway"),
+        HopAnswer(hop="published", at=instant_if(command.sent_at), clock="gateway"),
+        HopAnswer(hop="received", at=instant_if(command.took_at), clock="device"),
+        HopAnswer(hop="done", at=instant_if(command.done_at), clock="device"),
+        HopAnswer(hop="logged", at=instant_if(command.logged_at), clock="ingest", place=command.log_place),
+        HopAnswer(hop="finished", at=instant_if(command.finished_at), clock="gateway"),
+    ]

@@ -39,7 +39,7 @@ class DeviceTypeBody(Body):
         Field(
             description="`commands`: by name, each with `params` (a schema in the part of JSON Schema that"
             " docs/protocol/device-v1.md names), `timeout_s`, `role` (member, admin or owner), `support`"
-            " (whether the owner's consent is enough) and `repeatable`; and `config`, a schema."
+            " (whether the owner's consent is enough); and `config`, a schema."
         ),
     ]
 

@@ -17,7 +17,7 @@ from gateway.commands.outcome import count
 from gateway.errors import Problem, not_found, wrong_field
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, consent_decides
-from gateway.policy.commands import DEVICE_MOVED, DEVICE_REVOKED
+from gateway.policy.commands import DEVICE_MOVED, DEVICE_RETYPED, DEVICE_REVOKED
 from gateway.policy.names import TAGS_MAX
 from gateway.store import commands, device_types, devices, places, sessions, support
 from gateway.store.commands import Ended
@@ -86,8 +86,8 @@ async def change_device(
     parts: Parts,
     if_match: IfMatch = None,
 ) -> DeviceAnswer:
-    """Name it, tag it, or move it to another site. Who has no role over it then loses their sessions; its
-    commands that have not ended fail.
+    """Name it, tag it, say what type it is, or move it to another site. Who has no role over it there loses
+    their sessions. Of a device that moves or becomes another type's the commands that have not ended fail.
     """
     over: list[Ended] = []
     async with parts.database.transaction() as tx:
@@ -115,10 +115,12 @@ async def change_device(
         if site_id != device.site_id:
             await sessions.end_on_device_without_role(tx, device_id, device.site_id)
             await support.end_of_device(tx, device_id, actor.user_id)
-            # What people of the former place asked for must not be done at the new one.
-            over = await commands.end_of_device(tx, device_id, DEVICE_MOVED, str(actor.user_id))
             user, moved = str(actor.user_id), {"name": name, "from": device.site_id}
             tx.audit(AuditEvent("device.moved_in", user, site=site_id, device=device_id, detail=moved))
+        # What people of the former place, or of what it was, asked for must not be done any more.
+        if site_id != device.site_id or type_id != device.type:
+            why = DEVICE_MOVED if site_id != device.site_id else DEVICE_RETYPED
+            over = await commands.end_of_device(tx, device_id, why, str(actor.user_id))
         answer = await _fresh(tx, actor, device_id)
     count(parts.metrics, over)
     tagged(response, answer, device.version + 1)

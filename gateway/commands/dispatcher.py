@@ -20,7 +20,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.policy.commands import FINAL, Event, State
 from gateway.shortlived.interface import ShortLived
 from gateway.store import commands
-from gateway.store.commands import CLAIMED_MAX, DUE_CHANNEL, LEASE_S, Command, Order
+from gateway.store.commands import CLAIMED_MAX, DUE_CHANNEL, LEASE_S, Command, Ended, Order
 from gateway.store.database import Database
 from gateway.store.transaction import Transaction
 from runtime.clock import Clock
@@ -128,21 +128,35 @@ class Dispatcher:
         try:
             taken = await self._downlink.publish(str(topic_of(order)), message_of(order.command, now))
         except DownlinkGoneError as error:
+            # The broker will be back: one that may not wait has some seconds for that.
             log.info("a command was not published", extra=_named(order.command) | {"reason": str(error)})
-            taken = False
-        event = Event.TAKEN if taken else Event.UNHEARD
+            taken, heard = False, True
+        else:
+            log.info("a command was published", extra=_named(order.command) | {"taken": taken})
+            heard = taken
         try:
             async with self._notes, self._database.transaction() as tx:
-                await _not_durable(tx)
-                await commands.published(tx, order, event, self._clock.wall())
+                done = await self._note(tx, order, taken=taken, heard=heard)
         except StoreUnavailableError:
             log.info("it was not noted that a command was published", extra=_named(order.command))
+        else:
+            count(self._metrics, done)
+
+    async def _note(self, tx: Transaction, order: Order, *, taken: bool, heard: bool) -> list[Ended]:
+        if not heard and not order.command.queue:
+            ended = await commands.turned_away(tx, order)
+            if ended is not None:
+                return [ended]
+        await _not_durable(tx)
+        event = Event.TAKEN if taken else Event.UNHEARD
+        await commands.published(tx, order, event, self._clock.wall())
+        return []
 
 
 def topic_of(order: Order) -> Topic:
     """Where the device listens."""
     command = order.command
-    return Topic(order.org_id, command.site_id, order.device_type, command.device_id, Kind.CMD)
+    return Topic(order.org_id, command.site_id, command.device_type, command.device_id, Kind.CMD)
 
 
 def message_of(command: Command, now: float) -> bytes:

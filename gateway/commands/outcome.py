@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from device_protocol.bodies import Ack, Stage
 from gateway.metrics import GatewayMetrics
 from gateway.policy.commands import FINAL, Event, is_late
 from gateway.store import commands
-from gateway.store.commands import Command, Ended
+from gateway.store.commands import Answered, Command, Ended
 from gateway.store.transaction import Transaction
+from runtime.logs import get_logger
+
+log = get_logger("gateway.commands")
 
 
-async def acked(tx: Transaction, device_id: str, acks: Sequence[Ack], at: float) -> list[Ended]:
-    """Answers of one device, in the order in which it gave them; `at`: Unix seconds when the log took them.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An ack as the log has it: when it took it (Unix seconds), where, and the trace that it came with."""
+
+    ack: Ack
+    at: float
+    place: str
+    trace: str | None
+
+
+async def acked(tx: Transaction, device_id: str, answers: Sequence[Answer]) -> list[Ended]:
+    """Answers of one device, in the order in which it gave them.
 
     Repeating them changes nothing, nor does an answer to a command that is another device's or nobody's. The
     commands that ended by this, for `count` once the transaction is committed.
     """
     done: list[Ended] = []
-    held = await commands.hold_of_device(tx, device_id, {UUID(ack.command) for ack in acks})
-    for ack in acks:
+    held = await commands.hold_of_device(tx, device_id, {UUID(one.ack.command) for one in answers})
+    for answer in answers:
+        ack = answer.ack
         command = held.get(UUID(ack.command))
         if command is None:
             continue
         event = event_of(ack)
         if command.state in FINAL:
-            await _late(tx, command, event, ack, at)
+            await _late(tx, command, event, answer)
             continue
         error = None if event in {Event.RECEIVED, Event.DONE} else ack.error or str(event)
-        after = await commands.reach(tx, command, event, at, by=device_id, result=ack.result, error=error)
+        after = await commands.reach(
+            tx,
+            command,
+            event,
+            # What is left of its time begins when the device took it; it is over when this is written.
+            answer.at if event is Event.RECEIVED else max(answer.at, tx.now),
+            by=device_id,
+            result=ack.result,
+            error=error,
+            answered=Answered(None if ack.at is None else ack.at / 1000, answer.at, answer.place),
+        )
         if after is not None:
             held[command.id] = after
+            log.info("a device answered a command", extra=_facts(device_id, answer, after))
             done += [commands.ended(after)] if after.state in FINAL else []
     return done
 
@@ -58,7 +84,18 @@ def event_of(ack: Ack) -> Event:
     return Event.DONE if ack.ok else Event.ERROR
 
 
-async def _late(tx: Transaction, command: Command, event: Event, ack: Ack, at: float) -> None:
+def _facts(device_id: str, answer: Answer, after: Command) -> dict[str, object]:
+    """For the log: the id of the trace is the one that the device gave back."""
+    return {
+        "command": str(after.id),
+        "device": device_id,
+        "state": str(after.state),
+        "trace": answer.trace,
+        "place": answer.place,
+    }
+
+
+async def _late(tx: Transaction, command: Command, event: Event, answer: Answer) -> None:
     if is_late(command.state, command.error):
-        answer = None if event is Event.RECEIVED else ack.dump()
-        await commands.note_late(tx, command, at, answer)
+        said = None if event is Event.RECEIVED else answer.ack.dump()
+        await commands.note_late(tx, command, answer.at, said)

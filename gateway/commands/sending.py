@@ -9,23 +9,45 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from device_protocol import strict_json
+from device_protocol.envelope import TRACE
 from device_protocol.ids import RANDOM_BYTES, uuid7
 from gateway.errors import Problem
 from gateway.policy import capabilities
 from gateway.policy.access import Resource
-from gateway.policy.capabilities import BadParameterError, Capability, UnsupportedError, may_send
-from gateway.policy.commands import OPEN_PER_DEVICE, TTL_DEFAULT_S
+from gateway.policy.capabilities import (
+    BadParameterError,
+    Capability,
+    UnsupportedError,
+    may_by_role,
+    may_send,
+)
+from gateway.policy.commands import OPEN_PER_DEVICE, TTL_DEFAULT_S, TTL_NOW_S
 from gateway.store import commands, device_types
-from gateway.store.commands import Order
+from gateway.store.commands import Grounds, Order
 from gateway.store.device_types import Asked
 from gateway.store.devices import Device
 from gateway.store.transaction import AuditEvent, Transaction
+from runtime.logs import get_logger
 
 # With the rest of the message they stay far below what a broker passes on and a small device can hold.
 PARAMS_MAX: Final = 4096
 AWAY_RETRY_S: Final = 30  # a device that lost its line is back in about that time, or not soon
 
 Origin = Literal["api", "automation", "reset"]
+
+log = get_logger("gateway.commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks for it: how they see the device, and by what they are here."""
+
+    user_id: UUID
+    resource: Resource
+    login_id: UUID | None
+    api_token_id: UUID | None
+    support_id: UUID | None
+    """The consent of `resource`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +57,15 @@ class Sender:
     actor: str
     author: str
     origin: Origin
-    resource: Resource | None
-    """The device as the person sees it; None: no person, and what may send it was decided elsewhere."""
+    person: Person | None
+    """None: nobody, and what may send it was decided elsewhere."""
     until: float | None = None
     """What entitles them ends then, and so does the command; None: it does not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be done. `queue` False: now or not at all."""
+    """What is to be done. `queue` False: now or not at all, whatever `ttl_s` is."""
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +73,8 @@ class Wanted:
     timeout_s: int | None = None
     """None: as the type says."""
     queue: bool = True
+    trace: str | None = None
+    """`traceparent` of whoever asks; None: a new trace begins here."""
 
 
 async def send(tx: Transaction, device: Device, sender: Sender, wanted: Wanted, lease_s: float) -> Order:
@@ -77,30 +101,37 @@ async def send(tx: Transaction, device: Device, sender: Sender, wanted: Wanted, 
             f"{OPEN_PER_DEVICE} commands wait for the device. Wait until some have ended.",
             retry_after_s=AWAY_RETRY_S,
         )
-    expires_at = tx.now + wanted.ttl_s
+    expires_at = tx.now + (wanted.ttl_s if wanted.queue else min(wanted.ttl_s, TTL_NOW_S))
     command = await commands.add(
         tx,
         command_id=UUID(uuid7(int(tx.now * 1000), secrets.token_bytes(RANDOM_BYTES))),
         device_id=device.id,
         site_id=device.site_id,
+        device_type=asked.type.id,
         author=sender.author,
         origin=sender.origin,
+        grounds=_grounds(capability, sender.person),
         name=wanted.name,
         params=wanted.params,
+        queue=wanted.queue,
         expires_at=expires_at if sender.until is None else min(expires_at, sender.until),
         timeout_s=capability.timeout_s if wanted.timeout_s is None else wanted.timeout_s,
-        trace=new_trace(),
+        trace=new_trace(wanted.trace),
         lease_s=lease_s,
     )
     # Parameters may hold what people call secret: they stay in the row, which goes; the log is for ever.
     detail = {"command": str(command.id), "name": command.name, "origin": command.origin}
     tx.audit(AuditEvent("command.sent", sender.actor, site=device.site_id, device=device.id, detail=detail))
-    return Order(command, asked.org_id, asked.type.id)
+    log.info("a command is made", extra=detail | {"device": device.id, "trace": command.trace})
+    return Order(command, asked.org_id)
 
 
-def new_trace() -> str:
-    """A `traceparent` (W3C Trace Context): one id for the command's whole way."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+def new_trace(parent: str | None = None) -> str:
+    """A `traceparent` (W3C Trace Context): one id for the command's whole way, `parent`'s if that is one."""
+    trace_id = secrets.token_hex(16)
+    if parent is not None and TRACE.fullmatch(parent) is not None:
+        trace_id = parent.split("-")[1]
+    return f"00-{trace_id}-{secrets.token_hex(8)}-01"
 
 
 def _chosen(asked: Asked, sender: Sender, wanted: Wanted) -> Capability:
@@ -115,9 +146,23 @@ def _chosen(asked: Asked, sender: Sender, wanted: Wanted) -> Capability:
         ) from error
     except BadParameterError as error:
         raise _bad_parameter(error.field, str(error)) from error
-    if sender.resource is not None and not may_send(capability, sender.resource):
+    if sender.person is not None and not may_send(capability, sender.person.resource):
         raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "Your role does not allow this command.")
     return capability
+
+
+def _grounds(capability: Capability, person: Person | None) -> Grounds | None:
+    """What must still be so when the device is told."""
+    if person is None:
+        return None
+    by_role = may_by_role(capability, person.resource)
+    return Grounds(
+        person.user_id,
+        person.login_id,
+        person.api_token_id,
+        role=capability.role if by_role else None,
+        support_id=None if by_role else person.support_id,
+    )
 
 
 def _bad_parameter(field: str, why: str) -> Problem:

@@ -1,7 +1,7 @@
 """What devices of one type can be asked to do, and whether somebody may ask it of them.
 
 A type's capabilities are `{"commands": {NAME: {"params": schema, "timeout_s": 60, "role": "member",
-"support": false, "repeatable": false}}, "config": schema}`; the schemas are device_protocol.schema's.
+"support": false}}, "config": schema}`; the schemas are device_protocol.schema's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS_MAX: Final = 64  # a device with more has a language of its own: it tak
 RUN: Final = "run"
 """Runs one of the device's own executables: its `name` is announced as `run:NAME`."""
 
-_MEMBERS: Final = frozenset({"params", "timeout_s", "role", "support", "repeatable"})
+_MEMBERS: Final = frozenset({"params", "timeout_s", "role", "support"})
 _ROLES: Final = {"member": Role.MEMBER, "admin": Role.ADMIN, "owner": Role.OWNER}
 
 
@@ -53,8 +53,6 @@ class Capability:
     """The least that may send it."""
     support: bool = False
     """Whether the owner's consent to support is enough."""
-    repeatable: bool = False
-    """Whether the device may do it again when it does not know whether it did."""
 
 
 Capabilities = Mapping[str, Capability]
@@ -94,12 +92,14 @@ def choose(
     return capability
 
 
+def may_by_role(capability: Capability, resource: Resource) -> bool:
+    """Whether the role of somebody who sees the device so is enough to send this to it."""
+    return resource.role is not None and resource.role >= capability.role
+
+
 def may_send(capability: Capability, resource: Resource) -> bool:
-    """Whether somebody who sees the device so may send this to it: by their role, or by a consent where that
-    is enough.
-    """
-    by_role = resource.role is not None and resource.role >= capability.role
-    return by_role or (capability.support and resource.consented)
+    """As `may_by_role`, or by a consent where that is enough."""
+    return may_by_role(capability, resource) or (capability.support and resource.consented)
 
 
 def _capability(name: str, source: object) -> Capability:
@@ -114,12 +114,11 @@ def _capability(name: str, source: object) -> Capability:
     role = source.get("role", "member")
     if not isinstance(role, str) or role not in _ROLES:
         raise BadCapabilitiesError(f"{where}.role: must be one of {', '.join(_ROLES)}")
-    flags = {flag: source.get(flag, False) for flag in ("support", "repeatable")}
-    for flag, value in flags.items():
-        if not isinstance(value, bool):
-            raise BadCapabilitiesError(f"{where}.{flag}: must be true or false")
+    support = source.get("support", False)
+    if not isinstance(support, bool):
+        raise BadCapabilitiesError(f"{where}.support: must be true or false")
     params = source.get("params", {"type": "object", "additionalProperties": False})
-    return Capability(name, _schema(params, f"{where}.params"), timeout_s, _ROLES[role], **flags)
+    return Capability(name, _schema(params, f"{where}.params"), timeout_s, _ROLES[role], support)
 
 
 def _schema(source: object, where: str) -> Schema:

@@ -42,7 +42,11 @@ class Event(StrEnum):
     DEADLINE = "deadline"
     """The device received it, and did not say in time what came of it."""
     DEVICE_GONE = "device_gone"
-    """The device was revoked, or belongs to somebody else now."""
+    """The device was revoked, belongs to somebody else now, or is of another type."""
+    AWAY = "away"
+    """Nobody listened, and it may not wait."""
+    NOT_ALLOWED = "not_allowed"
+    """Who asked for it may not any more, and no device has said that it has it."""
 
 
 FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.EXPIRED})
@@ -59,24 +63,35 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.DELIVERED, Event.DEADLINE): State.TIMED_OUT,
     **{(state, event): after for state in OPEN for event, after in _ANSWERS.items()},
     **{(state, Event.DEVICE_GONE): State.FAILED for state in OPEN},
+    (State.QUEUED, Event.AWAY): State.FAILED,
+    (State.QUEUED, Event.NOT_ALLOWED): State.FAILED,
+    (State.SENT, Event.NOT_ALLOWED): State.FAILED,
 }
 
 # Why the gateway ended a command as failed. Any other `error` came from the device.
 DEVICE_REVOKED: Final = "device_revoked"
 DEVICE_MOVED: Final = "device_moved"
+DEVICE_RETYPED: Final = "device_retyped"
+DEVICE_AWAY: Final = "device_away"
+SENDER_NOT_ALLOWED: Final = "sender_not_allowed"
+_BY_THE_GATEWAY: Final = frozenset(
+    {DEVICE_REVOKED, DEVICE_MOVED, DEVICE_RETYPED, DEVICE_AWAY, SENDER_NOT_ALLOWED}
+)
 
 # Ten minutes on a device that nobody watches are long; a day is what a device may sleep.
 TTL_MAX_S: Final = 86_400
 TTL_DEFAULT_S: Final = 60
+# Of a command that may not wait: a broker's restart, or a gateway's that had it in hand, may pass; what a
+# device does later than this is a surprise to whoever asked for it now.
+TTL_NOW_S: Final = 10
 TIMEOUT_MAX_S: Final = 3_600
 # A device works one command at a time; more than these wait for hours or are a mistake in a loop.
 OPEN_PER_DEVICE: Final = 50
 # Published again: soon while nobody listened, slower once the broker took it. The device's ledger makes of a
 # repeat nothing but its answer again.
 _UNHEARD_S: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+# No open command is left alone for longer than the last of these, whatever restarts meanwhile.
 _TAKEN_S: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
-LOOKED_AT_WITHIN_S: Final = 60.0
-"""No open command is left alone for longer, whatever restarts meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +107,6 @@ class Standing:
 def moved(state: State, event: Event) -> State | None:
     """The state behind `event`; None: nothing changes."""
     return TABLE.get((state, event))
-
-
-def states_before(event: Event, after: State) -> frozenset[State]:
-    """Those that `event` makes `after`."""
-    return frozenset(state for (state, what), to in TABLE.items() if what is event and to is after)
-
-
-def by_time(standing: Standing, now: float) -> Event | None:
-    """What the time alone does to it now."""
-    if standing.state is State.DELIVERED:
-        return Event.DEADLINE if standing.deadline is not None and now >= standing.deadline else None
-    if standing.state in FINAL:
-        return None
-    return Event.TTL_OVER if now >= standing.expires_at else None
 
 
 def look_again_at(standing: Standing, publishes: int, now: float) -> float:
@@ -125,5 +126,5 @@ def is_late(state: State, error: str | None) -> bool:
     it. A device that answers twice says the same again.
     """
     if state is State.FAILED:
-        return error in {DEVICE_REVOKED, DEVICE_MOVED}
+        return error in _BY_THE_GATEWAY
     return state in {State.TIMED_OUT, State.EXPIRED}

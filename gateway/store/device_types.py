@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.store import messages
 from gateway.store.transaction import Reading, Row, Transaction, unix
 
 
@@ -26,7 +27,7 @@ class Asked:
     org_id: str
     type: DeviceType
     online: bool
-    """Whether the device holds its message connection."""
+    """Whether the device holds its connection for messages, by what was heard of it lately."""
     announced: frozenset[str] | None
     """The commands that it says it executes; None: it has never said hello."""
 
@@ -71,15 +72,16 @@ async def count(tx: Reading) -> int:
 async def of_device(tx: Reading, device_id: str) -> Asked:
     """Of a device that exists."""
     row = await tx.fetchrow(
-        "SELECT t.*, s.org_id, coalesce(c.online, false) AS online, c.hello FROM devices d"
-        " JOIN device_types t ON t.id = d.type JOIN sites s ON s.id = d.site_id"
-        " LEFT JOIN device_connections c ON c.device_id = d.id WHERE d.id = $1",
+        "SELECT t.*, s.org_id FROM devices d JOIN device_types t ON t.id = d.type"
+        " JOIN sites s ON s.id = d.site_id WHERE d.id = $1",
         device_id,
     )
     assert row is not None  # the caller holds it
-    hello = row["hello"]
-    announced = None if hello is None else frozenset(hello.get("commands", ()))
-    return Asked(row["org_id"], _type(row), row["online"], announced)
+    connection = await messages.connection_of(tx, device_id)
+    if connection is None:
+        return Asked(row["org_id"], _type(row), False, None)
+    announced = None if connection.hello is None else frozenset(connection.hello.get("commands", ()))
+    return Asked(row["org_id"], _type(row), connection.online, announced)
 
 
 def _type(row: Row) -> DeviceType:

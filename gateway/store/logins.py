@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from gateway.store import people, sessions
+from gateway.store import commands, people, sessions
 from gateway.store.transaction import AuditEvent, Row, Transaction, utc
 
 # Nobody reads further; the oldest beyond are near their end.
@@ -57,7 +57,8 @@ async def end_others(tx: Transaction, user_id: UUID, but: UUID) -> tuple[int, in
 
 async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID) -> None:
     """A browser logged in again: its former login ends. The same person's sessions go over to the new one,
-    somebody else's end. The person is held (`people.hold_person`).
+    somebody else's end; so do commands that no device has been told of. The person is held
+    (`people.hold_person`).
     """
     former = await tx.fetchrow(
         "UPDATE logins SET ended_at = $2 WHERE token_sha256 = $1 AND ended_at IS NULL RETURNING id, user_id",
@@ -68,6 +69,7 @@ async def replace(tx: Transaction, token_sha256: bytes, user_id: UUID, by: UUID)
         return
     if former["user_id"] == user_id:
         await sessions.hand_over(tx, former["id"], by)
+        await commands.hand_over(tx, former["id"], by)
     else:
         ended = await sessions.end_of_login(tx, former["id"])
         # Who took its place is not the former person's to know.

@@ -86,7 +86,7 @@ _MOST = 2**63 - 1
 
 # Still what they were when it was asked, and when it was decided: an engineer whose standing is gone has no
 # consent, and a consent is worth what the owner's word is. The device is still where it was.
-_HOLDS = (
+CONSENT_HOLDS = (
     "EXISTS (SELECT 1 FROM users e JOIN devices d ON d.id = q.device_id WHERE e.id = q.engineer_id"
     " AND e.disabled_at IS NULL AND d.site_id = q.site_id AND (e.role = 'support' OR EXISTS"
     " (SELECT 1 FROM site_roles r WHERE r.site_id = q.site_id AND r.user_id = e.id)))"
@@ -164,7 +164,7 @@ async def consent_for(tx: Transaction, device_id: str, engineer_id: UUID) -> Sup
         return None
     row = await tx.fetchrow(
         "SELECT id FROM support_requests q WHERE device_id = $1 AND engineer_id = $2 AND state = 'approved'"
-        f" AND until > $3 AND {_HOLDS} FOR UPDATE OF q",
+        f" AND until > $3 AND {CONSENT_HOLDS} FOR UPDATE OF q",
         device_id,
         engineer_id,
         tx.at,
@@ -176,7 +176,7 @@ async def has_consent(tx: Reading, device_id: str, engineer_id: UUID) -> bool:
     """Whether there is such a consent now; it may end at any time."""
     found = await tx.fetchval(
         "SELECT true FROM support_requests q WHERE device_id = $1 AND engineer_id = $2"
-        f" AND state = 'approved' AND until > $3 AND {_HOLDS}",
+        f" AND state = 'approved' AND until > $3 AND {CONSENT_HOLDS}",
         device_id,
         engineer_id,
         tx.at,
@@ -226,7 +226,7 @@ async def end_without_standing(tx: Transaction, user_id: UUID, by: UUID) -> None
     rows = await tx.fetch(
         "UPDATE support_requests q SET state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE 'ended' END,"
         " ended_at = $2 WHERE (engineer_id = $1 OR decided_by = $1) AND state IN ('pending', 'approved')"
-        f" AND NOT ({_HOLDS}) RETURNING {_ENDED}",
+        f" AND NOT ({CONSENT_HOLDS}) RETURNING {_ENDED}",
         user_id,
         tx.at,
     )

@@ -16,14 +16,14 @@ from device_protocol.bodies import Ack, Stage
 from device_protocol.topics import parse_topic
 from gateway.commands.dispatcher import Dispatcher
 from gateway.commands.downlink import DownlinkGoneError
-from gateway.commands.outcome import acked, greeted
+from gateway.commands.outcome import Answer, acked, greeted
 from gateway.metrics import gateway_metrics
 from gateway.policy.commands import State
 from gateway.store import commands, device_types
 from gateway.store.commands import Command, Ended
 from runtime.clock import FakeClock
 from runtime.metrics import Registry
-from tests.gateway.world import Device, World
+from tests.gateway.world import ADMIN_PASSWORD, Device, World
 
 
 class Broker:
@@ -34,6 +34,8 @@ class Broker:
         self.listening: set[str] = set()
         self.published: list[bodies.Command] = []
         self.topics: list[str] = []
+        self.fails = 0
+        """So many publishes find the connection gone."""
         self.gate: asyncio.Event | None = None
         """Nothing is answered before this is set; None: all at once."""
         self._something = asyncio.Event()
@@ -44,7 +46,8 @@ class Broker:
             await self._something.wait()
 
     async def publish(self, topic: str, payload: bytes) -> bool:
-        if not self.connected:
+        if not self.connected or self.fails:
+            self.fails = max(0, self.fails - 1)
             raise DownlinkGoneError("gone")
         self.topics.append(topic)
         self.published.append(bodies.Command.parse(payload))
@@ -64,6 +67,9 @@ class Yard:
         self.broker = Broker()
         self.metrics = gateway_metrics(Registry())
         self._dispatchers: list[Dispatcher] = []
+
+    password = ADMIN_PASSWORD
+    """Of everybody here."""
 
     @property
     def database(self) -> Any:
@@ -111,26 +117,33 @@ class Yard:
         result: Any = None,
         error: str | None = None,
         device_id: str | None = None,
+        said_at: float | None = None,
     ) -> list[Ended]:
-        ack = Ack(str(command_id), stage, ok=ok, result=result, error=error)
+        said_ms = None if said_at is None else int(said_at * 1000)
+        ack = Ack(str(command_id), stage, at=said_ms, ok=ok, result=result, error=error)
         async with self.database.transaction() as tx:
-            return await acked(tx, device_id or self.device.id, [ack], tx.now)
+            return await acked(tx, device_id or self.device.id, [Answer(ack, tx.now, "control/3/7", None)])
 
     async def greet(self) -> None:
         async with self.database.transaction() as tx:
             await greeted(tx, [self.device.id])
 
     async def say_hello(self, *names: str, online: bool = True) -> None:
-        """As the consumer writes it down."""
+        """As the consumer writes it down: now."""
         async with self.database.transaction() as tx:
             await tx.execute(
                 "INSERT INTO device_connections (device_id, online, since, seen_at, hello)"
-                " VALUES ($1, $2, $3, $3, $4) ON CONFLICT (device_id) DO UPDATE SET online = $2, hello = $4",
+                " VALUES ($1, $2, $3, $3, $4) ON CONFLICT (device_id) DO UPDATE"
+                " SET online = $2, seen_at = $3, hello = $4",
                 self.device.id,
                 online,
                 tx.at,
                 {"commands": list(names)},
             )
+
+    async def execute(self, query: str, *args: Any) -> None:
+        async with self.database.transaction() as tx:
+            await tx.execute(query, *args)
 
     async def open_rows(self) -> list[Any]:
         async with self.database.reading() as tx:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from device_protocol.bodies import Stage
-from gateway.commands.waiting import WAITERS_MAX, Waits
+from gateway.commands.waiting import WAITERS_MAX, WAITERS_PER_PERSON, Waits
 from gateway.policy.access import Role
-from gateway.policy.commands import OPEN_PER_DEVICE, State
+from gateway.policy.commands import OPEN_PER_DEVICE, TTL_NOW_S, State
+from gateway.policy.messages import STALE_S
 from gateway.store import places
 from tests.gateway.commands.conftest import Yard
 
@@ -101,9 +103,16 @@ async def test_what_must_not_wait_is_refused_while_the_device_is_away(yard: Yard
         answer = await post(yard, {"name": "ping", "queue": False})
         assert (answer.status_code, answer.json()["code"]) == (503, "device_away")
         assert int(answer.headers["retry-after"]) > 0
+    await yard.say_hello("ping")
+    yard.clock.advance(STALE_S + 1)  # it went without a word
+    answer = await post(yard, {"name": "ping", "queue": False})
+    assert (answer.status_code, answer.json()["code"]) == (503, "device_away")
     assert await rows(yard) == 0
     await yard.say_hello("ping")
-    assert (await post(yard, {"name": "ping", "queue": False})).status_code == 202
+    answer = await post(yard, {"name": "ping", "queue": False, "ttl_s": 3600})
+    assert (answer.status_code, answer.json()["queue"]) == (202, False)
+    command = await yard.get(answer.json()["id"])
+    assert command.expires_at - command.created_at == TTL_NOW_S
 
 
 async def test_a_device_that_is_not_approved_is_asked_nothing(yard: Yard) -> None:
@@ -117,8 +126,9 @@ async def test_no_more_wait_for_a_device_than_it_will_ever_do(yard: Yard) -> Non
     async with yard.database.transaction() as tx:
         await tx.execute(
             "INSERT INTO commands (id, device_id, site_id, author, origin, name, params, state, created_at,"
-            " expires_at, timeout_s, next_at) SELECT gen_random_uuid(), device_id, site_id, author, origin,"
-            " name, params, state, created_at, expires_at, timeout_s, next_at FROM commands,"
+            " expires_at, timeout_s, next_at, device_type, queue) SELECT gen_random_uuid(), device_id,"
+            " site_id, author, origin, name, params, state, created_at, expires_at, timeout_s, next_at,"
+            " device_type, queue FROM commands,"
             " generate_series(1, $1)",
             OPEN_PER_DEVICE - 3,
         )
@@ -151,14 +161,27 @@ async def test_who_waits_in_vain_is_told_how_far_it_came(yard: Yard) -> None:
 
 
 async def test_only_so_many_wait_and_a_gateway_that_stops_answers_them(yard: Yard) -> None:
-    """One more is answered at once, and so are all at the end."""
+    """One more is answered at once, and so are all at the end. Nobody takes all places."""
     parts = yard.world.gateway.parts
     command = await yard.get(await yard.sent())
     waits = Waits(parts.database, parts.shortlived)
-    many = [asyncio.create_task(waits.wait_ended(command, LONG_S)) for _ in range(WAITERS_MAX)]
-    await asyncio.sleep(0)
+    people = [uuid4() for _ in range(WAITERS_MAX // WAITERS_PER_PERSON)]
+    many = []
+    for person in people:
+        many += [
+            asyncio.create_task(waits.wait_ended(command, LONG_S, person)) for _ in range(WAITERS_PER_PERSON)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await waits.wait_ended(command, LONG_S, person) is command
+    assert repr(waits) == f"<Waits {WAITERS_MAX}>"
     async with asyncio.timeout(5):
-        assert await waits.wait_ended(command, LONG_S) is command
+        assert await waits.wait_ended(command, LONG_S, uuid4()) is command
+    many[0].cancel()  # who goes makes room
+    await asyncio.wait(many[:1])
+    many[0] = asyncio.create_task(waits.wait_ended(command, LONG_S, people[0]))
+    await asyncio.sleep(0)
+    assert repr(waits) == f"<Waits {WAITERS_MAX}>"
     waits.close()
     async with asyncio.timeout(10):
         assert {one.state for one in await asyncio.gather(*many)} == {State.QUEUED}

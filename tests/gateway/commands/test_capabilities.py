@@ -21,7 +21,7 @@ LEVEL = {
 }
 SOURCE: dict[str, Any] = {
     "commands": {
-        "ping": {"timeout_s": 10, "repeatable": True, "support": True},
+        "ping": {"timeout_s": 10, "support": True},
         "reboot": {"role": "admin"},
         "log_level": {"params": LEVEL},
         "run": {
@@ -42,7 +42,7 @@ def test_the_types_of_the_schema_can_be_read() -> None:
     known = capabilities.read(json.loads(linux[1]))
     assert set(known) == {"ping", "reboot", "log_level", "run"}
     assert known["reboot"].role is Role.ADMIN
-    assert known["ping"].repeatable
+    assert not known["ping"].support
     capabilities.choose(known, {"run:backup"}, "run", {"name": "backup"})
 
 
@@ -101,7 +101,7 @@ def test_parameters_are_what_the_type_says(params: dict[str, Any], field: str) -
         ({"commands": {"ping": {"timeout_s": True}}}, "commands.ping.timeout_s"),
         ({"commands": {"ping": {"role": "support"}}}, "commands.ping.role"),
         ({"commands": {"ping": {"role": ["member"]}}}, "commands.ping.role"),
-        ({"commands": {"ping": {"repeatable": 1}}}, "commands.ping.repeatable"),
+        ({"commands": {"ping": {"support": 1}}}, "commands.ping.support"),
         ({"commands": {"ping": {"exec": "rm"}}}, "commands.ping"),
         ({"commands": {}, "config": {"pattern": "(a+)+"}}, "config"),
     ],

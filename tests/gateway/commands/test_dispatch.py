@@ -9,13 +9,14 @@ import pytest
 
 from device_protocol.bodies import Ack, Stage
 from device_protocol.ids import RANDOM_BYTES, uuid7
-from gateway.commands.outcome import acked
+from gateway.commands.outcome import Answer, acked
 from gateway.commands.sending import new_trace
-from gateway.policy.commands import DEVICE_REVOKED, FINAL, LOOKED_AT_WITHIN_S, TABLE, Event, State, moved
+from gateway.policy.commands import DEVICE_REVOKED, FINAL, TABLE, Event, State, moved
 from gateway.store import commands
 from gateway.store.commands import CLAIMED_MAX, LEASE_S, Command, Order
 from gateway.store.transaction import unix
 from tests.gateway.commands.conftest import Yard
+from tests.gateway.commands.test_table import LOOKED_AT_WITHIN_S
 
 ACKS = {
     Event.RECEIVED: (Stage.RECEIVED, None),
@@ -50,10 +51,21 @@ async def happen(yard: Yard, command_id: UUID, event: Event) -> None:
         stage, ok = ACKS[event]
         await yard.ack(command_id, stage, ok=ok, error="broken" if ok is False else None)
     elif event in {Event.TAKEN, Event.UNHEARD}:
-        asked = await yard.asked()
-        order = Order(command, asked.org_id, asked.type.id)
+        order = Order(command, (await yard.asked()).org_id)
         async with yard.database.transaction() as tx:
             await commands.published(tx, order, event, tx.now)
+    elif event is Event.AWAY:
+        async with yard.database.transaction() as tx:
+            await commands.turned_away(tx, Order(command, (await yard.asked()).org_id))
+    elif event is Event.NOT_ALLOWED:
+        async with yard.database.transaction() as tx:
+            await tx.execute(
+                "UPDATE commands SET login_id = NULL,"
+                " next_at = CASE WHEN next_at IS NOT NULL THEN $2::timestamptz END WHERE id = $1",
+                command_id,
+                tx.at,
+            )
+        await yard.dispatcher().look()
     elif event is Event.DEVICE_GONE:
         async with yard.database.transaction() as tx:
             await commands.end_of_device(tx, yard.device.id, DEVICE_REVOKED, "ada")
@@ -299,7 +311,7 @@ async def test_no_time_lies_before_one_that_was_reached_earlier(yard: Yard) -> N
     for stage, ok in ((Stage.RECEIVED, None), (Stage.DONE, True)):
         ack = Ack(str(command_id), stage, ok=ok)
         async with yard.database.transaction() as tx:
-            await acked(tx, yard.device.id, [ack], tx.now - 5)
+            await acked(tx, yard.device.id, [Answer(ack, tx.now - 5, "control/0/0", None)])
     command = await yard.get(command_id)
     assert command.state is State.SUCCEEDED
     assert command.sent_at == command.delivered_at == command.finished_at
@@ -371,10 +383,13 @@ async def test_one_look_takes_no_more_than_it_can(yard: Yard) -> None:
                 command_id=UUID(uuid7(n, bytes(RANDOM_BYTES))),
                 device_id=yard.device.id,
                 site_id=site,
+                device_type="linux",
                 author="ada",
-                origin="api",
+                origin="automation",
+                grounds=None,
                 name="ping",
                 params={},
+                queue=True,
                 expires_at=tx.now + 60,
                 timeout_s=10,
                 trace=new_trace(),
@@ -390,4 +405,5 @@ async def test_one_look_takes_no_more_than_it_can(yard: Yard) -> None:
 def test_every_transition_was_tried() -> None:
     """The table above is all there is: a new event needs a way to happen here."""
     ways = {*ACKS, Event.TAKEN, Event.UNHEARD, Event.DEVICE_GONE, Event.TTL_OVER, Event.DEADLINE}
+    ways |= {Event.AWAY, Event.NOT_ALLOWED}
     assert {event for _, event in TABLE} <= ways == set(Event)
