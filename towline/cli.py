@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.process import run
-from towline import commands
+from towline import commands, messages
 from towline.data_folder import DataFolder, default_data
 from towline.errors import TowlineError
 from towline.gateway_client import ApiToken, Credentials, GatewayClient
@@ -17,6 +17,8 @@ from towline.gateway_client import ApiToken, Credentials, GatewayClient
 EXIT_FAILED = 1
 DEFAULT_DURATION_S = 3600  # a session; the gateway's own ceiling applies
 DEFAULT_PORT = 8080
+DEFAULT_TTL_S = 60  # as the gateway's own
+DEFAULT_WAIT_S = 30
 # A file with an API token, and the gateway it is for (left out: the one of `towline up`).
 TOKEN_FILE = "TOWLINE_TOKEN_FILE"
 GATEWAY = "TOWLINE_GATEWAY"
@@ -83,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(parsers)
     _add_link(parsers)
     _add_connect(parsers)
+    _add_device(parsers)
+    _add_command(parsers)
     listing = _with_data(parsers.add_parser("devices", help="list the devices"))
     listing.set_defaults(run=_on_gateway(lambda gateway, _: commands.devices(gateway)))
     listing = _with_data(parsers.add_parser("sessions", help="list the sessions"))
@@ -196,6 +200,66 @@ def _add_connect(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     connect.set_defaults(run=_connect)
 
 
+def _add_device(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    device = _with_data(
+        parsers.add_parser(
+            "device",
+            help="show what a device says",
+            description="Show a device's newest readings, its health, and what it was asked to do.",
+        )
+    )
+    device.add_argument("device", metavar="DEVICE", help="its id or name")
+    device.set_defaults(run=_on_gateway(lambda gateway, given: messages.device(gateway, given.device)))
+
+
+def _add_command(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _with_data(
+        parsers.add_parser(
+            "command",
+            help="ask a device to do something, and wait for its answer",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description="Ask a device to do something once, and print each state that this reaches.",
+            epilog="examples:\n"
+            "  towline command Pump ping\n"
+            "  towline command Pump log_level --param level=debug\n"
+            "  towline command Pump run --param name=backup --ttl 3600 --wait 0\n\n"
+            "exit codes: 0 the device did it, 1 it did not, or not yet (standard error says why),\n"
+            "2 a wrong command line",
+        )
+    )
+    command.add_argument("device", metavar="DEVICE", help="its id or name")
+    command.add_argument("name", metavar="NAME", help="what its type can do: ping, reboot, log_level, run")
+    command.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter; what is no JSON is text",
+    )
+    command.add_argument(
+        "--ttl",
+        type=_seconds,
+        default=DEFAULT_TTL_S,
+        metavar="SECONDS",
+        help="how long it waits for the device (default %(default)s)",
+    )
+    command.add_argument("--now", action="store_true", help="refuse it while the device is not connected")
+    command.add_argument(
+        "--wait",
+        type=_seconds,
+        default=DEFAULT_WAIT_S,
+        metavar="SECONDS",
+        help="how long to wait for its end (default %(default)s)",
+    )
+    command.set_defaults(run=_command)
+
+
+def _seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > messages.WAIT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 to {messages.WAIT_MAX_S} whole seconds")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text) < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535)")
@@ -265,6 +329,14 @@ def _gateway(given: argparse.Namespace) -> GatewayClient:
         return GatewayClient(Credentials.load(data.credentials), data.access_token)
     origin = gateway or Credentials.load(data.credentials).gateway
     return GatewayClient(ApiToken.load(origin, Path(token_file)))
+
+
+def _command(given: argparse.Namespace) -> int:
+    asked = messages.Asked(
+        given.name, messages.params(given.param), given.ttl, given.wait, queue=not given.now
+    )
+    messages.command(_gateway(given), given.device, asked, lambda line: print(line, flush=True))
+    return 0
 
 
 def _connect(given: argparse.Namespace) -> int:

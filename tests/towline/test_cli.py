@@ -31,6 +31,40 @@ DEVICES = [
 ]
 
 
+SAID = {
+    "connection": {"online": True, "since": "2026-07-01T08:00:00.000Z"},
+    "telemetry": {
+        "at": "2026-07-01T08:00:10.000Z",
+        "body": {
+            "values": {
+                "temperature": {"n": 5, "min": 20.0, "max": 21.5, "mean": 21.0, "last": 21.25},
+                "door": "open\x1b[2J",
+            }
+        },
+    },
+    "heartbeat": {
+        "at": "2026-07-01T08:00:00.000Z",
+        "body": {"uptime_s": 90.5, "memory": {"rss": 40_000_000}, "sensors": {"fan": True}},
+    },
+}
+NEVER = {"connection": None, "telemetry": None, "heartbeat": None}
+
+
+def command(state: str, **more: Any) -> dict[str, Any]:
+    begun = {"id": "c1", "name": "ping", "state": state, "author": "ann", "error": None, "result": None}
+    at = {name: None for name in ("sent_at", "delivered_at", "finished_at")}
+    begun |= at | {"created_at": "2026-07-01T08:00:00.000Z", "expires_at": "later", "timeout_s": 10}
+    return begun | more
+
+
+SENT = "2026-07-01T08:00:00.004Z"
+# What the gateway says of a command, one look after the other.
+LOOKS: list[dict[str, Any]] = []
+LISTS: dict[str, Any] = {
+    "/v1/devices": {"items": DEVICES[:2], "next_cursor": "n"},
+    "/v1/devices?cursor=n": {"items": DEVICES[2:], "next_cursor": None},
+    "/v1/sessions": {"items": [], "next_cursor": None},
+}
 API_TOKENS: dict[str, tuple[int, Any]] = {
     "Bearer twl_good": (200, {"items": [], "next_cursor": None}),
     "Bearer twl_elsewhere": (302, None),
@@ -71,21 +105,31 @@ class Gateway(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != f"Bearer t{self.logins}" or self.uses_left == 0:
             return 401, {"code": "token_expired", "detail": "log in again"}
         type(self).uses_left -= 1
-        if self.path == "/v1/devices":
-            return 200, {"items": DEVICES[:2], "next_cursor": "n"}
-        if self.path == "/v1/devices?cursor=n":
-            return 200, {"items": DEVICES[2:], "next_cursor": None}
-        if self.path == "/v1/sessions":
-            return 200, {"items": [], "next_cursor": None}
+        if self.path in LISTS:
+            return 200, LISTS[self.path]
         if self.path.endswith("/sessions"):
             return 201, {"id": "s1", "url": "http://label.localhost:1/.towline/open#x"}
         if self.path == "/v1/registration-tokens":
             return 201, {"token": "rt_x", "expires_at": "later"}
         if self.command == "DELETE":
             return 204, None
+        messages = self.messages()
+        if messages is not None:
+            return 200, messages
         if self.path.endswith(("/approve", "/revoke")):
             return 200, {}
         return 404, {"code": "not_found", "detail": "there is no such thing"}
+
+    def messages(self) -> Any:
+        """What shed says, and was asked; None: something else is wanted."""
+        if self.path.endswith("/state"):
+            return SAID if "d_aaaa" in self.path else NEVER
+        if "/commands?limit=" in self.path:
+            rows = [command("failed", error="busy\x1b[1m")] if "d_aaaa" in self.path else []
+            return {"items": rows, "next_cursor": None}
+        if self.path.endswith("/commands") or self.path.startswith("/v1/commands/"):
+            return LOOKS.pop(0)
+        return None
 
     def log_message(self, format: str, *args: Any) -> None:
         return
@@ -243,6 +287,85 @@ def test_an_access_token_that_ended_is_renewed(data: Path) -> None:
     assert Gateway.logins - before == 3
 
 
+def test_a_device_is_shown_with_what_it_says(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["device", "shed", "--data", str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines()] == [
+        ["shed", "(d_aaaa)"],
+        ["tunnel", "online"],
+        ["messages", "connected", "since", "2026-07-01T08:00:00.000Z"],
+        [],
+        ["readings", "2026-07-01T08:00:10.000Z"],
+        ["NAME", "LAST", "BETWEEN"],
+        ["door", "open\\x1b[2J"],
+        ["temperature", "21.25", "20", "to", "21.5,", "5", "samples"],
+        [],
+        ["health", "2026-07-01T08:00:00.000Z"],
+        ["NAME", "VALUE"],
+        ["uptime_s", "90.5"],
+        ["memory_rss", "40", "MB"],
+        ["fan", "true"],
+        [],
+        ["commands"],
+        ["ASKED", "NAME", "STATE", "WHY", "BY"],
+        ["2026-07-01T08:00:00.000Z", "ping", "failed", "busy\\x1b[1m", "ann"],
+    ]
+    assert main(["device", "d_bbbb", "--data", str(data)]) == 0
+    silent = capsys.readouterr().out
+    assert "messages  never connected" in silent
+    assert "readings  none yet" in silent
+
+
+def test_each_state_of_a_command_is_printed_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    late = "2026-07-01T08:00:00.020Z"
+    LOOKS[:] = [
+        command("queued"),
+        command("sent", sent_at=SENT),
+        command("succeeded", sent_at=SENT, delivered_at=SENT, finished_at=late, result={"pong": 1}),
+    ]
+    typed = ["command", "shed", "run", "--param", "name=backup", "--param", "times=3", "--now"]
+    assert main([*typed, "--data", str(data)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run to shed (d_aaaa), command c1",
+        "  queued     2026-07-01T08:00:00.000Z",
+        "  sent       +4 ms",
+        "  delivered  +4 ms",
+        "  succeeded  +20 ms",
+        "{",
+        '  "pong": 1',
+        "}",
+    ]
+    body = {"name": "run", "params": {"name": "backup", "times": 3}, "ttl_s": 60, "queue": False}
+    assert ("POST", "/v1/devices/d_aaaa/commands", body) in Gateway.calls
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (command("failed", finished_at=SENT, error="busy\x1b[1m"), "it failed: busy\\x1b[1m"),
+        (command("timed_out", finished_at=SENT), "no end came in 10 s"),
+        (command("expired", finished_at=SENT), "no device said within 60 s"),
+        (command("sent", sent_at=SENT), "after 0 s it is sent, and goes on until later"),
+    ],
+)
+def test_a_command_that_is_not_done_is_code_1(
+    data: Path, end: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LOOKS[:] = [end]
+    assert main(["command", "shed", "ping", "--wait", "0", "--data", str(data)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_parameter_that_is_none_is_told_before_anything_is_sent(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (["loud"], ["=x"], ["a=1", "a=2"]):
+        given = [part for pair in wrong for part in ("--param", pair)]
+        assert main(["command", "shed", "ping", *given, "--data", str(data)]) == 1
+        assert "is no parameter" in capsys.readouterr().err
+    assert Gateway.calls == []
+
+
 def test_refusals_are_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gateway = GatewayClient(Credentials.load(data / "credentials.json"))
     with pytest.raises(TowlineError, match=r"^there is no such thing \(not_found\)$"):
@@ -263,7 +386,9 @@ def test_without_up_the_commands_say_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert "cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["up", "--help"], ["link", "--help"], ["revoke", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["up", "--help"], ["link", "--help"], ["revoke", "--help"], ["command", "--help"]]
+)
 def test_help_is_there(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
