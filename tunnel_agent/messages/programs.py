@@ -29,15 +29,7 @@ async def run(
     output are kept, the rest is read and dropped. OSError when it cannot be started.
     """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=inherited | dict(environment or {}),
-        cwd="/",
-        start_new_session=True,  # its children are in its group, and end with it
-    )
+    process = await _start(argv, inherited | dict(environment or {}))
     assert process.stdout is not None
     output = bytearray()
     try:
@@ -53,6 +45,29 @@ async def run(
             _kill(process.pid)
             await process.wait()
     return Outcome(ended, bytes(output))
+
+
+async def _start(argv: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Started, or not at all: cut off in between, a loop would leave it running and forget it."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            start_new_session=True,  # its children are in its group, and end with it
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            process = await starting
+            _kill(process.pid)
+            await process.wait()
+        raise
 
 
 async def _collect(stream: asyncio.StreamReader, output: bytearray, most: int) -> None:
