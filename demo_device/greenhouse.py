@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 DAY_S = 240.0  # a day passes in four minutes, so that a visitor sees the sun move
+VENT_DEFAULT = 20  # percent
 _OUTSIDE_C = 12.0
 _SUN_GAIN_C = 0.35  # per second at noon with the vent shut
 _LOSS_PER_S = 0.012
@@ -43,7 +44,7 @@ class Greenhouse:
         self._t = 0.0
         self._temperature = 21.0
         self._humidity = 62.0
-        self.vent = 20
+        self.vent = VENT_DEFAULT
 
     def step(self, seconds: float) -> Reading:
         """Advance by `seconds` and read all sensors, with a little noise."""

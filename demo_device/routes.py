@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 
 from demo_device import bulk
 from demo_device.feed import Feed
-from demo_device.greenhouse import Greenhouse
+from demo_device.greenhouse import VENT_DEFAULT, Greenhouse
 from demo_device.http_server import READ_BYTES, HttpError, Request, Response, Upgrade
 from demo_device.uploads import UploadRefused, Uploads
 from demo_device.websocket import accept_headers, converse
@@ -58,6 +58,7 @@ class Routes:
             ("GET", "/api/uploads"): self._list_uploads,
             ("POST", "/api/uploads"): self._upload,
             ("POST", "/settings/unit"): self._set_unit,
+            ("PUT", "/api/configuration"): self._configure,
         }
 
     async def answer(self, request: Request) -> Response | Upgrade:
@@ -147,6 +148,21 @@ class Routes:
             "Set-Cookie": f"unit={unit}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax",
         }
         return Response(303, headers)
+
+    async def _configure(self, request: Request) -> Response:
+        """The device's own members of what is configured at the gateway; what is left out has its default."""
+        try:
+            wanted = json.loads(await request.body.read(MAX_FORM_BYTES))
+        except (ValueError, RecursionError):
+            wanted = None
+        if not isinstance(wanted, dict) or not wanted.keys() <= {"vent"}:
+            raise HttpError(422, "This device is configured by its vent alone.")
+        vent = wanted.get("vent", VENT_DEFAULT)
+        if type(vent) is not int or not 0 <= vent <= 100:
+            raise HttpError(422, "The vent is 0 to 100 percent, a whole number.")
+        if vent != self._greenhouse.vent:
+            self._remarks.publish(f"Configured: the vent at {self._greenhouse.set_vent(vent)} %")
+        return Response(204)
 
     async def _downloads(self, request: Request) -> Response:
         return _json([{"name": name, "size": size} for name, size in bulk.SIZES.items()])

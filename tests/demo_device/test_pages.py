@@ -16,7 +16,7 @@ import pytest
 
 from demo_device import bulk, uploads
 from demo_device.feed import QUEUE_MESSAGES, Feed
-from demo_device.greenhouse import DAY_S, Greenhouse, remark
+from demo_device.greenhouse import DAY_S, VENT_DEFAULT, Greenhouse, remark
 from demo_device.uploads import Uploads
 from tests.demo_device.conftest import Client, Demo
 
@@ -53,6 +53,31 @@ async def test_a_preference_is_a_cookie_and_a_redirect_to_its_own_origin(client:
     seen = await client.request("GET /api/preferences HTTP/1.1\nCookie: a=b; unit=f")
     assert json.loads(seen.body)["unit"] == "f"
     assert (await client.request("POST /settings/unit HTTP/1.1", b"unit=k")).status == 400
+
+
+async def test_it_is_configured_as_a_whole_or_not_at_all(client: Client) -> None:
+    async def put(body: bytes) -> int:
+        return (await client.request("PUT /api/configuration HTTP/1.1", body)).status
+
+    async def vent() -> int:
+        return int(json.loads((await client.request("GET /api/preferences HTTP/1.1")).body)["vent"])
+
+    assert await put(b'{"vent":45}') == 204
+    assert await put(b'{"vent":45}') == 204
+    assert await vent() == 45
+    for body in (
+        b'{"vent":101}',
+        b'{"vent":-1}',
+        b'{"vent":true}',
+        b'{"vent":50,"door":1}',
+        b"[]",
+        b"{",
+        b"",
+    ):
+        assert await put(body) == 422
+        assert await vent() == 45
+    assert await put(b"{}") == 204
+    assert await vent() == VENT_DEFAULT
 
 
 async def test_the_newest_readings_can_be_asked_for(client: Client) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from device_protocol.bodies import Accepted, Ack, Command, Gone, Hello, HelloAnswer, Refused
+from device_protocol.bodies import (
+    CONFIG_TYPE,
+    Accepted,
+    Ack,
+    Command,
+    Desired,
+    Gone,
+    Hello,
+    HelloAnswer,
+    Refused,
+    Reported,
+)
 from device_protocol.envelope import Envelope, decode
 from device_protocol.errors import Reason
 from device_protocol.ids import RANDOM_BYTES, uuid7
@@ -64,6 +75,20 @@ class Pipeline(Changing):
         self._tell(self._gateway, Kind.CMD, Command(command, what, params, 60_000, FAR_MS, 10_000).dump())
         return command
 
+    def configure(self, version: int, body: dict[str, Any]) -> Desired:
+        """Tell it a configuration; its name is made up."""
+        desired = Desired(version, body, f"{version:064x}")
+        self._tell(self._gateway, Kind.CONFIG, desired.dump())
+        return desired
+
+    def reports(self) -> list[Reported]:
+        """What it said of its configuration, in the order of its numbers."""
+        return [
+            Reported.parse(envelope.payload)
+            for envelope in self.of(Kind.STATE)
+            if envelope.type == CONFIG_TYPE
+        ]
+
     def tell_accepted(self, number: Number) -> None:
         self._tell(self._bridge, Kind.ACCEPTED, Accepted(number).dump())
 
@@ -116,4 +141,4 @@ class Pipeline(Changing):
 
     def _tell(self, link: MqttLink, kind: Kind, payload: bytes) -> None:
         topic = str(self.topic.of(kind))
-        self._tasks.start(link.send(topic, payload, qos=1 if kind is Kind.CMD else 0), kind.value)
+        self._tasks.start(link.send(topic, payload, qos=0 if kind is Kind.ACCEPTED else 1), kind.value)
