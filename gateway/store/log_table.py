@@ -93,7 +93,7 @@ async def append(tx: Transaction, topic: str, part: int, entries: Sequence[Entry
     # Nothing at the position: all of it was read.
     if head["read"] is not None and head["bytes"] - head["read"] > UNREAD_MAX:
         raise LogFullError(f"{topic}/{part} holds {UNREAD_MAX} bytes that nobody has stored")
-    first = head["next"] - len(entries)
+    first: int = head["next"] - len(entries)
     behind = accumulate(sizes, initial=head["bytes"] - sum(sizes))
     rows = (
         (topic, part, first + n, *_stored(entry), before)
