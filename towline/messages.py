@@ -17,6 +17,7 @@ from towline.gateway_client import CALL_TIMEOUT_S, GatewayClient
 COMMANDS_SHOWN: Final = 5
 # One call waits so long for a command's end, then another one does; under what a call may take.
 WAIT_A_CALL_S: Final = int(CALL_TIMEOUT_S) - 2
+PAUSE_S: Final = 0.5
 WAIT_MAX_S: Final = 86_400  # no command waits for longer
 FINAL: Final = ("succeeded", "failed", "timed_out", "expired")
 # In the order in which they are reached, with the member that says when.
@@ -67,14 +68,20 @@ def command(gateway: GatewayClient, wanted: str, asked: Asked, say: Callable[[st
         left_s = int(end - time.monotonic())
         if told["state"] in FINAL or left_s <= 0:
             break
-        # The first look is for how far it came: an end within milliseconds would hide the way.
-        wait_s = min(left_s, WAIT_A_CALL_S)
-        told = gateway.get(f"/v1/commands/{told['id']}?wait={wait_s}")
+        told = _looked_at(gateway, told["id"], min(left_s, WAIT_A_CALL_S))
     if told["state"] == "succeeded":
         if told["result"] is not None:
             say(_shown(json.dumps(told["result"], ensure_ascii=False, indent=2)))
         return
     raise TowlineError(_not_done(told, asked))
+
+
+def _looked_at(gateway: GatewayClient, command_id: str, wait_s: int) -> dict[str, Any]:
+    began = time.monotonic()
+    told: dict[str, Any] = gateway.get(f"/v1/commands/{command_id}?wait={wait_s}")
+    if told["state"] not in FINAL and time.monotonic() - began < PAUSE_S:
+        time.sleep(PAUSE_S)  # the gateway had no place for one more to wait
+    return told
 
 
 def params(pairs: Sequence[str]) -> dict[str, Any]:
