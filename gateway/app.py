@@ -113,6 +113,9 @@ class Gateway:
         # Made by us: made anew, like at the start, when its end is near.
         self.certificates.add("internal", internal_tls, certificate, key, renew=internal_files)
         self.parts.handing_over.watch(self.certificates)
+        for follows in (self._downlink, self.storing):
+            if follows is not None:
+                follows.watch(self.certificates)
         self._internal = Listener(
             internal_app(self.parts),
             settings.internal_listen,

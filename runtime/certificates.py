@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from cryptography import x509
 
@@ -125,12 +125,64 @@ class LiveCertificate:
             )
 
 
+class TlsFiles(Protocol):
+    """What a client's settings say of TLS."""
+
+    @property
+    def ca(self) -> Path | None: ...
+
+    @property
+    def certificate(self) -> Path | None: ...
+
+    @property
+    def key(self) -> Path | None: ...
+
+
+class LiveTrust:
+    """The CAs that a ``context`` trusts. Those that come into the file are trusted beside the others; one
+    that leaves it is trusted until the next start."""
+
+    def __init__(self, name: str, context: ssl.SSLContext, ca: Path) -> None:
+        self.name = name
+        self._context = context
+        self._ca = ca
+        self._content = self._read()
+        self._told = ""
+
+    def __repr__(self) -> str:
+        return f"<LiveTrust {self.name} {self._ca}>"
+
+    def look(self) -> bool | None:
+        """As LiveCertificate.look."""
+        try:
+            content = self._read()
+            if content == self._content:
+                return None
+            self._context.load_verify_locations(cadata=content.decode("ascii"))
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            problem = getattr(error, "reason", None) or str(error)
+            if problem != self._told:
+                self._told = problem
+                _log.error(
+                    "CA not loaded, the old ones stay",
+                    extra={"listener": self.name, "file": str(self._ca), "error": problem},
+                )
+            return False
+        self._content, self._told = content, ""
+        _log.info("CA loaded", extra={"listener": self.name, "file": str(self._ca)})
+        return True
+
+    def _read(self) -> bytes:
+        return _read(self._ca)
+
+
 class CertificateWatch:
     """All certificates of a process. ``reload`` looks now; ``run`` each minute until cancelled."""
 
     def __init__(self, registry: Registry, *, wall: Callable[[], float], prefix: str = "towline") -> None:
         self._wall = wall
         self._live: list[LiveCertificate] = []
+        self._trusted: list[LiveTrust] = []
         self._before: list[Callable[[], object]] = []
         self._expiry: Family[Gauge] = registry.gauges(
             f"{prefix}_certificate_expires_in_seconds",
@@ -160,6 +212,14 @@ class CertificateWatch:
             self._before.append(renew)
         self._expiry.labels(name).read = lambda: live.expires_at - self._wall()
 
+    def follow(self, name: str, context: ssl.SSLContext, files: TlsFiles) -> None:
+        """Keep a context up to date: what it shows, where it shows anything, and whom it trusts.
+        CertificateError when its certificate cannot serve now."""
+        if files.certificate is not None and files.key is not None:
+            self.add(name, context, files.certificate, files.key)
+        if files.ca is not None:
+            self._trusted.append(LiveTrust(name, context, files.ca))
+
     def reload(self) -> None:
         """Look at every file now."""
         for renew in self._before:
@@ -171,6 +231,10 @@ class CertificateWatch:
             outcome = live.look(self._wall())
             if outcome is not None:
                 self._loads.labels(live.name, "loaded" if outcome else "refused").inc()
+        for trust in self._trusted:
+            outcome = trust.look()
+            if outcome is not None:
+                self._loads.labels(trust.name, "loaded" if outcome else "refused").inc()
 
     async def run(self) -> None:
         """Look each LOOK_S seconds."""

@@ -96,7 +96,7 @@ def ingest_registry() -> Registry:
     settings = from_table(IngestSettings, table, source=Path("documents.toml"))
 
     async def wired() -> Registry:
-        return Ingest(settings, open_log(settings, None)).registry
+        return Ingest(settings, open_log(settings, None)[0]).registry
 
     return asyncio.run(wired())
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Final, Protocol
 from uuid import uuid4
 
 from gateway.commands.settings import BrokerSettings
 from gateway.metrics import GatewayMetrics
+from runtime.backoff import Backoff
+from runtime.certificates import CertificateWatch
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.mqtt_link import NO_SUBSCRIBER, REFUSED, MqttError, MqttGoneError, MqttLink, MqttOptions
-from runtime.settings import read_secret
+from runtime.settings import SettingsError
 
 # A broker restarts in a second. One that is away for long is not helped by haste, but nor do a few gateways
 # hurt it, and until they are back every command waits.
@@ -56,20 +57,15 @@ class NoDownlink:
 
 
 class MqttDownlink:
-    """`run` keeps the connection; the files of the settings are read at the start, as all are."""
+    """`run` keeps the connection; what the files of the settings hold is used from the next one on."""
 
     def __init__(self, settings: BrokerSettings, clock: Clock, metrics: GatewayMetrics) -> None:
-        password = settings.password_file
-        self._options = MqttOptions(
-            host=settings.host,
-            port=settings.port,
-            # Each gateway its own: the broker ends the older of two connections with one id.
-            client_id=f"gateway-{uuid4().hex}",
-            tls=settings.tls(),
-            username=settings.username,
-            password=None if password is None else read_secret(password, "broker.password_file"),
-            version=5 if settings.version == "5" else 4,
-        )
+        """SettingsError for files that cannot be used."""
+        self._settings = settings
+        self._tls = settings.tls()
+        settings.password()  # a mistake ends the start
+        # Each gateway its own: the broker ends the older of two connections with one id.
+        self._client_id = f"gateway-{uuid4().hex}"
         self._clock = clock
         self._metrics = metrics
         self._link: MqttLink | None = None
@@ -98,21 +94,38 @@ class MqttDownlink:
 
     async def run(self) -> None:
         """For ever; ends only by cancellation."""
-        wait_s, said, began = RETRY_FIRST_S, "", self._clock.monotonic()
+        said, began = "", self._clock.monotonic()
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         while True:
             try:
-                self._link = await MqttLink.connect(self._options, _ignore, clock=self._clock)
-            except MqttError as error:
+                self._link = await MqttLink.connect(self._options(), _ignore, clock=self._clock)
+            except (MqttError, SettingsError) as error:
                 early = self._clock.monotonic() - began < QUIET_S
                 if said != str(error) and not early:  # once for each reason: it may be away for hours
                     said = str(error)
                     log.warning("no connection to the broker", extra={"reason": said})
             else:
-                wait_s, said = RETRY_FIRST_S, ""
+                backoff.reset()
+                said = ""
                 await self._serve(self._link)
-            # Gateways that lost it together do not all come back together.
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-            wait_s = min(wait_s * 2, RETRY_MAX_S)
+            await asyncio.sleep(backoff.next())
+
+    def watch(self, certificates: CertificateWatch) -> None:
+        """Keep the certificate that we show, and whom we trust, up to date with their files."""
+        if self._tls is not None:
+            certificates.follow("broker", self._tls, self._settings)
+
+    def _options(self) -> MqttOptions:
+        settings = self._settings
+        return MqttOptions(
+            host=settings.host,
+            port=settings.port,
+            client_id=self._client_id,
+            tls=self._tls,
+            username=settings.username,
+            password=settings.password(),
+            version=5 if settings.version == "5" else 4,
+        )
 
     async def _serve(self, link: MqttLink) -> None:
         log.info("connected to the broker")

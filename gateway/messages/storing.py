@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 from gateway.commands.downlink import Downlink
@@ -12,6 +13,7 @@ from gateway.settings import Settings
 from gateway.shortlived.interface import ShortLived
 from gateway.store.database import Database
 from gateway.store.log_table import TableReader
+from runtime.certificates import CertificateWatch
 from runtime.clock import Clock
 from runtime.event_log.interface import LogReader
 
@@ -32,9 +34,11 @@ class Storing:
         # Apart from the requests' connections: a batch that waits for a lock keeps none of them waiting.
         self.database = Database(settings.database(), pool_max=POOL_MAX, wall=clock.wall)
         self.database.announce = announce
+        self._log = settings.log
+        open_reader, self._tls = readers(settings.log, self.database, shortlived)
         self.consumer = Consumer(
             self.database,
-            readers(settings.log, self.database, shortlived),
+            open_reader,
             downlink,
             clock,
             metrics,
@@ -43,6 +47,11 @@ class Storing:
 
     def __repr__(self) -> str:
         return f"<Storing {self.consumer}>"
+
+    def watch(self, certificates: CertificateWatch) -> None:
+        """Keep what we show to Kafka, and whom we trust there, up to date with the files."""
+        if self._tls is not None:
+            certificates.follow("log", self._tls, self._log)
 
     async def run(self) -> None:
         """Ends only by cancellation."""
@@ -54,13 +63,16 @@ class Storing:
             await self.database.close()
 
 
-def readers(log: LogSettings, database: Database, shortlived: ShortLived) -> Callable[[], LogReader]:
-    """What makes a reader of this log. SettingsError for files that cannot be used."""
+def readers(
+    log: LogSettings, database: Database, shortlived: ShortLived
+) -> tuple[Callable[[], LogReader], ssl.SSLContext | None]:
+    """What makes a reader of this log, and what all of them speak TLS by. SettingsError for files that cannot
+    be used.
+    """
     if log.kind != "kafka":
-        return lambda: TableReader(database, shortlived)
+        return (lambda: TableReader(database, shortlived)), None
     # Only here: its client is a fifth of a second at each start, and memory.
-    from runtime.event_log.kafka import KafkaAddress, KafkaReader
+    from runtime.event_log.kafka import KafkaReader, address_of
 
-    address = KafkaAddress(log.servers, log.prefix, log.ca, log.certificate, log.key)
-    address.options()  # reads the files: a mistake ends the start
-    return lambda: KafkaReader(address)
+    address = address_of(log)
+    return (lambda: KafkaReader(address)), address.context

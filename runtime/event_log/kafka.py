@@ -12,13 +12,14 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from runtime.event_log.interface import (
@@ -32,6 +33,7 @@ from runtime.event_log.interface import (
     check_append,
 )
 from runtime.event_log.seldom import say_seldom
+from runtime.event_log.settings import KafkaSettings
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
 from runtime.tls_files import load_ca, load_pair
@@ -79,6 +81,10 @@ class KafkaAddress:
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """To speak TLS by, in place of one that is made of the files for each client: whoever has it may keep it
+    up to date with them.
+    """
 
     def name(self, topic: str) -> str:
         """The topic's name at Kafka."""
@@ -92,14 +98,25 @@ class KafkaAddress:
             "request_timeout_ms": int(REQUEST_S * 1000),
             "retry_backoff_ms": int(RETRY_S * 1000),
         }
+        context = self.context or self.tls()
+        return options if context is None else options | {"security_protocol": "SSL", "ssl_context": context}
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Of the files as they are now; None: plain. SettingsError for files that cannot be used."""
         if self.ca is None:
-            return options
+            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         load_ca(context, self.ca, "log.ca")
         if self.certificate is not None and self.key is not None:
             load_pair(context, self.certificate, self.key, "log")
-        return options | {"security_protocol": "SSL", "ssl_context": context}
+        return context
+
+
+def address_of(settings: KafkaSettings) -> KafkaAddress:
+    """With one context for all clients. SettingsError for files that cannot be used."""
+    address = KafkaAddress(settings.servers, settings.prefix, settings.ca, settings.certificate, settings.key)
+    return replace(address, context=address.tls())
 
 
 Place = tuple[str, int]
@@ -108,7 +125,8 @@ Place = tuple[str, int]
 
 class KafkaWriter:
     """A LogWriter; see there. A part whose append was given up takes the next one once that one's fate is
-    known: its retries go on meanwhile.
+    known: its retries go on meanwhile. The other parts do not wait for it, nor for the end of a producer that
+    can be used no more.
     """
 
     def __init__(self, address: KafkaAddress, *, append_s: float = APPEND_S) -> None:
@@ -120,17 +138,19 @@ class KafkaWriter:
         self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unsettled: dict[Place, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
         """What is on its way, and what was given up while it was."""
+        self._unanswered: dict[Place, AIOKafkaProducer] = {}
+        """Whose end the part must await: it said nothing of what it had on its way there."""
         self._changing = asyncio.Lock()
         self._closed = False
         self._tasks = TaskOwner("kafka writer")
         self._producer: AIOKafkaProducer | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._endings: dict[AIOKafkaProducer, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<KafkaWriter {self._address.prefix} unsettled={sorted(self._unsettled)}>"
 
     async def start(self) -> None:
-        self._parts = await _topics(self._address)
+        self._parts = await _topics(self._address, say_weak=True)
         await self._running()
 
     async def close(self) -> None:
@@ -138,8 +158,8 @@ class KafkaWriter:
         async with self._changing:  # one that begins just now is ended too
             if self._producer is not None:
                 self._give_up(self._producer)
-        if self._ending is not None:
-            await asyncio.wait([self._ending], timeout=2 * END_S)
+        if self._endings:
+            await asyncio.wait(list(self._endings.values()), timeout=2 * END_S)
         await self._tasks.close(END_S)
 
     def parts(self, topic: str) -> int:
@@ -160,13 +180,23 @@ class KafkaWriter:
 
     async def _settle(self, place: Place) -> None:
         """What was given up before must not come into the log behind what comes now."""
-        if place not in self._unsettled:
-            return
-        producer, earlier = self._unsettled[place]
-        await asyncio.wait([earlier])
+        if place in self._unsettled:
+            producer, earlier = self._unsettled[place]
+            await asyncio.wait([earlier])
+            self._settled(place, producer, earlier)
+        ending = self._endings.get(self._unanswered[place]) if place in self._unanswered else None
+        if ending is not None:
+            await asyncio.wait([ending])
+        self._unanswered.pop(place, None)
+
+    def _settled(self, place: Place, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> None:
+        """It is known what became of it, or it never will be."""
         del self._unsettled[place]
-        if earlier.exception() is not None:
+        if sent.exception() is not None:
+            # The producer has counted this batch and the broker has not: it would take no other from it.
             self._give_up(producer)
+        elif sent.result() is None:  # ended with its producer
+            self._unanswered[place] = producer
 
     async def _append(self, place: Place, entries: Sequence[Entry]) -> int:
         producer = await self._running()
@@ -184,14 +214,12 @@ class KafkaWriter:
         sent.add_done_callback(_noted)
         self._unsettled[place] = (producer, sent)
         await asyncio.wait([sent])
-        del self._unsettled[place]
-        return self._offset(producer, sent)
+        self._settled(place, producer, sent)
+        return self._offset(sent)
 
-    def _offset(self, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> int:
+    def _offset(self, sent: asyncio.Future[Any]) -> int:
         error = sent.exception()
         if error is not None:
-            # The producer has counted this batch and the broker has not: it would take no other from it.
-            self._give_up(producer)
             if isinstance(error, _REFUSALS):
                 raise LogRefusedError(_told(error)) from error
             raise LogUnavailableError(_told(error)) from error
@@ -203,10 +231,6 @@ class KafkaWriter:
 
     async def _running(self) -> AIOKafkaProducer:
         async with self._changing:
-            if self._ending is not None:
-                # First the end of what it has on its way, so that nothing of it comes later.
-                await asyncio.wait([self._ending])
-                self._ending = None
             if self._closed:
                 raise LogUnavailableError("closed")
             if self._producer is None:
@@ -214,10 +238,13 @@ class KafkaWriter:
             return self._producer
 
     def _give_up(self, producer: AIOKafkaProducer) -> None:
-        """The next append gets another one. What waits in this one is told that its fate is not known."""
+        """The next append gets another one. What waits in this one is told that its fate is not known, once
+        what is on its way was answered.
+        """
         if self._producer is producer:
             self._producer = None
-            self._ending = self._tasks.start(_end(producer), "end")
+            ending = self._endings[producer] = self._tasks.start(_end(producer), "end")
+            ending.add_done_callback(lambda _: self._endings.pop(producer))
 
 
 async def _begun(address: KafkaAddress) -> AIOKafkaProducer:
@@ -244,14 +271,20 @@ async def _end(producer: AIOKafkaProducer) -> None:
             await producer._sender.close()  # once what is on its way was answered or timed out
     except TimeoutError:
         log.warning("requests to kafka did not end")
-    for waiting in list(producer._message_accumulator._batches.values()):
-        for batch in waiting:
-            batch.done_noack()
+    _let_go(producer)
     try:
         async with asyncio.timeout(END_S):
             await producer.stop()
     except (TimeoutError, KafkaError, OSError) as error:
         log.warning("connections to kafka did not end", extra={"reason": _told(error)})
+    _let_go(producer)  # what was given to it meanwhile; now it takes no more
+
+
+def _let_go(producer: AIOKafkaProducer) -> None:
+    """What was never sent: nobody need wait for it."""
+    for waiting in list(producer._message_accumulator._batches.values()):
+        for batch in waiting:
+            batch.done_noack()
 
 
 class KafkaReader:
@@ -382,9 +415,11 @@ class KafkaReader:
         return self._consumer
 
 
-async def _topics(address: KafkaAddress) -> dict[str, int]:
+async def _topics(address: KafkaAddress, *, say_weak: bool = False) -> dict[str, int]:
     """How many parts each topic has. A topic that is missing is made, with as many as a new installation has
     and as many copies as the brokers say (default.replication.factor, min.insync.replicas).
+
+    `say_weak`: log what about the topics lets Kafka lose what it confirmed, or take nothing.
     """
     admin = AIOKafkaAdminClient(**address.options())
     try:
@@ -397,9 +432,60 @@ async def _topics(address: KafkaAddress) -> dict[str, int]:
             while PARTS.keys() - found.keys():
                 await asyncio.sleep(RETRY_S)
                 found = await _found(admin, address)
+            if say_weak:
+                await _say_weak(admin, address)
             return found
     finally:
         await admin.close()
+
+
+def weakness(copies: int, in_sync: int) -> str | None:
+    """What is wrong with a topic of so many copies, of which `in_sync` (min.insync.replicas) confirm an
+    append; None: nothing.
+    """
+    if copies == 1:
+        return "one copy: what was accepted is lost with its broker's disk"
+    if in_sync == 1:
+        return "one copy confirms alone: what was accepted may be lost with one broker"
+    if in_sync >= copies:
+        return "all copies must confirm: it takes nothing while one broker is away"
+    return None
+
+
+async def _say_weak(admin: AIOKafkaAdminClient, address: KafkaAddress) -> None:
+    names = [address.name(topic) for topic in PARTS]
+    try:
+        in_sync = await _in_sync(admin, names)
+    except (KafkaError, KeyError, ValueError) as error:  # no right to ask, for one
+        log.info("kafka does not say how many copies confirm", extra={"reason": _told(error)})
+        return
+    for topic in await admin.describe_topics(names):
+        copies = min(len(part["replicas"]) for part in topic["partitions"])
+        why = weakness(copies, in_sync[topic["topic"]])
+        if why is not None:
+            log.warning(
+                "kafka may lose what it takes, or not take it",
+                extra={
+                    "topic": topic["topic"],
+                    "copies": copies,
+                    "min_insync": in_sync[topic["topic"]],
+                    "why": why,
+                },
+            )
+
+
+async def _in_sync(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
+    """min.insync.replicas of each topic."""
+    wanted = [
+        ConfigResource(ConfigResourceType.TOPIC, name, configs={"min.insync.replicas": ""}) for name in names
+    ]
+    found = {}
+    for answer in await admin.describe_configs(wanted):
+        for code, _, _, name, entries in answer.resources:
+            if code:
+                raise kafka_errors.for_code(code)
+            found[name] = int({entry[0]: entry[1] for entry in entries}["min.insync.replicas"])
+    return found
 
 
 async def _found(admin: AIOKafkaAdminClient, address: KafkaAddress) -> dict[str, int]:
