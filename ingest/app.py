@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.acceptances import Acceptances
-from ingest.bridge import Bridge, Share, tls_context
+from ingest.bridge import Bridge, Share
 from ingest.brokers.mosquitto import LIST_BYTES, MosquittoDoors, gateway_list
 from ingest.gateway_log import GatewayWriter
 from ingest.http_intake import HttpIntake
@@ -19,6 +19,8 @@ from ingest.intake import Intake
 from ingest.keeper import GatewayFeed, Keeper
 from ingest.logins import Logins
 from ingest.metrics import Metrics
+from ingest.policy.rates import Rates
+from ingest.refusals import Refusals, gateway_audit
 from ingest.settings import BrokerSettings, Settings
 from runtime import logs, settings
 from runtime.addresses import parse_address
@@ -35,6 +37,7 @@ from runtime.tasks import TaskOwner
 if TYPE_CHECKING:
     from ingest.brokers.embedded import EmbeddedBroker
 
+RATES_MAX = 50_000  # devices whose rate is remembered, 10 MB; of more, those that say most are
 CLOSE_S = 1.0  # for owned tasks and last words; an idle exit stays under 2 s
 
 _log = logs.get_logger("ingest")
@@ -50,18 +53,23 @@ class Ingest:
         *,
         embedded: EmbeddedBroker | None = None,
         keeper: Keeper | None = None,
+        refusals: Refusals | None = None,
         gateway_context: ssl.SSLContext | None = None,
+        log_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_crash: Callable[[], None] = lambda: None,
     ) -> None:
-        """`embedded`: a broker that runs as long as this does; `keeper`: of the broker. `on_crash`: a task
-        that must run for ever has failed, and the process is of no use any more.
+        """`embedded`: a broker that runs as long as this does; `keeper`: of the broker; `refusals`: what it
+        refuses to devices. `on_crash`: a task that must run for ever has failed, and the process is of no use
+        any more.
         """
         self._config = config
         self._log = log
         self._embedded = embedded
         self._keeper = keeper
+        self._refusals = refusals
         self._gateway_context = gateway_context
+        self._log_context = log_context
         self._on_crash = on_crash
         self.crashed = False
         self._draining = False
@@ -80,6 +88,7 @@ class Ingest:
             bytes_max=config.bytes_max,
             lines_max=config.lines_max,
             append_s=config.append_s,
+            rates=Rates(config.device_messages_s, config.device_bytes_s, config.device_burst_s, RATES_MAX),
             pressed=self.bridge.press,
             on_crash=self._task_crashed,
         )
@@ -100,11 +109,35 @@ class Ingest:
             "1 while too much waits for the log and nothing is read from the broker.",
             lambda: int(intake.budget.paused),
         )
+        watch(
+            "towline_ingest_parts_failing",
+            "Parts of the log that did not take the last append; devices of a sick part wait, others do not.",
+            lambda: len(intake.failing),
+        )
         watch("towline_ingest_lines", "Devices whose place is remembered.", lambda: len(intake.lines))
         watch(
             "towline_ingest_broker_connected",
             "1 while the broker sends what devices say.",
             lambda: int(self.bridge.connected),
+        )
+        self._watch_broker()
+
+    def _watch_broker(self) -> None:
+        metrics, keeper = self.metrics, self._keeper
+        if self._refusals is not None:
+            self._refusals.counted = lambda what: metrics.refused.labels(what).inc()
+        if keeper is not None:
+            keeper.counted = lambda outcome, count: metrics.kicks.labels(outcome).inc(count)
+        metrics.watch(
+            "towline_ingest_revoked_waiting",
+            "Revoked devices that are to be shut out of the broker, for the first time or once more.",
+            lambda: 0 if keeper is None else keeper.waiting,
+        )
+        metrics.watch(
+            "towline_ingest_crl_age_seconds",
+            "Since the broker was told of a revocation list; 0: none yet, or it needs none. They are good"
+            " for 7 days: then Mosquitto refuses every device.",
+            lambda: 0.0 if keeper is None else keeper.list_age_s or 0.0,
         )
 
     async def start(self) -> None:
@@ -117,6 +150,8 @@ class Ingest:
         self._watch_certificates()
         if self._keeper is not None:
             self._lasting.start(self._keeper.run(), "keeper")
+        if self._refusals is not None:
+            self._lasting.start(self._refusals.run(), "refusals")
         self._lasting.start(self.acceptances.run(), "acceptances")
         self._lasting.start(self._run(), "bridge")
         _log.info(
@@ -171,14 +206,14 @@ class Ingest:
     def _watch_certificates(self) -> None:
         """They are renewed while this runs: on SIGHUP, and each minute, the files are read again."""
         config = self._config
-        for name, context, part in (
+        for name, context, files in (
             ("broker", self.bridge.context, config.broker),
             ("gateway", self._gateway_context, config.gateway),
+            ("log", self._log_context, config.log),
             ("http", None if self.http is None else self.http.context, config.http),
         ):
-            if context is None or part is None or part.certificate is None or part.key is None:
-                continue
-            self.certificates.add(name, context, part.certificate, part.key)
+            if context is not None and files is not None:
+                self.certificates.follow(name, context, files)
         self._lasting.start(self.certificates.run(), "certificates")
 
     def _task_crashed(self, name: str, error: BaseException) -> None:
@@ -193,13 +228,17 @@ async def main(path: Path) -> int:
     shutdown = Shutdown().install()
     http = None if config.gateway is None else InternalHttp(config.gateway, answer_bytes=LIST_BYTES)
     try:
-        embedded = open_broker(config, http)
+        refusals = None if http is None else Refusals(gateway_audit(http), SYSTEM_CLOCK)
+        embedded = open_broker(config, http, refusals)
+        log, log_context = open_log(config, http)
         ingest = Ingest(
             config,
-            open_log(config, http),
+            log,
             embedded=embedded,
             keeper=open_keeper(config, embedded, http),
+            refusals=refusals,
             gateway_context=None if http is None else http.context,
+            log_context=log_context,
             on_crash=shutdown.request,
         )
         # Before the start, which may take a while: unheard, the signal would end the process.
@@ -215,7 +254,9 @@ async def main(path: Path) -> int:
     return EXIT_CRASH if ingest.crashed else EXIT_OK
 
 
-def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker | None:
+def open_broker(
+    config: Settings, http: InternalHttp | None, refusals: Refusals | None = None
+) -> EmbeddedBroker | None:
     """The embedded broker where the settings ask for one; not started. SettingsError."""
     embedded = config.embedded_broker
     if embedded is None:
@@ -234,7 +275,13 @@ def open_broker(config: Settings, http: InternalHttp | None) -> EmbeddedBroker |
             config.broker.password_file, "broker.password_file"
         )
     address = parse_address(embedded.listen)
-    return EmbeddedBroker(Logins(http).check, secrets, host=address.host, port=address.port)
+    return EmbeddedBroker(
+        Logins(http).check,
+        secrets,
+        host=address.host,
+        port=address.port,
+        refused=None if refusals is None else refusals.refused,
+    )
 
 
 def open_keeper(
@@ -260,21 +307,22 @@ def open_keeper(
 def _take_over_options(broker: BrokerSettings) -> MqttOptions:
     """The files are read each time: they may have been renewed. OSError when they cannot serve now."""
     try:
-        tls = tls_context(broker)
+        tls = broker.tls()
     except settings.SettingsError as error:
         raise OSError(str(error)) from error
     return MqttOptions(broker.host, broker.port, "keeper", tls=tls)
 
 
-def open_log(config: Settings, http: InternalHttp | None) -> LogWriter:
-    """The log that the settings name; not started. SettingsError."""
+def open_log(config: Settings, http: InternalHttp | None) -> tuple[LogWriter, ssl.SSLContext | None]:
+    """The log that the settings name, not started, and what it speaks TLS by where its connections are its
+    own. SettingsError.
+    """
     kept = config.log
     if kept.kind == "gateway":
         assert http is not None  # Settings demands the gateway
-        return GatewayWriter(http)
+        return GatewayWriter(http), None
     # Only here: a single machine without Kafka needs none of its client's memory.
-    from runtime.event_log.kafka import KafkaAddress, KafkaWriter
+    from runtime.event_log.kafka import KafkaWriter, address_of
 
-    address = KafkaAddress(kept.servers, kept.prefix, kept.ca, kept.certificate, kept.key)
-    address.options()  # now, so that files which are no certificates are told at the start
-    return KafkaWriter(address, append_s=config.append_s)
+    address = address_of(kept)
+    return KafkaWriter(address, append_s=config.append_s), address.context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +18,8 @@ from ingest.settings import BrokerSettings
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.mqtt_link import MqttError, MqttGoneError, MqttLink, MqttMessage, MqttOptions
-from runtime.settings import SettingsError, read_secret
+from runtime.settings import SettingsError
 from runtime.tasks import TaskOwner
-from runtime.tls_files import load_ca, load_pair
 
 FILTERS: Final = tuple(f"+/+/+/+/{kind.value}" for kind in sorted(UP))
 """Every kind that devices say. Not `#`: what they are told must not come back to us."""
@@ -83,6 +81,10 @@ class _Receipt:
         if self._session.link is not None:
             self._session.link.acknowledge(self._packet_id)
 
+    def leave(self) -> None:
+        """A broker's PUBACK promises a device nothing."""
+        self.settle()
+
     def lost(self) -> None:
         self._session.drop("the log failed for too long")
 
@@ -96,7 +98,7 @@ class Bridge:
         self._share = share
         self._metrics = metrics
         self._clock = clock
-        self.context = tls_context(settings)
+        self.context = settings.tls()
         self._redial = Redial()
         self._link: MqttLink | None = None
         self._paused = False
@@ -172,18 +174,13 @@ class Bridge:
     def _options(self) -> MqttOptions:
         """The password is read at each dial: it may have been changed meanwhile. SettingsError."""
         settings = self._settings
-        password = (
-            None
-            if settings.password_file is None
-            else read_secret(settings.password_file, "broker.password_file")
-        )
         return MqttOptions(
             settings.host,
             settings.port,
             f"ingest-{self._share.bridge}",
             tls=self.context,
             username=settings.username,
-            password=password,
+            password=settings.password(),
             keepalive_s=settings.keepalive_s,
         )
 
@@ -192,15 +189,3 @@ class Bridge:
             link.pause()
         else:
             link.resume()
-
-
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """That trusts the broker's CA alone; None where the broker is plain. SettingsError."""
-    if settings.ca is None or not settings.encrypted:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_ca(context, settings.ca, "broker.ca")
-    if settings.certificate is not None and settings.key is not None:
-        load_pair(context, settings.certificate, settings.key, "broker")
-    return context

@@ -5,28 +5,33 @@ log in the order in which they were taken. A batch whose append failed is tried 
 records at worst (the gateway's line sees them a second time). When the log fails for too long, what waits for
 that part is given up unconfirmed, and its devices' lines are forgotten: devices send again what nobody
 accepted.
+
+A part that fails while others take appends is sick: it holds up nobody else. What comes for it is left, but
+for one append at a time that finds out when it is well again. Left is also what is out of line, and what a
+device says beyond its rate: nothing of it is accepted, so its device keeps it and sends it again, later each
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from device_protocol.errors import Reason
 from device_protocol.numbers import Number, Place
 from ingest.acceptances import Acceptances
 from ingest.metrics import Metrics
+from ingest.parts import Part, Receipt, Waiting
 from ingest.policy.budget import Budget, Pressure
 from ingest.policy.progress import Lines, Progress
-from ingest.policy.sorting import Dead, Sorted, entry, sort
+from ingest.policy.rates import Rates
+from ingest.policy.sorting import Dead, Sorted, entry, sender, sort
+from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.event_log.interface import (
-    APPEND_MAX,
     CONTROL,
     DEAD,
     UP,
@@ -39,30 +44,19 @@ from runtime.event_log.interface import (
 from runtime.logs import get_logger
 from runtime.tasks import CrashCallback, TaskOwner
 
-BATCH_MAX: Final = 2_000
-"""Entries of one append: what one transaction of the gateway's log takes in some ten milliseconds."""
-OVERHEAD: Final = 900
-"""Bytes that a waiting message costs beside its own: the objects around it (measured by tests/ingest)."""
 RETRY_S: Final = (0.05, 1.0)
 """Between two tries of an append: first and last, doubled each time, random below that."""
 TOLD_EVERY_S: Final = 10.0
 """A log that is away is written about so often, not at each try of each part."""
+HOLD_S: Final = 2.0
+"""A part holds up the others for so long at most: PUBACKs leave in the order of receipt, and one that waits
+for a sick part holds back all behind it. What is left too early costs a repeat, and no more."""
+REST_S: Final = 1.0
+"""After an append to a sick part was given up, nothing is tried there for so long."""
 CLOSE_S: Final = 1.0
 """For appends that are cancelled at the end."""
 
 _log = get_logger("ingest.intake")
-
-
-class Receipt(Protocol):
-    """Where a message came from, which waits for what became of it. One of the two is called, once."""
-
-    def settle(self) -> None:
-        """It is done with: kept, seen before, or out of line. Its sender need not keep it for this hop."""
-        ...
-
-    def lost(self) -> None:
-        """It was not kept, and never may be said to be."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,50 +68,6 @@ class Arrival:
     receipt: Receipt
     via: str = "mqtt"
     device: str | None = None
-
-
-class _Waiting:
-    """A message in its part's queue; without an entry it waits only for what stands before it."""
-
-    __slots__ = ("entry", "message", "progress", "receipt")
-
-    def __init__(
-        self, receipt: Receipt, entry: Entry | None, message: Sorted, progress: Progress | None
-    ) -> None:
-        self.receipt = receipt
-        self.entry = entry
-        self.message = message
-        self.progress = progress
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory, about."""
-        return OVERHEAD if self.entry is None else OVERHEAD + self.entry.size
-
-
-class _Part:
-    """One part of one of the log's topics."""
-
-    __slots__ = ("name", "number", "topic", "waiting", "writing")
-
-    def __init__(self, topic: str, number: int) -> None:
-        self.name = f"{topic}/{number}"
-        self.topic = topic
-        self.number = number
-        self.waiting: deque[_Waiting] = deque()
-        self.writing = False
-
-    def take(self) -> list[_Waiting]:
-        """What goes into the next append."""
-        batch: list[_Waiting] = []
-        size = 0
-        while self.waiting and len(batch) < BATCH_MAX:
-            first = self.waiting[0].entry
-            size += 0 if first is None else first.size
-            if batch and size > APPEND_MAX:
-                break
-            batch.append(self.waiting.popleft())
-        return batch
 
 
 class Intake:
@@ -133,6 +83,7 @@ class Intake:
         bytes_max: int,
         lines_max: int,
         append_s: float,
+        rates: Rates,
         pressed: Callable[[bool], None],
         on_crash: CrashCallback | None = None,
     ) -> None:
@@ -142,13 +93,18 @@ class Intake:
         self._metrics = metrics
         self._clock = clock
         self._append_s = append_s
+        self._hold_s = min(HOLD_S, append_s / 2)
+        self._rates = rates
         self._pressed = pressed
         self._lines_max = lines_max
-        self._parts: dict[str, list[_Part]] = {}
+        self._parts: dict[str, list[Part]] = {}
         self.budget = Budget(bytes_max)
         self.lines = Lines(0, lines_max)
-        self.log_fails = False
+        self.failing: set[str] = set()
+        """Of what the log did not take the last append, by name."""
+        self._took_at = float("-inf")  # monotonic, when any part took one
         self._told_at: float | None = None
+        self._throttled_at: float | None = None
         self._draining = False
         self._closed = False
         self._idle = asyncio.Event()
@@ -162,21 +118,27 @@ class Intake:
     def started(self) -> bool:
         return bool(self._parts)
 
+    @property
+    def log_fails(self) -> bool:
+        """All of it, or a part."""
+        return bool(self.failing)
+
     async def start(self) -> None:
         """Learns the log's parts, as soon as it answers."""
+        backoff = Backoff(*RETRY_S)
         while True:
             try:
                 await self._log.start()
                 break
             except (LogUnavailableError, LogRefusedError) as error:
                 self._failed("start", error)
-            await asyncio.sleep(random.uniform(RETRY_S[1] / 2, RETRY_S[1]))
+            await asyncio.sleep(backoff.next())
         self.lines = Lines(self._log.parts(UP), self._lines_max)
         self._parts = {
-            topic: [_Part(topic, number) for number in range(self._log.parts(topic))]
+            topic: [Part(topic, number) for number in range(self._log.parts(topic))]
             for topic in (UP, CONTROL, DEAD)
         }
-        self._succeeded()
+        self._succeeded("start")
 
     def offer(self, arrival: Arrival) -> None:
         """Take it, or confirm at once what needs no append. Never raises for what the message holds. After
@@ -184,10 +146,19 @@ class Intake:
         """
         if self._closed:
             return
+        now, device = self._clock.monotonic(), arrival.device or sender(arrival.topic)
+        if not self._rates.takes(device, len(arrival.payload), now):
+            self._throttle(device, now)
+            arrival.receipt.leave()
+            return
         message = sort(arrival.topic, arrival.payload, arrival.device)
         self._metrics.messages.labels(message.kind, arrival.via).inc()
         parts = self._parts[message.log_topic]
         part = parts[part_of(message.device.encode(), len(parts))]
+        if part.leaves(now):
+            self._metrics.left_sick.inc()
+            arrival.receipt.leave()
+            return
         progress: Progress | None = None
         if message.standing is not None:
             standing = message.standing
@@ -201,7 +172,7 @@ class Intake:
             self._metrics.dead_letters.labels(message.dead.reason.value).inc()
         at_ms = int(self._clock.wall() * 1000)
         kept = entry(message, arrival.topic, arrival.payload, at_ms)
-        self._queue(part, _Waiting(arrival.receipt, kept, message, progress))
+        self._queue(part, Waiting(arrival.receipt, kept, message, progress))
 
     def done(self, device: str) -> Number | None:
         """The device's highest number that the log has, with all before it; None: it is not remembered."""
@@ -219,22 +190,22 @@ class Intake:
         await self._tasks.close(CLOSE_S)
 
     def _turn_away(
-        self, place: Place, part: _Part, progress: Progress, message: Sorted, arrival: Arrival
+        self, place: Place, part: Part, progress: Progress, message: Sorted, arrival: Arrival
     ) -> None:
         """It is not taken: it was before, or something is missing before it."""
         assert message.standing is not None
         if place is Place.GAP:
             self._metrics.gaps.inc()
-            arrival.receipt.settle()
+            arrival.receipt.leave()
         elif message.standing.number <= progress.done:
             self._metrics.seen.inc()
             arrival.receipt.settle()
             self._tell(message, progress.done)
         else:  # on its way into the log: what stands before this in the queue
             self._metrics.seen.inc()
-            self._queue(part, _Waiting(arrival.receipt, None, message, None))
+            self._queue(part, Waiting(arrival.receipt, None, message, None))
 
-    def _queue(self, part: _Part, waiting: _Waiting) -> None:
+    def _queue(self, part: Part, waiting: Waiting) -> None:
         part.waiting.append(waiting)
         self._press(self.budget.add(waiting.cost))
         if not part.writing:
@@ -242,13 +213,13 @@ class Intake:
             self._idle.clear()
             self._tasks.start(self._write(part), part.name)
 
-    async def _write(self, part: _Part) -> None:
+    async def _write(self, part: Part) -> None:
         """Until the queue is empty."""
         try:
             while part.waiting:
                 batch = part.take()
                 entries = [waiting.entry for waiting in batch if waiting.entry is not None]
-                if not entries or await self._appended(part, entries):
+                if not entries or await self._appended(part, batch, entries):
                     self._confirm(batch)
                 else:
                     self._give_up(part, batch)
@@ -257,12 +228,27 @@ class Intake:
             if not any(part.writing for parts in self._parts.values() for part in parts):
                 self._idle.set()
 
-    async def _appended(self, part: _Part, entries: list[Entry]) -> bool:
-        """Whether all of them are in the log for certain."""
-        began = self._clock.monotonic()
-        wait_s = RETRY_S[0]
+    async def _appended(self, part: Part, batch: list[Waiting], entries: list[Entry]) -> bool:
+        """Whether all of them are in the log for certain. Others are not held up by it."""
+        part.began_at = self._clock.monotonic()
+        if part.sick:
+            _leave(batch)
+        watch = self._watched(part, batch)
+        try:
+            if not await self._tried(part, entries):
+                return False
+        finally:
+            watch.cancel()
+        part.sick = False
+        self._metrics.append_seconds.observe(self._clock.monotonic() - part.began_at)
+        self._succeeded(part.name)
+        return True
+
+    async def _tried(self, part: Part, entries: list[Entry]) -> bool:
+        """Again and again, for `append_s`."""
+        backoff = Backoff(*RETRY_S)
         while True:
-            left_s = began + self._append_s - self._clock.monotonic()
+            left_s = part.began_at + self._append_s - self._clock.monotonic()
             try:
                 async with asyncio.timeout(left_s):
                     await self._log.append(part.topic, part.number, entries)
@@ -272,19 +258,34 @@ class Intake:
                 self._failed(part.name, "no answer")
             except LogRefusedError as error:  # each entry is within the log's limits: a setting is wrong
                 self._failed(part.name, error)
+                part.sick = True  # it would be refused again: nobody need wait for that
                 return False
             else:
-                self._metrics.append_seconds.observe(self._clock.monotonic() - began)
-                self._succeeded()
                 return True
-            wait_s = min(wait_s * 2, RETRY_S[1])
-            if self._clock.monotonic() + wait_s >= began + self._append_s:
+            wait_s = backoff.next()
+            if self._clock.monotonic() + wait_s >= part.began_at + self._append_s:
                 return False
-            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
+            await asyncio.sleep(wait_s)
 
-    def _confirm(self, batch: list[_Waiting]) -> None:
+    def _watched(self, part: Part, batch: list[Waiting]) -> _Repeating:
+        """Looks now and then whether it is this part alone that does not take what it is given."""
+        return _Repeating(self._hold_s, lambda: self._look(part, batch))
+
+    def _look(self, part: Part, batch: list[Waiting]) -> None:
+        if part.sick or self._took_at <= part.began_at:
+            return
+        part.sick = True
+        _log.warning("a part of the log is sick", extra={"part": part.name})
+        # What came behind the batch must not follow it: whether that one will be there is not known.
+        behind = list(part.waiting)
+        self._drop(part)
+        self._metrics.given_up.inc(len(behind))
+        _leave([*batch, *behind])
+        self._press(self.budget.remove(sum(waiting.cost for waiting in behind)))
+
+    def _confirm(self, batch: list[Waiting]) -> None:
         """All of it is in the log."""
-        highest: dict[str, _Waiting] = {}
+        highest: dict[str, Waiting] = {}
         cost = 0
         for waiting in batch:
             cost += waiting.cost
@@ -294,22 +295,31 @@ class Intake:
                 highest[message.device] = waiting
             elif message.dead is not None and waiting.entry is not None:
                 self._refuse(message, message.dead)
-            waiting.receipt.settle()
+            waiting.settle()
         for waiting in highest.values():
             assert waiting.progress is not None
             self._tell(waiting.message, waiting.progress.done)
         self._press(self.budget.remove(cost))
 
-    def _give_up(self, part: _Part, batch: list[_Waiting]) -> None:
+    def _give_up(self, part: Part, batch: list[Waiting]) -> None:
         """Whether the batch is in the log is not known: nothing that came behind it may follow it there."""
         lost = [*batch, *part.waiting]
+        self._drop(part)
+        self._metrics.given_up.inc(len(lost))
+        part.sick = part.sick or self._took_at > part.began_at
+        if part.sick:
+            part.rests_until = self._clock.monotonic() + REST_S
+            _leave(lost)
+        else:  # all of the log is away
+            for waiting in lost:
+                waiting.lost()
+        self._press(self.budget.remove(sum(waiting.cost for waiting in lost)))
+
+    def _drop(self, part: Part) -> None:
+        """Nobody remembers what was to come behind an append whose fate is not known."""
         part.waiting.clear()
         if part.topic == UP:
             self.lines.forget(part.number)
-        self._metrics.given_up.inc(len(lost))
-        for waiting in lost:
-            waiting.receipt.lost()
-        self._press(self.budget.remove(sum(waiting.cost for waiting in lost)))
 
     def _refuse(self, message: Sorted, dead: Dead) -> None:
         # Of a message that another device sent in its name, the device is told nothing.
@@ -324,16 +334,51 @@ class Intake:
         if pressure is not Pressure.SAME and not self._draining:
             self._pressed(pressure is Pressure.PAUSE)
 
+    def _throttle(self, device: str, now: float) -> None:
+        self._metrics.left_rate.inc()
+        if self._throttled_at is None or now - self._throttled_at >= TOLD_EVERY_S:
+            self._throttled_at = now
+            _log.warning("a device says more than it may", extra={"device": device})
+
     def _failed(self, what: str, error: object) -> None:
         self._metrics.append_failed.inc()
-        self.log_fails = True
+        self.failing.add(what)
         now = self._clock.monotonic()
         if self._told_at is None or now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
             _log.warning("the log does not take appends", extra={"part": what, "error": str(error)})
 
-    def _succeeded(self) -> None:
-        if self.log_fails:
-            self.log_fails = False
+    def _succeeded(self, what: str) -> None:
+        self._took_at = self._clock.monotonic()
+        if not self.failing:
+            return
+        self.failing = {
+            part.name
+            for parts in self._parts.values()
+            for part in parts
+            if part.name in self.failing and part.name != what and (part.writing or part.sick)
+        }
+        if not self.failing:
             self._told_at = None
             _log.info("the log takes appends again")
+
+
+class _Repeating:
+    """Calls until it is cancelled, each `every_s` seconds."""
+
+    def __init__(self, every_s: float, call: Callable[[], None]) -> None:
+        self._every_s = every_s
+        self._call = call
+        self._timer = asyncio.get_running_loop().call_later(every_s, self._again)
+
+    def _again(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._again)
+        self._call()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def _leave(those: list[Waiting]) -> None:
+    for waiting in those:
+        waiting.leave()

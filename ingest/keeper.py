@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.internal_http import GatewayRefused, GatewayUnavailable, InternalHttp
 from runtime.logs import get_logger
@@ -17,6 +18,7 @@ from runtime.revocation_feed import FeedSource, RevocationFeed
 # behind it. The last is later than any such check may take (embedded.CONNECT_S).
 AGAIN_S: Final = (1.0, 12.0)
 RETRY_S: Final = 0.5  # the broker or the gateway is away; a revocation takes 2 s at most where both are there
+RETRY_MAX_S: Final = 30.0  # one device with which it fails, and with others not
 AT_ONCE: Final = 500  # devices at a time: a feed that is read from its beginning names them all
 
 _log = get_logger("ingest.keeper")
@@ -25,9 +27,9 @@ _log = get_logger("ingest.keeper")
 class Doors(Protocol):
     """One kind of broker."""
 
-    async def shut_out(self, devices: Sequence[str]) -> None:
-        """They are revoked: their connections end, and they do not come in again. May be repeated. OSError,
-        MqttError, GatewayUnavailable, GatewayRefused: not all of it was done.
+    async def shut_out(self, devices: Sequence[str]) -> Sequence[str]:
+        """They are revoked: their connections end, and they do not come in again. Returns those of whom that
+        is not certain. May be repeated. OSError, MqttError, GatewayUnavailable, GatewayRefused: of nobody.
         """
         ...
 
@@ -42,6 +44,11 @@ class Upkeep(Protocol):
     @property
     def is_fresh(self) -> bool:
         """Whether it was done lately."""
+        ...
+
+    @property
+    def refreshed_at(self) -> float | None:
+        """Unix seconds; None: not yet."""
         ...
 
 
@@ -61,11 +68,13 @@ class Keeper:
         self._upkeep = upkeep
         self._clock = clock
         self._feed = RevocationFeed(source, self, clock, FeedTimes())
-        self._due: dict[
-            str, list[float]
-        ] = {}  # monotonic times at which a device is shut out, the next first
+        # Of each device the monotonic times at which it is shut out, the next first.
+        self._due: dict[str, list[float]] = {}
+        self._backoffs: dict[str, Backoff] = {}  # of those with whom it failed
         self._changed = asyncio.Event()
         self._failing = False  # said once
+        self.counted: Callable[[str, int], None] = lambda outcome, count: None
+        """Called with what became of so many devices that were to be shut out: done or failed."""
 
     def __repr__(self) -> str:
         return f"<Keeper at {self._feed.position.number}, {len(self._due)} to shut out>"
@@ -74,7 +83,18 @@ class Keeper:
     def is_fresh(self) -> bool:
         """Whether the gateway is heard and the broker obeys: who is revoked now leaves within 2 s."""
         kept = self._upkeep is None or self._upkeep.is_fresh
-        return kept and not self._failing and self._feed.is_fresh()
+        return kept and not self._failing and not self._backoffs and self._feed.is_fresh()
+
+    @property
+    def waiting(self) -> int:
+        """Devices that are to be shut out, for the first time or once more."""
+        return len(self._due)
+
+    @property
+    def list_age_s(self) -> float | None:
+        """Since the broker was told of a list; None: it has none, or none yet."""
+        at = None if self._upkeep is None else self._upkeep.refreshed_at
+        return None if at is None else self._clock.wall() - at
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -88,6 +108,7 @@ class Keeper:
         """From the feed."""
         now = self._clock.monotonic()
         self._due[device_id] = [now, *(now + after for after in AGAIN_S)]
+        self._backoffs.pop(device_id, None)
         self._changed.set()
 
     def session_revoked(self, sid: str, device_id: str | None) -> None:
@@ -117,8 +138,9 @@ class Keeper:
     async def _shut_out(self, devices: Sequence[str]) -> None:
         planned = {device: self._due[device] for device in devices}
         try:
-            await self._doors.shut_out(devices)
+            left = set(await self._doors.shut_out(devices))
         except (OSError, MqttError, GatewayUnavailable, GatewayRefused) as error:
+            self.counted("failed", len(devices))
             if not self._failing:
                 self._failing = True
                 _log.error(
@@ -129,13 +151,31 @@ class Keeper:
         if self._failing:
             self._failing = False
             _log.info("revoked devices are shut out again")
+        self.counted("failed", len(left))
+        self.counted("done", len(devices) - len(left))
         for device, times in planned.items():
             if self._due[device] is not times:
                 continue  # revoked once more meanwhile
-            if times[1:]:
-                self._due[device] = times[1:]
+            if device in left:
+                self._later(device, times)
             else:
-                del self._due[device]
+                self._done(device, times)
+
+    def _later(self, device: str, times: list[float]) -> None:
+        """One with whom it failed; nobody waits for it."""
+        backoff = self._backoffs.get(device)
+        if backoff is None:
+            backoff = self._backoffs[device] = Backoff(RETRY_S, RETRY_MAX_S)
+            _log.error("a revoked device is not shut out", extra={"device": device})
+        self._due[device] = [self._clock.monotonic() + backoff.next(), *times[1:]]
+
+    def _done(self, device: str, times: list[float]) -> None:
+        if self._backoffs.pop(device, None) is not None:
+            _log.info("a revoked device is shut out at last", extra={"device": device})
+        if times[1:]:
+            self._due[device] = times[1:]
+        else:
+            del self._due[device]
 
 
 class GatewayFeed:

@@ -44,8 +44,26 @@ class Metrics:
             "towline_ingest_given_up_total",
             "Messages given up because the log failed for too long; their devices send them again.",
         )
+        left = registry.counters(
+            "towline_ingest_left_total",
+            "Messages not taken, which their devices send again: rate (the device says more than"
+            " device_messages_s or device_bytes_s), part (its part of the log is sick).",
+            ["why"],
+        )
+        self.left_rate = left.labels("rate")
+        self.left_sick = left.labels("part")
         self.accepted = registry.counter(
             "towline_ingest_accepted_total", "Times a device was told what is kept for good."
+        )
+        self.refused = registry.counters(
+            "towline_ingest_broker_refused_total",
+            "Times a device was not let publish, subscribe or leave a will where it may not; by what.",
+            ["what"],
+        )
+        self.kicks = registry.counters(
+            "towline_ingest_kicks_total",
+            "Revoked devices that were shut out of the broker: done (each thrice), or failed (tried again).",
+            ["outcome"],
         )
         self.links_lost = registry.counter(
             "towline_ingest_broker_links_lost_total", "Connections to the broker that ended or never stood."

@@ -7,30 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.addresses import is_address, is_loopback, parse_address
-from runtime.broker_url import is_broker_url, parse_broker_url
+from runtime.broker_settings import BrokerSettings as CommonBrokerSettings
+from runtime.event_log.settings import KafkaSettings
 from runtime.settings import between, not_empty, readable_file, setting
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerSettings:
+class BrokerSettings(CommonBrokerSettings):
     """The MQTT broker that devices publish to, as ingest reaches it."""
 
-    url: str = setting(
-        "mqtts://host:port of the broker's internal listener; mqtt:// on loopback alone.", check=is_broker_url
-    )
-    ca: Path | None = setting(
-        "PEM of the CA that signed the broker's certificate; needed for mqtts.",
-        default=None,
-        check=readable_file,
-    )
-    certificate: Path | None = setting(
-        "PEM of our client certificate; none: a name and password alone.", default=None, check=readable_file
-    )
-    key: Path | None = setting("PEM key of the client certificate.", default=None, check=readable_file)
-    username: str | None = setting("Our name at the broker, where it is not the certificate's.", default=None)
-    password_file: Path | None = setting(
-        "File that holds nothing but the password of that name.", default=None, check=readable_file
-    )
     keepalive_s: int = setting(
         "Silence after which each side takes the other for dead; brokers add half of it.",
         default=20,
@@ -42,54 +27,18 @@ class BrokerSettings:
         check=between(0.5, 60),
     )
 
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file needs a username")
-        if self.encrypted and self.ca is None:
-            raise ValueError("mqtts needs the broker's ca")
-
-    @property
-    def encrypted(self) -> bool:
-        return parse_broker_url(self.url).encrypted
-
-    @property
-    def host(self) -> str:
-        return parse_broker_url(self.url).host
-
-    @property
-    def port(self) -> int:
-        return parse_broker_url(self.url).port
-
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(KafkaSettings):
     """Where messages are kept until the gateway has stored them."""
 
     kind: Literal["gateway", "kafka"] = setting(
         "kafka, or the log in the gateway's database (its internal listener: table gateway).",
         default="gateway",
     )
-    servers: tuple[str, ...] = setting("Kafka's brokers, host:port each.", default=())
-    prefix: str = setting(
-        "Of the topics' names: PREFIX.up, PREFIX.control, PREFIX.dead.", default="towline", check=not_empty
-    )
-    ca: Path | None = setting(
-        "PEM of the CA that signed Kafka's certificates; none: plain.", default=None, check=readable_file
-    )
-    certificate: Path | None = setting(
-        "PEM of our client certificate for Kafka.", default=None, check=readable_file
-    )
-    key: Path | None = setting("PEM key of that certificate.", default=None, check=readable_file)
 
     def __post_init__(self) -> None:
-        if self.kind == "kafka" and not self.servers:
-            raise ValueError("kafka needs its servers")
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
-        if self.certificate is not None and self.ca is None:
-            raise ValueError("a client certificate needs the ca: without it nothing is encrypted")
+        self.check(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +131,18 @@ class Settings:
         "Devices whose place is remembered; one that is not begins again where it says it stands.",
         default=200_000,
         check=between(1_000, 10_000_000),
+    )
+    device_messages_s: int = setting(
+        "What one device may say, messages a second: more than one needs that catches up, so that none takes"
+        " the others' room. What is over it is not accepted: the device keeps it, and sends it again later.",
+        default=500,
+        check=between(1, 100_000),
+    )
+    device_bytes_s: int = setting(
+        "The same in bytes a second.", default=1 << 20, check=between(1 << 10, 1 << 30)
+    )
+    device_burst_s: float = setting(
+        "So many seconds' worth of both a device may say at once.", default=4.0, check=between(1, 3600)
     )
     accept_every_ms: int = setting(
         "A device hears `accepted` at most once in this time.", default=50, check=between(1, 10_000)

@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
@@ -41,11 +42,14 @@ from ingest.brokers.packets import (
     read_packet,
 )
 from ingest.brokers.topic_rule import SERVICES, may_publish, may_receive, may_subscribe
+from ingest.refusals import What
 from runtime.logs import get_logger
 from runtime.tasks import TaskOwner
 
 Check = Callable[[str, str], Awaitable[bool]]
 """Asked with device id and password; True lets it in. An exception: nobody can tell now."""
+Refused = Callable[[str, What, str], None]
+"""Told which device was refused what, and on which topic."""
 
 CONNECT_S: Final = 10.0  # from TCP to a login that was checked
 KEEPALIVE_MAX_S: Final = 300  # who promised none, or more, counts as this; infra/mosquitto says the same
@@ -95,11 +99,13 @@ class EmbeddedBroker:
         host: str = "127.0.0.1",
         port: int = 0,
         limits: Limits | None = None,
+        refused: Refused | None = None,
     ) -> None:
         """`secrets`: passwords of the users of topic_rule.SERVICES; one without cannot log in."""
         self.host = host
         self.port = port  # the one in use, once it was started
         self._check = check
+        self._refused = refused or _nobody
         self._secrets = {user: secret for user, secret in secrets.items() if user in SERVICES and secret}
         self._limits = limits or Limits()
         self._tasks = TaskOwner("embedded-broker")
@@ -125,6 +131,7 @@ class EmbeddedBroker:
                 "plugins": {f"{here}{Admitted.__name__}": {}, f"{here}{TopicRule.__name__}": {}},
             }
         )
+        _RULES[self._broker] = self._may_not
         await self._broker.start()
         try:
             self._server = await asyncio.start_server(self._accept, self.host, self.port)
@@ -156,11 +163,20 @@ class EmbeddedBroker:
         await line.wait_gone()
         return True
 
-    async def shut_out(self, devices: Sequence[str]) -> None:
-        """They are revoked: `check` lets none of them in again. For ingest.keeper."""
+    def _may_not(self, user: str, what: What, topic: str) -> None:
+        if user not in SERVICES:
+            self._refused(user, what, topic)
+
+    async def shut_out(self, devices: Sequence[str]) -> list[str]:
+        """They are revoked: `check` lets none of them in again. For ingest.keeper; whom amqtt holds on to."""
+        stuck = []
         for device in devices:
-            if await self.kick(device):
-                _log.warning("a revoked device was cut", extra={"device": device})
+            try:
+                if await self.kick(device):
+                    _log.warning("a revoked device was cut", extra={"device": device})
+            except TimeoutError:
+                stuck.append(device)
+        return stuck
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._connections >= self._limits.connections:
@@ -207,8 +223,6 @@ class EmbeddedBroker:
         service = user in SERVICES
         if not (asks.client_id == user or (service and asks.client_id.startswith(f"{user}-"))):
             raise RefusedError(REFUSED_CLIENT_ID, "another one's client id")
-        if asks.will_topic is not None and not may_publish(user, asks.will_topic):
-            raise RefusedError(NOT_ALLOWED, "a will to another one's topic")
         if service:
             secret = self._secrets.get(user, "")
             good = bool(secret) and hmac.compare_digest(secret.encode(), asks.password.encode())
@@ -216,6 +230,9 @@ class EmbeddedBroker:
             good = TOKEN.fullmatch(user) is not None and await self._ask(user, asks.password)
         if not good:
             raise RefusedError(NOT_ALLOWED, "a wrong password")
+        if asks.will_topic is not None and not may_publish(user, asks.will_topic):
+            self._may_not(user, "will", asks.will_topic)  # after the login: it was the device itself
+            raise RefusedError(NOT_ALLOWED, "a will to another one's topic")
 
     async def _ask(self, device: str, password: str) -> bool:
         async with self._logins:
@@ -429,5 +446,18 @@ class TopicRule(BaseTopicPlugin):  # type: ignore[misc]  # amqtt is not known to
         user: Any = session.username if session is not None else None
         if not user or topic is None or action is None:
             return False
-        rule = {Action.PUBLISH: may_publish, Action.RECEIVE: may_receive, Action.SUBSCRIBE: may_subscribe}
-        return rule[action](user, topic)
+        if action is Action.RECEIVE:
+            return may_receive(user, topic)
+        what: What = "publish" if action is Action.PUBLISH else "subscribe"
+        allowed = may_publish(user, topic) if what == "publish" else may_subscribe(user, topic)
+        if not allowed:
+            _RULES[self.context._broker_instance](user, what, topic)
+        return allowed
+
+
+def _nobody(_device: str, _what: What, _topic: str) -> None:
+    """Nobody wants to know."""
+
+
+# amqtt makes its plugins itself, and tells them of its broker alone.
+_RULES: Final = WeakKeyDictionary[Broker, Refused]()

@@ -22,7 +22,7 @@ from cryptography import x509
 from runtime.clock import Clock
 from runtime.internal_http import GatewayRefused, GatewayUnavailable, InternalHttp
 from runtime.logs import get_logger
-from runtime.mqtt_link import MqttLink, MqttMessage, MqttOptions
+from runtime.mqtt_link import MqttError, MqttLink, MqttMessage, MqttOptions, MqttRefusedError
 
 PATH: Final = "/internal/v1/devices/revocation-list"
 RENEW_S: Final = 12 * 3600.0  # a list is good for a week; past that Mosquitto refuses every device
@@ -91,9 +91,9 @@ class MosquittoDoors:
         at = self.refreshed_at
         return at is not None and self._clock.wall() - at < 3 * RENEW_S
 
-    async def shut_out(self, devices: Sequence[str]) -> None:
-        """First the list, then their connections: who comes again at once meets it. OSError, MqttError,
-        GatewayUnavailable, GatewayRefused.
+    async def shut_out(self, devices: Sequence[str]) -> list[str]:
+        """First the list, then their connections: who comes again at once meets it. Those whose connection
+        may be there still; OSError, MqttError, GatewayUnavailable, GatewayRefused: everybody's may.
         """
         await self.refresh()
         room = asyncio.Semaphore(TAKEN_OVER_AT_ONCE)
@@ -101,10 +101,14 @@ class MosquittoDoors:
         ended = await asyncio.gather(
             *(self._take_over(device, options, room) for device in devices), return_exceptions=True
         )
-        for error in ended:
-            if error is not None:
+        failed = {device: error for device, error in zip(devices, ended, strict=True) if error is not None}
+        for error in failed.values():
+            # One that the broker said no to is about its device; else where all failed, the broker is away.
+            alone = isinstance(error, MqttRefusedError) or len(failed) < len(devices)
+            if not (alone and isinstance(error, OSError | MqttError)):
                 raise error
-        _log.warning("revoked devices were shut out", extra={"count": len(devices)})
+        _log.warning("revoked devices were shut out", extra={"count": len(devices) - len(failed)})
+        return list(failed)
 
     async def _take_over(self, device: str, options: MqttOptions, room: asyncio.Semaphore) -> None:
         """A client of the same id ends the older connection (section 3.1.4), and leaves again."""

@@ -50,6 +50,14 @@ class Sorted:
         return "" if self.topic is None else self.topic.device
 
 
+def sender(topic_text: str) -> str:
+    """The device that the topic names; "" for what is no topic."""
+    try:
+        return _topic(topic_text).device
+    except BadTopicError:
+        return ""
+
+
 def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
     """`device`: who sent it, where that is known beside the topic, to which a broker's ACL has tied it."""
     try:

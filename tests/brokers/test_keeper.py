@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -121,10 +122,11 @@ async def test_a_broker_that_is_away_is_asked_until_it_answers(
         def __init__(self) -> None:
             self.asked: list[tuple[str, ...]] = []
 
-        async def shut_out(self, devices: Sequence[str]) -> None:
+        async def shut_out(self, devices: Sequence[str]) -> Sequence[str]:
             self.asked.append(tuple(devices))
             if len(self.asked) < 4:
                 raise ConnectionRefusedError("away")
+            return ()
 
     doors, feed = Away(), Feed()
     for device in ("d_a", "d_b", "d_c"):
@@ -140,3 +142,34 @@ async def test_a_broker_that_is_away_is_asked_until_it_answers(
 
 async def _until(check: Callable[[], bool]) -> None:
     await asyncio.to_thread(eventually, "it is so", check, WAIT_S)
+
+
+async def test_one_device_with_which_it_fails_keeps_no_other_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
+    monkeypatch.setattr(module, "RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(module, "AGAIN_S", ())
+
+    class Odd:
+        def __init__(self) -> None:
+            self.asked: Counter[str] = Counter()
+            self.well = False
+
+        async def shut_out(self, devices: Sequence[str]) -> Sequence[str]:
+            self.asked.update(devices)
+            return [device for device in devices if device == "d_odd" and not self.well]
+
+    doors, feed, counted = Odd(), Feed(), Counter[str]()
+    for device in ("d_a", "d_odd", "d_b"):
+        feed.revoke(device)
+    async with _keeping(feed, doors) as keeper:
+        keeper.counted = lambda outcome, count: counted.update({outcome: count})
+        await _until(lambda: doors.asked["d_odd"] >= 4)
+        assert (doors.asked["d_a"], doors.asked["d_b"]) == (1, 1), "they were done at once"
+        assert (keeper.waiting, keeper.is_fresh) == (1, False)
+        feed.revoke("d_c")
+        await _until(lambda: doors.asked["d_c"] == 1)
+        doors.well = True
+        await _until(lambda: keeper.waiting == 0)
+        assert keeper.is_fresh
+    assert counted["failed"] >= 4
+    assert counted["done"] >= 2

@@ -91,6 +91,17 @@ async def test_a_revoked_device_leaves_within_two_seconds_and_stays_out(
     assert fresh.link.reason == ""
 
 
+async def test_one_device_that_the_broker_knows_not_keeps_no_other_in(
+    mosquitto: Mosquitto, clients: Clients
+) -> None:
+    """A client id beyond what Mosquitto takes, as of an id that is none."""
+    odd = "d_" + "x" * 65_000
+    device = await clients.device("d_a")
+    shut = doors(mosquitto, Lists(mosquitto))
+    assert await shut.shut_out([odd, "d_a"]) == [odd]
+    assert await asyncio.wait_for(device.link.wait_closed(), GOAL_S)
+
+
 @pytest.mark.parametrize("broken", [b"", b"no list", b"expired", b"soon"])
 async def test_a_list_that_would_open_or_shut_everything_is_not_put_in_place(
     mosquitto: Mosquitto, clients: Clients, broken: bytes

@@ -7,15 +7,19 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from device_protocol.bodies import Accepted
 from device_protocol.envelope import decode
 from device_protocol.numbers import Line, Number, Place
 from device_protocol.topics import Kind, parse_topic
-from runtime.event_log.interface import UP, LogUnavailableError
+from ingest import intake
+from runtime.event_log.interface import PARTS, UP, LogUnavailableError, part_of
 from tests.ingest.world import MemoryLog, Talker, World
 
 DEVICES = ("d_aaaaaaaaaaaaaaaa", "d_bbbbbbbbbbbbbbbb", "d_cccccccccccccccc")
 BRIDGES = 2
+AWAY = LogUnavailableError("away")
 # Shorter than the first wait for another try: an append that fails is given up at once, as in a long outage.
 APPEND_S = 0.02
 
@@ -35,7 +39,8 @@ def some_step(chance: random.Random) -> Step:
             ways = [0 if lucky else chance.choice(["drop", 0, 1]) for _ in range(24)]
             return ("say", chance.choice(DEVICES), chance.randint(0, 6), ways)
         case "log":
-            return ("log", chance.choice(["takes", "fails", "fails but keeps", "holds"]))
+            what = chance.choice(["takes", "fails", "fails but keeps", "holds", "one part fails"])
+            return ("log", what, chance.choice(DEVICES))
         case "bridge":
             return ("bridge starts anew", chance.randrange(BRIDGES))
         case "device":
@@ -75,9 +80,11 @@ class Play:
         match step:
             case ("say", device, count, ways):
                 self._say(device, count, ways)
-            case ("log", what):
-                self.log.fault = LogUnavailableError("away") if what.startswith("fails") else None
+            case ("log", what, device):
+                self.log.fault = AWAY if what.startswith("fails") else None
                 self.log.lands = what == "fails but keeps"
+                part = part_of(device.encode(), PARTS[UP])
+                self.log.sick = {(UP, part): AWAY} if what == "one part fails" else {}
                 if what == "holds":
                     self.log.open.clear()
                 else:
@@ -141,7 +148,7 @@ class Play:
 
     async def end(self) -> None:
         """All is well again, and devices send until everything is accepted."""
-        await self.take(("log", "takes"))
+        await self.take(("log", "takes", DEVICES[0]))
         for _ in range(10):
             for device in DEVICES:
                 self._say(device, 0, [0] * 1000)
@@ -165,7 +172,10 @@ async def play(steps: list[Step]) -> None:
         assert stored[device] == sorted(said[device]), "all of it, once each, in order"
 
 
-async def test_nothing_accepted_is_missing_doubled_or_out_of_order(seed: int) -> None:
+async def test_nothing_accepted_is_missing_doubled_or_out_of_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "REST_S", 0.0)
     for n in range(PLAYS):
         chance = random.Random(f"{seed} {n}")
         steps = [some_step(chance) for _ in range(chance.randint(1, STEPS))]

@@ -18,6 +18,7 @@ from device_protocol.topics import Kind, Topic
 from ingest.acceptances import Acceptances
 from ingest.intake import Arrival, Intake
 from ingest.metrics import Metrics
+from ingest.policy.rates import Rates
 from runtime.clock import SYSTEM_CLOCK
 from runtime.event_log.interface import PARTS, UP, Entry, LogError, check_append
 from runtime.metrics import Registry
@@ -86,11 +87,14 @@ def changed(raw: bytes, changes: dict[str, Any]) -> bytes:
 
 
 class MemoryLog:
-    """Keeps in memory what it is given. `fault`: what it says instead; `lands`: and keeps it all the same."""
+    """Keeps in memory what it is given. `fault`: what it says instead; `lands`: and keeps it all the same.
+    `sick`: faults of single parts.
+    """
 
     def __init__(self) -> None:
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.fault: LogError | None = None
+        self.sick: dict[tuple[str, int], LogError] = {}
         self.lands = False
         self.open = asyncio.Event()
         self.open.set()
@@ -117,7 +121,7 @@ class MemoryLog:
         self.asked += 1
         try:
             await self.open.wait()
-            fault = self.fault
+            fault = self.fault or self.sick.get(place)
             if fault is None or self.lands:
                 self.kept[place] += entries
             if fault is not None:
@@ -142,6 +146,10 @@ class Slip:
     def settle(self) -> None:
         assert not self.state, f"{self.state} before"
         self.state = "settled"
+
+    def leave(self) -> None:
+        assert not self.state, f"{self.state} before"
+        self.state = "left"
 
     def lost(self) -> None:
         assert not self.state, f"{self.state} before"
@@ -179,6 +187,7 @@ class World:
         bytes_max: int = 1 << 20,
         lines_max: int = 1000,
         every_s: float = 0.0,
+        rates: Rates | None = None,
     ) -> None:
         self.log = log or MemoryLog()
         self.ears = Ears()
@@ -195,6 +204,7 @@ class World:
             bytes_max=bytes_max,
             lines_max=lines_max,
             append_s=append_s,
+            rates=Rates(1e6, 1e9, 60.0, 1000) if rates is None else rates,
             pressed=self.pressure.append,
             on_crash=lambda _, error: self.crashes.append(error),
         )
