@@ -15,7 +15,11 @@ from gateway.audit import command as audit
 from gateway.consume import CONSUME, consume
 from gateway.errors import KeyFileError
 from gateway.keys.keyring import load_keyring
-from gateway.keys.node_certificates import issue_ingest_certificate, issue_node_certificate
+from gateway.keys.node_certificates import (
+    issue_gateway_certificate,
+    issue_ingest_certificate,
+    issue_node_certificate,
+)
 from gateway.migrate_schema import MIGRATE, migrate_schema
 from gateway.policy.peers import PeerRole
 from gateway.rotate_keys import ROTATE, rotate_keys
@@ -61,11 +65,15 @@ def _issue(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     if not parsed.san and parsed.role == PeerRole.NODE:
         parser.error("--san: a node needs at least one")
+    if parsed.role == PeerRole.GATEWAY and (parsed.san or parsed.name != PeerRole.GATEWAY):
+        parser.error("--role gateway: the name is gateway, as the broker's ACL knows it, without --san")
     now = SYSTEM_CLOCK.wall()
     try:
         keyring = load_keyring(load(Settings, parsed.config).keys_dir, now, serves=False)
         if parsed.role == PeerRole.NODE:
             files = issue_node_certificate(keyring, parsed.name, parsed.san, parsed.out, now)
+        elif parsed.role == PeerRole.GATEWAY:
+            files = issue_gateway_certificate(keyring, parsed.out, now)
         else:
             files = issue_ingest_certificate(keyring, parsed.name, parsed.out, now, parsed.san)
     except (SettingsError, KeyFileError, ValueError) as error:

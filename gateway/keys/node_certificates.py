@@ -49,6 +49,13 @@ def issue_ingest_certificate(
     return _put(files, out)
 
 
+def issue_gateway_certificate(keyring: Keyring, out: Path, now: float) -> list[Path]:
+    """Write into `out`: gateway.crt/gateway.key (client, CN = gateway: the broker lets that send commands)
+    and internal_ca.crt, for the tables `broker` and `log` of gateways and consumers.
+    """
+    return _put(_client_files(keyring, PeerRole.GATEWAY, "gateway", PeerRole.GATEWAY, now), out)
+
+
 _Files = dict[str, tuple[bytes, int]]  # name → contents, mode
 
 

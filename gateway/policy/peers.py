@@ -12,6 +12,8 @@ class PeerRole(StrEnum):
 
     NODE = "node"
     INGEST = "ingest"
+    GATEWAY = "gateway"
+    """A gateway's own, for brokers and logs that ask for one. It opens nothing on the internal listener."""
 
 
 class Peer(NamedTuple):

@@ -10,13 +10,14 @@ import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 
 from gateway.errors import KeyFileError
 from gateway.keys import csr
 from gateway.keys.files import write_private
 from gateway.keys.key_list import GRANT_KEY_WAIT_S, KEY_LIST_MAX_BYTES
 from gateway.keys.keyring import Keyring, internal_server_files, load_keyring
-from gateway.keys.node_certificates import issue_node_certificate
+from gateway.keys.node_certificates import issue_gateway_certificate, issue_node_certificate
 from gateway.keys.signing import load_key_set, private_pem
 from tests.gateway.world import make_csr
 
@@ -235,3 +236,13 @@ def test_key_list_file_is_json_inside(keys_dir: Path) -> None:
     shutil.rmtree(keys_dir)
     keyring = load_keyring(keys_dir, NOW)
     assert json.dumps(key_list(keyring)["keys"]) == json.dumps(keyring.grant.jwks())
+
+
+def test_files_of_a_gateway_at_its_broker(keys_dir: Path, tmp_path: Path) -> None:
+    keyring = load_keyring(keys_dir, NOW)
+    files = issue_gateway_certificate(keyring, tmp_path / "broker", NOW)
+    assert sorted(file.name for file in files) == ["gateway.crt", "gateway.key", "internal_ca.crt"]
+    client = x509.load_pem_x509_certificate((tmp_path / "broker/gateway.crt").read_bytes())
+    client.verify_directly_issued_by(keyring.internal_ca.certificate)
+    subject = {part.oid: part.value for part in client.subject}
+    assert subject == {NameOID.COMMON_NAME: "gateway", NameOID.ORGANIZATIONAL_UNIT_NAME: "gateway"}

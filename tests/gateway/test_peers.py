@@ -38,7 +38,7 @@ def peer(world: World, unit: str | None) -> httpx.AsyncClient:
     return world.internal(context)
 
 
-ROLES = {None: node_of, "ingest": ingest_of, "broker": None, "node": None}
+ROLES = {None: node_of, "ingest": ingest_of, "gateway": None, "node": None}
 
 
 @pytest.mark.parametrize("unit", ROLES)
@@ -54,7 +54,7 @@ async def test_each_kind_of_peer_has_its_own_routes(world: World, unit: str | No
 
 
 async def test_the_feed_is_for_all_that_are_known(world: World) -> None:
-    for unit, status in ((None, 200), ("ingest", 200), ("broker", 403)):
+    for unit, status in ((None, 200), ("ingest", 200), ("gateway", 403), ("broker", 403)):
         async with peer(world, unit).stream("GET", "/internal/v1/revocations") as answer:
             assert answer.status_code == status
 
