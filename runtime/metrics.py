@@ -5,6 +5,7 @@ Text format 0.0.4 of Prometheus. Keep the returned objects; a lookup by name hap
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -198,6 +199,9 @@ def _braced(labels: str) -> str:
 
 
 def _number(value: float) -> str:
+    """NaN is a value of the format (a gauge that knows nothing yet), and must not cost the whole scrape."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value:+f}".replace("inf", "Inf")
     return str(int(value)) if value == int(value) else repr(value)
 
 

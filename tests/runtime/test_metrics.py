@@ -63,3 +63,11 @@ def test_mistakes_of_the_programmer_are_refused() -> None:
         registry.counters("b", "b", ("x",)).labels("1", "2")
     with pytest.raises(ValueError, match="must rise"):
         Histogram((2, 1))
+
+
+def test_a_gauge_that_knows_nothing_costs_no_scrape() -> None:
+    registry = Registry()
+    for name, value in (("a", float("nan")), ("b", float("inf")), ("c", float("-inf"))):
+        registry.gauge(name, name, read=lambda value=value: value)
+    said = [line for line in registry.render().decode().splitlines() if not line.startswith("#")]
+    assert said == ["a NaN", "b +Inf", "c -Inf"]
