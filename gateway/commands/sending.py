@@ -122,7 +122,8 @@ async def send(tx: Transaction, device: Device, sender: Sender, wanted: Wanted, 
     # Parameters may hold what people call secret: they stay in the row, which goes; the log is for ever.
     detail = {"command": str(command.id), "name": command.name, "origin": command.origin}
     tx.audit(AuditEvent("command.sent", sender.actor, site=device.site_id, device=device.id, detail=detail))
-    log.info("a command is made", extra=detail | {"device": device.id, "trace": command.trace})
+    facts = {"command": str(command.id), "command_name": command.name, "device": device.id}
+    log.info("a command is made", extra=facts | {"trace": command.trace})
     return Order(command, asked.org_id)
 
 
