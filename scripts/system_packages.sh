@@ -27,6 +27,7 @@ need mosquitto mosquitto
 need java openjdk-17-jre-headless
 need mvn maven
 need promtool prometheus
+need docker-compose docker-compose
 if [ "${1:-}" = bench ]; then
     need wrk wrk
 fi

@@ -1,0 +1,108 @@
+"""The production parts of infra/compose.yaml, from their own files: each starts, and finds the others."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings as GatewaySettings
+from ingest.settings import Settings as IngestSettings
+from runtime.settings import from_table
+from testbed.processes import ROOT, short_folder, started
+from testbed.programs import program
+from testbed.waiting import eventually
+from tests.operations.one_machine import COMPOSE, INFRA, OneMachine, compose
+from tunnel_server.settings import Settings as NodeSettings
+
+pytestmark = [pytest.mark.xdist_group("kafka"), pytest.mark.database]
+
+READY = {"gateway": 8084, "consumer": 8085, "node-a": 8086, "ingest-0": 8087, "ingest-1": 8088}
+SETTINGS: dict[str, type[Any]] = {
+    "gateway": GatewaySettings,
+    "node-a": NodeSettings,
+    "ingest-0": IngestSettings,
+    "ingest-1": IngestSettings,
+}
+KEPT = (
+    "gateway/admin-password",
+    "gateway/database-url",
+    "gateway/keys/device_ca.crt",
+    "mosquitto/devices-ca.pem",
+)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[OneMachine]:
+    with short_folder("compose-") as folder, started(OneMachine(folder)) as running:
+        yield running
+
+
+def table(name: str) -> dict[str, Any]:
+    return tomllib.loads((INFRA / f"compose/{name}.toml").read_text())
+
+
+def with_files(value: Any, file: str) -> Any:
+    """Files must be there when settings are read: any is."""
+    if isinstance(value, dict):
+        return {name: with_files(inner, file) for name, inner in value.items()}
+    return file if isinstance(value, str) and value.startswith("/srv/towline/site/") else value
+
+
+def test_compose_itself_takes_the_file() -> None:
+    argv = [program("docker-compose", "docker-compose"), "-f", str(COMPOSE), "config", "-q"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_services_settings_are_read_by_the_service(name: str) -> None:
+    settings = from_table(SETTINGS[name], with_files(table(name), __file__), source=COMPOSE)
+    assert isinstance(settings, SETTINGS[name])
+
+
+def test_the_image_has_every_package_that_its_commands_need() -> None:
+    copied = re.findall(r"^COPY (\S+) \1$", (INFRA / "Containerfile").read_text(), re.MULTILINE)
+    assert all((ROOT / path).exists() for path in copied)
+    modules = {
+        service["command"][2]
+        for service in compose()["services"].values()
+        if service.get("command", [])[:2] == ["python", "-m"]
+    }
+    assert modules == {"gateway", "ingest", "tunnel_server"}
+    ignored = (INFRA / "Containerfile.dockerignore").read_text()
+    assert all(f"!{path}" in ignored for path in copied)
+
+
+def test_all_parts_find_each_other(machine: OneMachine) -> None:
+    for name, port in READY.items():
+        machine.wait_ready(name, port)
+
+    def targets() -> dict[str, str]:
+        _, text = machine.get("prometheus", 9090, "/api/v1/targets")
+        found = json.loads(text)["data"]["activeTargets"] if text else []
+        return {target["labels"]["instance"]: target["health"] for target in found}
+
+    wanted = {f"{name}:{port}": "up" for name, port in READY.items()}
+    eventually("Prometheus scrapes all", lambda: targets() == wanted, 60)
+    _, text = machine.get("prometheus", 9090, "/api/v1/rules")
+    assert sum(len(group["rules"]) for group in json.loads(text)["data"]["groups"]) > 20
+    for name in ("ingest-0", "ingest-1"):
+        assert "towline_ingest_broker_connected 1" in machine.get(name, READY[name], "/metrics")[1]
+    assert "towline_gateway_downlink_connected 1" in machine.get("gateway", READY["gateway"], "/metrics")[1]
+    assert "towline_gateway_log_away 0" in machine.get("consumer", READY["consumer"], "/metrics")[1]
+
+
+def test_a_second_prepare_keeps_what_devices_and_people_know(machine: OneMachine) -> None:
+    before = [(machine.folder / "site" / name).read_bytes() for name in KEPT]
+    certificate = (machine.folder / "site/node-a/node.crt").read_bytes()
+    machine.prepare()
+    assert [(machine.folder / "site" / name).read_bytes() for name in KEPT] == before
+    assert (machine.folder / "site/node-a/node.crt").read_bytes() != certificate
+    parts = list((machine.folder / "site").iterdir())
+    assert [path.name for path in parts if path.stat().st_mode & 0o077] == []
