@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device_protocol.bodies import Stage
+from device_protocol.bodies import Reported, Stage
 from device_protocol.errors import Reason
 from device_protocol.numbers import NOTHING, Line, Number
 from device_protocol.topics import Kind, parse_topic
@@ -302,3 +303,53 @@ async def test_a_gateway_without_messages_is_asked_again_later(
     await until(lambda: "no connection for messages" in [record.message for record in caplog.records])
     assert device.side.problem is None
     assert pipeline.hellos == []
+
+
+async def test_it_is_configured_and_says_so_in_line(start: Start, pipeline: Pipeline) -> None:
+    """By the broker: told, reported as a numbered message, announced in the next hello, said once more."""
+    device = start()
+    await pipeline.until(lambda: pipeline.taken)
+    assert pipeline.hellos[-1].config is None
+    first = pipeline.configure(1, {"health_every_s": 7})
+    await pipeline.until(pipeline.reports)
+    assert pipeline.reports() == [Reported(1, first.sha256, told=1)]
+    pipeline.configure(2, {"health_every_s": 7, "vent": 1})
+    await pipeline.until(lambda: len(pipeline.reports()) == 2)
+    assert pipeline.reports()[1] == Reported(1, first.sha256, told=2, error="vent: not known here")
+    await device.stop()
+
+    again = start()
+    await pipeline.until(lambda: len(pipeline.reports()) == 3)
+    assert pipeline.hellos[-1].config == 1
+    assert pipeline.reports()[2] == Reported(1, first.sha256)
+    assert again.sample("towline_agent_configuration_version") == 1
+    assert pipeline.numbers() == sorted(set(pipeline.numbers()))
+
+
+async def test_what_is_said_while_nothing_is_accepted_comes_later(start: Start, pipeline: Pipeline) -> None:
+    """The report is in the outbox: the device may restart before anybody hears it."""
+    device = start()
+    await pipeline.until(lambda: pipeline.taken)
+    pipeline.accepts = False
+    first = pipeline.configure(1, {"log_level": "info"})
+    await pipeline.until(lambda: any(b'"told":1' in raw for raw in pipeline.raw))
+    await device.stop()
+    pipeline.accepts = True
+    start()
+    await pipeline.until(lambda: len(pipeline.reports()) == 2)
+    assert pipeline.reports() == [Reported(1, first.sha256, told=1), Reported(1, first.sha256)]
+
+
+async def test_the_health_report_comes_as_often_as_is_configured(
+    start: Start, pipeline: Pipeline, folder: Path
+) -> None:
+    """Without a restart; a sensor is asked once a cycle, also where the period changes within one."""
+    count = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); n = len(p.read_text()) if p.exists() else 0"
+    count += "; p.write_text('x' * (n + 1)); print('{\"asked\": %d}' % n)"
+    sensor = [sys.executable, "-S", "-E", "-c", count, str(folder / "asked")]
+    start(sources={"door": {"exec": sensor, "report": "health"}})
+    await pipeline.until(lambda: pipeline.of(Kind.HEARTBEAT))
+    pipeline.configure(1, {"health_every_s": 1})
+    await pipeline.until(lambda: len(pipeline.of(Kind.HEARTBEAT)) >= 3)
+    beats = pipeline.of(Kind.HEARTBEAT)
+    assert [beat.payload["sensors"] for beat in beats] == [{"asked": n} for n in range(len(beats))]
