@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,22 @@ from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_node_certificate
 from gateway.store import log_table
 from gateway.store.database import Database
+from gateway.store.log_table import UNREAD_MAX
 from ingest.gateway_log import GatewayWriter
 from runtime.event_log import wire
-from runtime.event_log.interface import UP, LogUnavailableError
+from runtime.event_log.interface import APPEND_MAX, ENTRY_OVERHEAD, UP, Entry, LogUnavailableError
 from runtime.internal_http import InternalHttp
 from runtime.tasks import TaskOwner
-from tests.event_log.logs import EmbeddedLog, InternalApi, RunningLog, entry, numbered, numbers_of, read_all
+from testbed.ops import metric
+from tests.event_log.logs import (
+    EmbeddedLog,
+    InternalApi,
+    RunningLog,
+    entry,
+    numbered,
+    numbers_of,
+    read_all,
+)
 
 pytestmark = pytest.mark.xdist_group("embedded log")
 
@@ -79,6 +89,58 @@ async def test_an_append_that_is_rolled_back_leaves_no_hole(
         await fail()
     assert await writer.append(UP, PART, numbered([3])) == base
     assert numbers_of(await read_all(reader, UP, PART, base)) == [3]
+
+
+async def test_a_part_that_nobody_reads_takes_so_much_and_then_waits_for_a_reader(
+    embedded: EmbeddedLog, embedded_log: RunningLog, database: Database, ingest: httpx.AsyncClient
+) -> None:
+    """Ingest is told to come again later, so that devices keep what they say; the disk stays as it is."""
+    writer, reader, part = await embedded_log.writer(), await embedded_log.reader(), PART + 3
+    large = [entry(b"x" * (APPEND_MAX // 2 - 2 * ENTRY_OVERHEAD))] * 2
+    assert not await read_so_far(database, part, (await reader.ends(UP))[part])
+    # What tests before this one left is read, so there is room for all of it.
+    size = sum(one.size for one in large)
+    for _ in range(UNREAD_MAX // size):
+        await append_here(database, part, large)
+    full = (await reader.ends(UP))[part]
+    turned_away = metric(embedded.gateways.ports[0].ops, "towline_gateway_log_full_total ")
+    with pytest.raises(LogUnavailableError):
+        await writer.append(UP, part, large)
+    answer = await ingest.post(f"/internal/v1/log/{UP}/{part}", json=wire.to_json(large))
+    assert (answer.status_code, answer.json()["code"]) == (503, "log_full")
+    assert metric(embedded.gateways.ports[0].ops, "towline_gateway_log_full_total ") == turned_away + 2
+    assert (await reader.ends(UP))[part] == full
+    # Its neighbours have room of their own.
+    await append_here(database, part - 1, large)
+    # A consumer stores one append's worth: there is room for one, and not for two.
+    assert await read_so_far(database, part, full - 2 * (UNREAD_MAX // size) + 2)
+    assert await append_here(database, part, large) == full
+    with pytest.raises(log_table.LogFullError):
+        await append_here(database, part, large)
+    # All is stored, and what was is deleted: a part that was full once is like any other.
+    await read_so_far(database, part, full + 2)
+    async with database.transaction() as tx:
+        await tx.execute("DELETE FROM log_records WHERE topic = $1 AND part = $2", UP, part)
+    assert await append_here(database, part, large) == full + 2
+
+
+async def append_here(database: Database, part: int, entries: Sequence[Entry]) -> int:
+    async with database.transaction() as tx:
+        return await log_table.append(tx, UP, part, entries)
+
+
+async def read_so_far(database: Database, part: int, next: int) -> bool:
+    """As a consumer's batch leaves it. Whether it was known before."""
+    async with database.transaction() as tx:
+        return bool(
+            await tx.fetchval(
+                "INSERT INTO log_positions AS p (topic, part, next) VALUES ($1, $2, $3)"
+                " ON CONFLICT (topic, part) DO UPDATE SET next = excluded.next RETURNING xmax <> 0",
+                UP,
+                part,
+                next,
+            )
+        )
 
 
 def test_the_form_of_an_append_holds_everything() -> None:
