@@ -44,7 +44,7 @@ WAIT_S: Final = 5.0
 RETRY_S: Final = 5
 CLOSE_S: Final = 1.0
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7}) *\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7}) *(?=\r\n)", re.IGNORECASE)
 _log = get_logger("ingest.http")
 
 
