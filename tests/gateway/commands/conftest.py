@@ -118,11 +118,12 @@ class Yard:
         error: str | None = None,
         device_id: str | None = None,
         said_at: float | None = None,
+        trace: str | None = None,
     ) -> list[Ended]:
         said_ms = None if said_at is None else int(said_at * 1000)
         ack = Ack(str(command_id), stage, at=said_ms, ok=ok, result=result, error=error)
         async with self.database.transaction() as tx:
-            return await acked(tx, device_id or self.device.id, [Answer(ack, tx.now, "control/3/7", None)])
+            return await acked(tx, device_id or self.device.id, [Answer(ack, tx.now, "control/3/7", trace)])
 
     async def greet(self) -> None:
         async with self.database.transaction() as tx:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -55,6 +57,35 @@ async def test_a_command_is_told_with_every_states_time(yard: Yard) -> None:
     assert all(told[name] is not None for name in reached[:3])
     listed = (await yard.owner.get(f"/v1/devices/{yard.device.id}/commands")).json()
     assert listed == {"items": [told], "next_cursor": None}
+
+
+async def test_its_trace_is_in_each_line_of_the_log_and_the_callers_if_there_is_one(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.commands")
+    yard.broker.listening.add(yard.device.id)
+    for sent, kept in ((f"00-{'ab' * 16}-{'cd' * 8}-01", True), ("00-ab-cd-01", False)):
+        caplog.clear()
+        made = (await post(yard, {"name": "ping"}, traceparent=sent)).json()
+        assert (made["trace"].split("-")[1] == "ab" * 16) is kept
+        yard.clock.advance(1)
+        await yard.dispatcher().look()
+        assert yard.broker.published[-1].trace == made["trace"]
+        await yard.ack(made["id"], Stage.RECEIVED, said_at=yard.clock.wall(), trace=made["trace"])
+        yard.clock.advance(1)
+        await yard.ack(made["id"], Stage.DONE, ok=True, said_at=yard.clock.wall() + 7, trace=made["trace"])
+        said = [record.getMessage() for record in caplog.records if vars(record)["trace"] == made["trace"]]
+        assert said == [
+            "a command is made",
+            "a command was published",
+            "a device answered a command",
+            "a device answered a command",
+        ]
+        told = (await yard.owner.get(f"/v1/commands/{made['id']}")).json()
+        begun = datetime.fromisoformat(told["created_at"])
+        since = [(datetime.fromisoformat(hop["at"]) - begun).total_seconds() for hop in told["hops"]]
+        assert since == [0, 1, 1, 9, 2, 2]  # the device's clock goes seven seconds ahead by its end
+        assert [hop["place"] for hop in told["hops"]] == [None] * 4 + ["control/3/7", None]
 
 
 async def test_the_list_is_in_pages_newest_first(yard: Yard) -> None:
