@@ -111,7 +111,7 @@ _DECODER: Final = json.JSONDecoder(
     parse_int=_integer,
     strict=True,
 )
-_SCAN: Final[Callable[[str, int], tuple[Any, int]]] = _DECODER.scan_once
+_SCAN: Final[Callable[[str, int], tuple[Any, int]]] = vars(_DECODER)["scan_once"]  # not in its stubs
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

@@ -52,6 +52,12 @@ METRICS: dict[str, Metric] = {
     "logins_per_s": Metric("logins/s", "/s", False, 1, 0.15),
     "cpu_ms_login": Metric("CPU-ms a login", "ms", True, 1),
     "last_byte_ms": Metric("ms to the last byte", "ms", True, 0, 0.30),
+    "message_us": Metric("CPU-µs a message", "µs", True, 1),
+    "messages_per_s": Metric("messages/s", "/s", False, 0, 0.10),
+    "stored_p50_ms": Metric("stored p50 ms", "ms", True, 0, 0.15),
+    "stored_p99_ms": Metric("stored p99 ms", "ms", True, 0, 0.30),
+    "accepted_p50_ms": Metric("accepted p50 ms", "ms", True, 0, 0.15),
+    "accepted_p99_ms": Metric("accepted p99 ms", "ms", True, 0, 0.30),
     "errors": Metric("errors", "", True, 0, 0.0),
 }
 
@@ -124,6 +130,36 @@ SECTIONS: dict[str, Section] = {
         "Argon2id with 64 MiB, three passes, two checks at once; six addresses log in beside each other.",
     ),
     "gateway_sessions": Section("The gateway: sessions, one after the other", ("p50_us", "p99_us")),
+    "messages": Section(
+        "Messages: from devices to rows",
+        ("message_us", "messages_per_s", "errors"),
+        "As fast as it goes: MQTT QoS 1 by TLS and certificates, 200 devices with 64 messages under way "
+        "each, one bridge, Kafka with acks=all, a consumer apart, PostgreSQL that syncs; from the first "
+        "message until the last one's row. Embedded: `towline up`, 20 devices. CPU of all parts, brokers "
+        "included; that of the devices, on the same cores, is not in it. An error is a message that was "
+        "lost or stored twice.",
+    ),
+    "messages_way": Section(
+        "Messages: how long the way is",
+        (
+            *("stored_p50_ms", "stored_p99_ms", "accepted_p50_ms", "accepted_p99_ms"),
+            *("messages_per_s", "errors"),
+        ),
+        "So many messages a second, each sent by itself as it is made. Stored: until the commit of its "
+        "row, as PostgreSQL dates it (before the disk has it). Accepted: until the device may forget it.",
+    ),
+    "messages_memory": Section(
+        "Messages: memory while they come",
+        ("rss_mib",),
+        "RSS each second of all the runs above; the samples stand in `performance.json` in the order of "
+        "time. What PostgreSQL's processes share counts once.",
+    ),
+    "commands": Section(
+        "Commands: from the request to what the device answered",
+        ("p50_us", "p99_us", "errors"),
+        "`ping` with `wait`, one after the other: API, broker, a real agent, broker, bridge, log, "
+        "consumer, API.",
+    ),
     "gateway_cut": Section(
         "The gateway: revocation to the last byte",
         ("last_byte_ms",),

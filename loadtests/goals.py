@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from loadtests.figures import PROXY, TOWLINE, Figures, find
 
 ONE_PROCESS = "towline, one process"
+MESSAGES = "towline, Mosquitto and Kafka"
 MANY_PROCESSES = "towline, 32 processes"
 
 
@@ -99,6 +100,15 @@ GOALS: tuple[Goal, ...] = (
     ),
     Goal("an idle tunnel, server", "KiB", 45, _median("idle", TOWLINE, "kib_per_tunnel")),
     Goal("8 stalled readers of 100 MB, server + agent", "MiB", 12, _highest("stalled", TOWLINE, "mib")),
+    Goal(
+        "messages, from MQTT to rows",
+        "/s",
+        12_000,
+        _median("messages", MESSAGES, "messages_per_s"),
+        at_most=False,
+        digits=0,
+    ),
+    Goal("command, request to answer, p99", "ms", 50, _median("commands", MESSAGES, "p99_us", 1e-3)),
     Goal("CPU a request beside thousands of tunnels, of that beside 10", "×", 1.10, _flatness, digits=2),
 )
 

@@ -37,6 +37,7 @@ from loadtests.measure import (
     stalled_readers,
     transfer,
 )
+from loadtests.messages.measured import messages
 from loadtests.peers.snitun import snitun_client
 from loadtests.peers.ssh import ssh_tunnels
 from loadtests.seeding import SeededDevice, seed_devices
@@ -320,5 +321,6 @@ MEASUREMENTS: dict[str, Callable[[Lab], Figures]] = {
     "latency": lambda lab: {"latency": latency(lab)},
     "tunnels32": lambda lab: {"tunnels32": tunnels32(lab)},
     "gateway": gateway,
+    "messages": messages,
     "idle": idle,
 }

@@ -50,7 +50,8 @@ def new_device() -> SeededDevice:
     return SeededDevice(f"d_{name}", DeviceKey.generate())
 
 
-async def _write(url: str, username: str, devices: Sequence[SeededDevice]) -> None:
+async def write_devices(url: str, username: str, devices: Sequence[SeededDevice]) -> None:
+    """New approved devices of this person's site, in the database at `url`."""
     connection = await asyncpg.connect(url)
     try:
         site = await connection.fetchval(
@@ -74,5 +75,5 @@ def seed_devices(data: DataFolder, number: int) -> list[SeededDevice]:
     """`number` new approved devices of the administrator, in the database of the `towline up` on `data`."""
     devices = [new_device() for _ in range(number)]
     url = load(Settings, data.config / "gateway.toml").database()
-    asyncio.run(_write(url, Credentials.load(data.credentials).username, devices))
+    asyncio.run(write_devices(url, Credentials.load(data.credentials).username, devices))
     return devices

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests.figures import TOWLINE
 from loadtests.measure import Target
@@ -55,11 +56,13 @@ class Product:
     def data(self) -> DataFolder:
         return DataFolder(self.stack.data)
 
-    def enrol_agent(self, name: str, services: dict[str, int]) -> Path:
-        """Enrols a new device over the public API, as on a real one; returns its configuration file."""
+    def enrol_agent(self, name: str, services: dict[str, int], **more: Any) -> Path:
+        """Enrols a new device over the public API, as on a real one; returns its configuration file, which
+        has `more` too.
+        """
         folder = self.root / name
         folder.mkdir()
-        table = agent_table("state", services, connections=AGENT_CONNECTIONS)
+        table = agent_table("state", services, connections=AGENT_CONNECTIONS, **more)
         config = write_table(folder / "agent.toml", table)
         token = self.gateway.post("/v1/registration-tokens", {"approve": True, "name": name})["token"]
         enrol(self.gateway.address, token, config, name=name, hardware_id=f"bench-{name}-{os.getpid()}")

@@ -16,7 +16,7 @@ from loadtests.figures import (
     percentile,
     rounded,
 )
-from loadtests.goals import GOALS, ONE_PROCESS, judge
+from loadtests.goals import GOALS, MESSAGES, ONE_PROCESS, judge
 from tests.loadtests.runs import Samples, figures, run
 
 
@@ -107,7 +107,7 @@ def test_flatness_is_the_most_tunnels_over_the_fewest() -> None:
 
 def test_every_goal_names_figures_that_a_section_has() -> None:
     """Each goal finds its value where every section, path and metric there is has a figure."""
-    paths = (TOWLINE, PROXY, ONE_PROCESS)
+    paths = (TOWLINE, PROXY, ONE_PROCESS, MESSAGES)
     everything: Samples = {
         (section, path, metric): (1.0,)
         for section, known in SECTIONS.items()
