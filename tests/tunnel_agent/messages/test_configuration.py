@@ -17,6 +17,7 @@ from device_protocol.bodies import CONFIG_MAX, CONFIG_TYPE, Desired, Reported
 from device_protocol.envelope import Envelope
 from runtime.clock import SYSTEM_CLOCK
 from runtime.metrics import Registry
+from runtime.private_files import write_private
 from runtime.settings import from_table
 from runtime.tasks import TaskOwner
 from tests.tunnel_agent.messages.service import Service
@@ -410,7 +411,7 @@ async def test_killed_at_any_step_it_ends_with_one_of_the_two(
             raise _KilledError
         count += 1
 
-    write, apply = module.write_private, Configuration._apply
+    write, apply = write_private, Configuration._apply
 
     def dying_write(path: Path, data: bytes) -> None:
         step_on()
