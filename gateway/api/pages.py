@@ -12,14 +12,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.api.credentials import CredentialOf, at_browser
-from gateway.api.models import device_answer, session_answer
+from gateway.api.device_view import COMMANDS_SHOWN, health, offered, readings, shown_command
+from gateway.api.models import device_answer, instant, session_answer
 from gateway.api.paging import PAGE_MAX
 from gateway.api.support import OPEN_STATES, PassedAnswer, support_resource, support_row
 from gateway.errors import Problem, not_found
 from gateway.parts import Parts
 from gateway.policy.access import Action, Actor, Resource, may
 from gateway.policy.return_path import HOME, return_path
-from gateway.store import devices, sessions, support
+from gateway.store import commands, device_types, devices, messages, sessions, support
+from gateway.store.devices import Device
+from gateway.store.transaction import Transaction, unix
 
 STATIC = Path(__file__).parent / "static"
 # Small files under a fixed name: a new version must show soon.
@@ -58,7 +61,7 @@ async def home(request: Request, credential: CredentialOf, parts: Parts) -> Resp
 
 @router.get("/devices/{device_id}")
 async def device_page(device_id: str, request: Request, credential: CredentialOf, parts: Parts) -> Response:
-    """One device, with its Open buttons and open sessions."""
+    """One device, with its Open buttons, what it says, its commands and open sessions."""
     async with parts.database.transaction() as tx:
         actor = await at_browser(tx, parts, credential)
         if actor is None:
@@ -68,6 +71,7 @@ async def device_page(device_id: str, request: Request, credential: CredentialOf
         seen = None if device is None else Resource(device.role, consented=consent is not None)
         if device is None or not may(actor, Action.DEVICE_READ, seen):
             raise not_found("device")
+        said = await _said(tx, actor, device, seen)
         live = await sessions.list_live(tx, actor.user_id, parts.settings.sessions_per_user)
         asked = await support.list_seen(tx, actor.user_id, None, PAGE_MAX)
     runs = may(actor, Action.DEVICE_REVOKE, seen)
@@ -80,7 +84,27 @@ async def device_page(device_id: str, request: Request, credential: CredentialOf
         requests=[support_row(actor, one) for one in asked if one.device_id == device_id],
         may_revoke=runs,
         consent=None if consent is None or by_role else support_row(actor, consent),
+        **said,
     )
+
+
+async def _said(tx: Transaction, actor: Actor, device: Device, seen: Resource | None) -> dict[str, Any]:
+    """What the page shows of the device's messages, and of what it was asked to do."""
+    latest = await messages.latest(tx, device.id, device.site_id)
+    connection = await messages.connection_of(tx, device.id)
+    newest = await commands.list_of_device(tx, device.id, device.site_id, None, COMMANDS_SHOWN)
+    telemetry = latest.get("telemetry")
+    sends = seen is not None and may(actor, Action.COMMAND_SEND, seen)
+    return {
+        "connection": None
+        if connection is None
+        else {"online": connection.online, "since": instant(unix(connection.since))},
+        "readings": readings(telemetry),
+        "read_at": None if telemetry is None else instant(unix(telemetry.at)),
+        "health": health(latest.get("heartbeat")),
+        "offered": offered(await device_types.of_device(tx, device.id), seen) if sends and seen else [],
+        "commands": [shown_command(one) for one in newest],
+    }
 
 
 @router.get("/support/{request_id}")

@@ -91,6 +91,27 @@ def test_a_rejected_device_leaves_the_list(logged_in: Page, plain: Stack, folder
     expect(card).to_have_count(0, timeout=WAIT_MS)
 
 
+def test_the_devices_page_shows_its_readings_and_a_command_as_they_come(
+    logged_in: Page, plain: Stack
+) -> None:
+    person = plain.newcomer()
+    identity = person.device()["id"]
+    logged_in.goto(f"{plain.gateway}/devices/{identity}")
+    readings = logged_in.locator("[data-reading=temperature]")
+    expect(readings).to_be_visible(timeout=WAIT_MS)  # also when the page came before the first of them
+    ping = logged_in.get_by_role("button", name="Ping")
+    ping.click()
+    newest = logged_in.locator("#commands li").first
+    expect(newest.locator(".state")).to_have_text("succeeded", timeout=WAIT_MS)
+    expect(newest).to_contain_text("published")
+    expect(newest).to_contain_text("finished")
+    before = logged_in.locator("#commands li").count()
+    # What somebody else asks of it is seen without a click.
+    person.call("POST", f"/v1/devices/{identity}/commands", {"name": "ping"})
+    expect(logged_in.locator("#commands li")).to_have_count(before + 1, timeout=WAIT_MS)
+    person.close()
+
+
 def test_a_session_ends_from_the_devices_page(logged_in: Page, plain: Stack) -> None:
     person = plain.newcomer()
     identity = person.device()["id"]

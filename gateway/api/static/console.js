@@ -31,6 +31,10 @@ const actions = {
     await call("DELETE", `/v1/sessions/${session}`);
     location.reload();
   },
+  async command({ device, button }) {
+    await call("POST", `/v1/devices/${device}/commands`, { name: button.dataset.command });
+    await follow();
+  },
   async ask() {
     const device = document.getElementById("ask-device");
     const reason = document.getElementById("ask-reason");
@@ -145,6 +149,41 @@ async function follow() {
   }
 }
 
+// Told as it happens, the looks above are only for what a stream that broke did not tell. It is given up while
+// nobody looks: a browser has six connections to one place, for all its tabs.
+function listen(device) {
+  const kinds = ["command.changed", "device.state", "device.message", "support.asked", "support.decided", "support.ended"];
+  let stream = null;
+  let busy = false;
+  let again = false;
+  async function look() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    do {
+      again = false;
+      await follow();
+    } while (again);
+    busy = false;
+  }
+  function open() {
+    stream?.close();
+    stream = null;
+    if (document.hidden) return;
+    stream = new EventSource("/v1/events");
+    for (const kind of kinds) {
+      stream.addEventListener(kind, (event) => JSON.parse(event.data).device_id === device && look());
+    }
+  }
+  document.addEventListener("visibilitychange", open);
+  addEventListener("pagehide", () => stream?.close());
+  open();
+}
+
+const followed = document.getElementById("device-messages");
+if (followed) listen(followed.dataset.device);
 for (const part of document.querySelectorAll("[data-live]")) last.set(part.id, part.cloneNode(true));
 if (document.querySelector("[data-live]")) setInterval(() => document.hidden || follow(), LIVE_MS);
 for (const place of document.querySelectorAll("[data-origin]")) place.textContent = location.origin;
