@@ -14,9 +14,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.keys.authority import Issued
 from gateway.keys.keyring import Keyring, load_keyring
-from gateway.keys.node_certificates import issue_ingest_certificate, issue_node_certificate
+from gateway.keys.node_certificates import (
+    issue_gateway_certificate,
+    issue_ingest_certificate,
+    issue_node_certificate,
+)
 
 # Whose processes read a folder: the users of the images (infra/Containerfile, and the official ones).
 TOWLINE, POSTGRES, REDIS, KAFKA, MOSQUITTO = 10001, 999, 999, 1000, 1883
@@ -86,27 +89,21 @@ def put_certificates(site: Site, keyring: Keyring, node: str, broker: str, now: 
     server_ca, internal_ca = keyring.server_ca.pem(), keyring.internal_ca.pem()
     issue_node_certificate(keyring, "node-a", [node], site.folder / "node-a", now)
     for bridge in ("ingest-0", "ingest-1"):
-        issue_ingest_certificate(keyring, "ingest", site.folder / bridge, now)
+        # The broker's ACL knows both by this name.
+        issue_ingest_certificate(keyring, "ingest", site.folder / bridge, now, [bridge])
         site.write(f"{bridge}/server_ca.crt", server_ca)
-        # For the gateway, which hands over what devices say over HTTPS.
-        pair(site, f"{bridge}/http", keyring.internal_ca.issue_server(bridge, [bridge], now))
-    # By this name the broker's ACL knows the gateway; Kafka asks only whose CA it is.
-    pair(site, "gateway/gateway", keyring.internal_ca.issue_client("gateway", now, unit="gateway"))
+    issue_gateway_certificate(keyring, site.folder / "gateway", now)
     site.write("gateway/server_ca.crt", server_ca)
     kafka = keyring.server_ca.issue_server("kafka", ["kafka"], now)
     site.write("kafka/kafka.pem", kafka.key_pem() + kafka.certificate_pem())
     site.write("kafka/clients-ca.pem", internal_ca)
-    pair(site, "mosquitto/broker", keyring.server_ca.issue_server("mosquitto", ["mosquitto", broker], now))
+    shown = keyring.server_ca.issue_server("mosquitto", ["mosquitto", broker], now)
+    site.write("mosquitto/broker.pem", shown.certificate_pem())
+    site.write("mosquitto/broker.key", shown.key_pem())
     site.write("mosquitto/internal-ca.pem", internal_ca)
     site.write("mosquitto/devices-ca.pem", keyring.device_ca.pem())
     if not (site.folder / "mosquitto/devices-crl.pem").exists():  # the keeper's, from then on
         site.write("mosquitto/devices-crl.pem", keyring.device_ca.revocation_list([], now))
-
-
-def pair(site: Site, name: str, issued: Issued) -> None:
-    suffix = "pem" if name.startswith("mosquitto/") else "crt"
-    site.write(f"{name}.{suffix}", issued.certificate_pem())
-    site.write(f"{name}.key", issued.key_pem())
 
 
 def prepare(out: Path, acl: Path, node: str, broker: str, now: float) -> Site:

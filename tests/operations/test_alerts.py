@@ -34,11 +34,12 @@ from tests.operations.alarms import (
 )
 
 SCRAPES = ROOT / "infra/prometheus/prometheus.yml"
-GUESSES = 60
+GUESSES = 52
 SHARES = 5  # all in one would not show which series fires which; one for each takes ten seconds more
 
 _METRIC = re.compile(r"\b(towline_\w+)(?:\{([^}]*)\})?")
 _BY_NAME = re.compile(r'__name__=~"([^"]+)"')
+_BY = re.compile(r"\bby \(([^)]*)\)")
 _MATCHER = re.compile(r'(\w+)(?:=~|!~|!=|=)"')
 
 pytestmark = pytest.mark.database  # and Prometheus' program: not for test-fast
@@ -81,6 +82,14 @@ HEALTHY = {
     f"towline_ingest_given_up_total{{{INGEST}}}": IDLE,
     f"towline_ingest_paused{{{INGEST}}}": IDLE,
     f"towline_ingest_gaps_total{{{INGEST}}}": f"0+6x{MINUTES}",
+    f"towline_ingest_parts_failing{{{INGEST}}}": IDLE,
+    f'towline_ingest_left_total{{why="rate",{INGEST}}}': f"0+6x{MINUTES}",
+    f'towline_ingest_kicks_total{{outcome="failed",{INGEST}}}': IDLE,
+    f"towline_ingest_crl_age_seconds{{{INGEST}}}": f"40000x{MINUTES}",
+    f'towline_ingest_broker_refused_total{{what="publish",{INGEST}}}': f"0+1x{MINUTES}",
+    f"towline_gateway_log_stuck{{{GATEWAY}}}": IDLE,
+    f"towline_gateway_log_full_total{{{GATEWAY}}}": IDLE,
+    f"towline_gateway_dead_letters_left_out_total{{{GATEWAY}}}": IDLE,
     f"towline_gateway_downlink_connected{{{GATEWAY}}}": ONE,
     f'towline_gateway_commands_total{{state="succeeded",{GATEWAY}}}': BUSY,
     f'towline_gateway_commands_total{{state="timed_out",{GATEWAY}}}': f"0+6x{MINUTES}",
@@ -134,6 +143,20 @@ SICK = {
     "TowlineMessagesGivenUp": {f"towline_ingest_given_up_total{{{INGEST}}}": f"0+1x{MINUTES}"},
     "TowlineIngestHeldBack": {f"towline_ingest_paused{{{INGEST}}}": ONE},
     "TowlineGaps": {f"towline_ingest_gaps_total{{{INGEST}}}": f"0+90x{MINUTES}"},
+    "TowlineConsumerStuck": {f"towline_gateway_log_stuck{{{GATEWAY}}}": ONE},
+    "TowlineLogFull": {f"towline_gateway_log_full_total{{{GATEWAY}}}": f"0+1x{MINUTES}"},
+    "TowlineDeadLettersLeftOut": {
+        f"towline_gateway_dead_letters_left_out_total{{{GATEWAY}}}": f"0+1x{MINUTES}"
+    },
+    "TowlinePartSick": {f"towline_ingest_parts_failing{{{INGEST}}}": ONE},
+    "TowlineDevicesTooLoud": {f'towline_ingest_left_total{{why="rate",{INGEST}}}': f"0+900x{MINUTES}"},
+    "TowlineRevokedStillConnected": {
+        f'towline_ingest_kicks_total{{outcome="failed",{INGEST}}}': f"0+1x{MINUTES}"
+    },
+    "TowlineRevocationListOld": {f"towline_ingest_crl_age_seconds{{{INGEST}}}": f"180000x{MINUTES}"},
+    "TowlineBrokerRefuses": {
+        f'towline_ingest_broker_refused_total{{what="publish",{INGEST}}}': f"0+10x{MINUTES}"
+    },
     "TowlineNoWayToDevices": {f"towline_gateway_downlink_connected{{{GATEWAY}}}": IDLE},
     "TowlineCommandsUnanswered": {
         f'towline_gateway_commands_total{{state="succeeded",{GATEWAY}}}': f"0+5x{MINUTES}"
@@ -175,7 +198,11 @@ def test_rules_ask_for_metrics_and_labels_that_exist() -> None:
         name, expression = rule["alert"], rule["expr"]
         for pattern in _BY_NAME.findall(expression):
             assert len([metric for metric in metrics if re.fullmatch(pattern, metric)]) > 1, name
-        for metric, labels in _METRIC.findall(_BY_NAME.sub("", expression)):
+        asked = _METRIC.findall(_BY_NAME.sub("", expression))
+        known = {"job", "instance", "listener"}.union(*(metrics[metric].labels for metric, _ in asked))
+        told = {label.strip() for labels in _BY.findall(expression) for label in labels.split(",")}
+        assert told <= known, f"{name}: no metric has {told - known}"
+        for metric, labels in asked:
             assert metric in metrics, f"{name}: no process counts {metric}"
             unknown = set(_MATCHER.findall(labels)) - {*metrics[metric].labels, "job", "instance"}
             assert not unknown, f"{name}: {metric} has no label {unknown}"
