@@ -32,6 +32,7 @@ TAGS: Final = {
     "device types": "What devices of each type can be asked to do.",
     "messages": "What devices say, and where they send it.",
     "commands": "What devices are asked to do, and how far that came.",
+    "configuration": "What devices should run with, and what they run with.",
     "sessions": "A person's time-boxed access to one service of a device.",
     "links": "The one-time URL of a session, as its landing page sees it.",
     "support": "An engineer asks, the owner consents for a time, either side ends it.",
