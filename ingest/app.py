@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ingest.acceptances import Acceptances
 from ingest.bridge import Bridge, Share
 from ingest.brokers.mosquitto import LIST_BYTES, MosquittoDoors, gateway_list
+from ingest.brokers.mosquitto_log import DeniedLines
 from ingest.gateway_log import GatewayWriter
 from ingest.http_intake import HttpIntake
 from ingest.intake import Intake
@@ -54,20 +55,22 @@ class Ingest:
         embedded: EmbeddedBroker | None = None,
         keeper: Keeper | None = None,
         refusals: Refusals | None = None,
+        denied: DeniedLines | None = None,
         gateway_context: ssl.SSLContext | None = None,
         log_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_crash: Callable[[], None] = lambda: None,
     ) -> None:
         """`embedded`: a broker that runs as long as this does; `keeper`: of the broker; `refusals`: what it
-        refuses to devices. `on_crash`: a task that must run for ever has failed, and the process is of no use
-        any more.
+        refuses to devices; `denied`: from whose log they come. `on_crash`: a task that must run for ever has
+        failed, and the process is of no use any more.
         """
         self._config = config
         self._log = log
         self._embedded = embedded
         self._keeper = keeper
         self._refusals = refusals
+        self._denied = denied
         self._gateway_context = gateway_context
         self._log_context = log_context
         self._on_crash = on_crash
@@ -152,6 +155,8 @@ class Ingest:
             self._lasting.start(self._keeper.run(), "keeper")
         if self._refusals is not None:
             self._lasting.start(self._refusals.run(), "refusals")
+        if self._denied is not None:
+            self._lasting.start(self._denied.run(), "broker's log")
         self._lasting.start(self.acceptances.run(), "acceptances")
         self._lasting.start(self._run(), "bridge")
         _log.info(
@@ -237,6 +242,7 @@ async def main(path: Path) -> int:
             embedded=embedded,
             keeper=open_keeper(config, embedded, http),
             refusals=refusals,
+            denied=open_denied(config, refusals),
             gateway_context=None if http is None else http.context,
             log_context=log_context,
             on_crash=shutdown.request,
@@ -302,6 +308,13 @@ def open_keeper(
         clock=SYSTEM_CLOCK,
     )
     return Keeper(GatewayFeed(http), doors, SYSTEM_CLOCK, doors)
+
+
+def open_denied(config: Settings, refusals: Refusals | None) -> DeniedLines | None:
+    """Where the settings name the log of a Mosquitto that says what it refuses."""
+    if refusals is None or config.keeper is None or config.keeper.log_file is None:
+        return None
+    return DeniedLines(config.keeper.log_file, refusals.refused)
 
 
 def _take_over_options(broker: BrokerSettings) -> MqttOptions:

@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from device_protocol.errors import Reason
 from device_protocol.numbers import Number, Place
@@ -59,8 +58,7 @@ CLOSE_S: Final = 1.0
 _log = get_logger("ingest.intake")
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A message as it came. `device`: who sent it, where that is known beside the topic."""
 
     topic: str

@@ -36,7 +36,7 @@ class Receipt(Protocol):
 class Waiting:
     """A message in its part's queue; without an entry it waits only for what stands before it."""
 
-    __slots__ = ("entry", "message", "progress", "receipt")
+    __slots__ = ("cost", "entry", "message", "progress", "receipt", "size")
 
     def __init__(
         self, receipt: Receipt | None, entry: Entry | None, message: Sorted, progress: Progress | None
@@ -46,11 +46,10 @@ class Waiting:
         self.entry = entry
         self.message = message
         self.progress = progress
-
-    @property
-    def cost(self) -> int:
+        self.size = 0 if entry is None else entry.size
+        """Of its entry, in the append that takes it."""
+        self.cost = OVERHEAD + self.size
         """Bytes of memory, about."""
-        return OVERHEAD if self.entry is None else OVERHEAD + self.entry.size
 
     def settle(self) -> None:
         """See Receipt; nothing for whom something was told before."""
@@ -98,8 +97,7 @@ class Part:
         batch: list[Waiting] = []
         size = 0
         while self.waiting and len(batch) < BATCH_MAX:
-            first = self.waiting[0].entry
-            size += 0 if first is None else first.size
+            size += self.waiting[0].size
             if batch and size > APPEND_MAX:
                 break
             batch.append(self.waiting.popleft())

@@ -68,7 +68,7 @@ class Refusals:
         if waiting is not None:
             waiting.count += 1
         elif len(self._waiting) < DEVICES_MAX:
-            self._waiting[device] = Refusal(device, what, topic[:TOPIC_MAX])
+            self._waiting[device] = Refusal(device, what, _shown(topic))
             self._news.set()
 
     async def run(self) -> None:
@@ -115,6 +115,11 @@ class Refusals:
         if not self._waiting:
             return None
         return max(0.0, next(iter(self._told_at.values())) + EVERY_S - self._clock.monotonic())
+
+
+def _shown(topic: str) -> str:
+    """So much as can be told: a device may have put anything there."""
+    return "".join(sign if sign.isprintable() else "?" for sign in topic[:TOPIC_MAX])
 
 
 def gateway_audit(http: InternalHttp) -> Tell:

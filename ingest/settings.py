@@ -81,6 +81,11 @@ class KeeperSettings:
 
     crl_file: Path = setting("The broker's `crlfile`. We write beside it and rename.")
     pid_file: Path = setting("The broker's `pid_file`; we must be allowed to signal it.")
+    log_file: Path | None = setting(
+        "The broker's log, written at `log_type debug`: what it refuses to devices then goes into the"
+        " gateway's audit log. It writes several lines for each message: left out where that is too much.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

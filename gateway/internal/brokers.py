@@ -28,6 +28,8 @@ REFUSED_PER_DEVICE: Final = Limit("broker_refused", burst=1, refill_s=55.0)
 REFUSED_MAX: Final = 100
 """Devices in one word of ingest's."""
 
+_NO_NUL: Final = "^[^\\x00]*$"  # which no database keeps
+
 DeviceId = Annotated[str, Field(pattern=f"^{DEVICE_ID_PATTERN.pattern}$")]
 
 
@@ -39,9 +41,9 @@ class BrokerLoginBody(Body):
 class RefusedEntry(Body):
     """`topic`: of the first of `count` things that the device was not let do."""
 
-    device_id: str = Field(max_length=64)
+    device_id: Annotated[str, Field(max_length=64, pattern=_NO_NUL)]
     what: Literal["publish", "subscribe", "will"]
-    topic: str = Field(max_length=200)
+    topic: Annotated[str, Field(max_length=200, pattern=_NO_NUL)]
     count: int = Field(ge=1, lt=2**53)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -29,8 +28,7 @@ class Dead(NamedTuple):
     """The message's own, where that could be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sorted:
+class Sorted(NamedTuple):
     """`standing` is there exactly in the log's topic UP: its message must be taken in line."""
 
     log_topic: str

@@ -134,3 +134,40 @@ async def test_the_revocation_list_names_the_certificates_of_devices_that_are_re
     assert not await listed() & await serials(sound)
     clock.advance(91 * 86400)  # they have expired: nobody takes them any more
     assert await listed() == set()
+
+
+async def refused(world: World, *entries: dict[str, Any]) -> int:
+    body = {"refused": list(entries)}
+    return (await peer(world, "ingest").post("/internal/v1/devices/refused", json=body)).status_code
+
+
+async def test_what_a_broker_refused_is_in_the_audit_log_once_a_minute(
+    world: World, clock: FakeClock
+) -> None:
+    owner = await world.person("ada")
+    device, other = await world.enrol(owner), await world.enrol(owner)
+    [site] = (await owner.get("/v1/sites")).json()["items"]
+    entry = {"device_id": device.id, "what": "publish", "topic": "o/s/linux/d_x/cmd", "count": 3}
+    assert (
+        await refused(world, entry, entry | {"device_id": "d_" + "z" * 16}, entry | {"device_id": "x"}) == 204
+    )
+    assert await refused(world, entry, entry | {"device_id": other.id, "what": "subscribe"}) == 204
+
+    async def told() -> list[tuple[str, str, Any]]:
+        answer = await owner.get(f"/v1/sites/{site['id']}/audit?kind=broker.refused")
+        return [
+            (line["device"]["id"], line["actor"]["id"], line["detail"]) for line in answer.json()["items"]
+        ]
+
+    lines = await told()
+    assert sorted(one for one, _, _ in lines) == sorted([device.id, other.id])
+    assert all(one == actor for one, actor, _ in lines)
+    mine = next(detail for one, _, detail in lines if one == device.id)
+    assert mine == {"what": "publish", "topic": "o/s/linux/d_x/cmd", "count": 3, "told_by": "one"}
+    clock.advance(56.0)
+    assert await refused(world, entry) == 204
+    assert len(await told()) == 3
+    assert await refused(world, entry | {"what": "sing"}) == 422
+    assert (
+        await peer(world, None).post("/internal/v1/devices/refused", json={"refused": [entry]})
+    ).status_code == 403
