@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 
 from gateway.internal.models import Body
 from gateway.internal.peer import Ingest
@@ -18,14 +18,24 @@ from gateway.store.replays import Wanted
 router = APIRouter(prefix="/internal/v1/dead-letters", tags=["internal"])
 
 
+def _text(value: object) -> object:
+    """A number is no time here, as it is none in a query."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be RFC 3339")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text)]
+
+
 class ReplayBody(Body):
     """What is left out, or null, does not matter. `after`: the number of the last one that was looked at."""
 
     site: Annotated[str, Field(pattern=f"^{SITE_ID_PATTERN.pattern}$")] | None = None
     device: Annotated[str, Field(pattern=f"^{DEVICE_ID_PATTERN.pattern}$")] | None = None
     reason: Annotated[str, Field(pattern="^[a-z_]{1,32}$")] | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     after: Annotated[int, Field(ge=0, lt=2**63)] = 0
     dry_run: bool
 

@@ -155,6 +155,10 @@ INTERNAL: dict[str, dict[str, Any]] = {
         "events": [{**EVENT, "services": [{"name": "web"}]}],
     },
     "/internal/v1/devices/broker-login": {"device_id": "d_" + "a" * 16, "password": "x"},
+    "/internal/v1/dead-letters/replay": {"dry_run": True},
+    "/internal/v1/devices/refused": {
+        "refused": [{"device_id": "d_" + "a" * 16, "what": "will", "topic": "x", "count": 1}]
+    },
     "/internal/v1/request-log": {"entries": [{**PASSED, "received": 0, "sent": 0, "ms": 0.0}]},
 }
 # Made fit and not refused there: one odd device must not cost its node the whole report.
