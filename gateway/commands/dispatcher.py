@@ -134,22 +134,25 @@ class Dispatcher:
         else:
             log.info("a command was published", extra=_named(order.command) | {"taken": taken})
             heard = taken
+        at = self._clock.wall()  # of the broker's answer: the note of it may have to wait
         try:
             async with self._notes, self._database.transaction() as tx:
-                done = await self._note(tx, order, taken=taken, heard=heard)
+                done = await self._note(tx, order, at, taken=taken, heard=heard)
         except StoreUnavailableError:
             log.info("it was not noted that a command was published", extra=_named(order.command))
         else:
             count(self._metrics, done)
 
-    async def _note(self, tx: Transaction, order: Order, *, taken: bool, heard: bool) -> list[Ended]:
+    async def _note(
+        self, tx: Transaction, order: Order, at: float, *, taken: bool, heard: bool
+    ) -> list[Ended]:
         if not heard and not order.command.queue:
             ended = await commands.turned_away(tx, order)
             if ended is not None:
                 return [ended]
         await _not_durable(tx)
         event = Event.TAKEN if taken else Event.UNHEARD
-        await commands.published(tx, order, event, self._clock.wall())
+        await commands.published(tx, order, event, at)
         return []
 
 

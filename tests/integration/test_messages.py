@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +70,49 @@ def test_a_command_is_acknowledged(owner: Person) -> None:
     assert all(times), done
 
 
+def test_one_id_finds_a_command_on_its_whole_way(stack: Stack, owner: Person) -> None:
+    """Six hops, each with its time and in their order; and the log lines of the gateway and the agent."""
+    eventually("the device is there", lambda: state(owner)["connection"]["online"])
+    done = command(owner, "ping")
+    hops = {hop["hop"]: hop for hop in done["hops"]}
+    assert list(hops) == ["stored", "published", "received", "done", "logged", "finished"]
+    assert all(hop["at"] for hop in hops.values()), hops
+    assert hops["logged"]["place"].count("/") == 2
+    for clock in ("gateway", "device"):
+        times = [hop["at"] for hop in hops.values() if hop["clock"] == clock]
+        assert times == sorted(times)
+    trace = done["trace"].split("-")[1]
+    logs = "".join(path.read_text() for path in (stack.data / "logs").glob("*.log"))
+    said = {
+        (line["logger"], line["event"])
+        for line in map(json.loads, (line for line in logs.splitlines() if trace in line))
+    }
+    for wanted in (
+        ("gateway.commands", "a command is made"),
+        ("gateway.commands", "a command was published"),
+        ("tunnel_agent.messages.commands", "command begins"),
+        ("tunnel_agent.messages.commands", "command ended"),
+        ("gateway.commands", "a device answered a command"),
+    ):
+        assert wanted in said, said
+
+
+def test_the_command_line_shows_what_the_device_says_and_does(stack: Stack, owner: Person) -> None:
+    eventually("telemetry", lambda: state(owner).get("telemetry"))
+    asked = stack.cli("command", "Demo device", "ping")
+    assert asked.returncode == 0, asked.stderr
+    states = [line.split()[0] for line in asked.stdout.splitlines()[1:]]
+    assert states == ["queued", "sent", "delivered", "succeeded"]
+    refused = stack.cli("command", "Demo device", "log_level", "--param", "level=loud")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "bad_parameter" in refused.stderr
+    shown = stack.cli("device", "Demo device").stdout
+    assert "messages  connected since" in shown
+    assert "temperature" in shown
+    assert "ping" in shown
+    assert "succeeded" in shown
+
+
 def numbers(owner: Person) -> list[tuple[int, int]]:
     """(boot, seq) of everything that is stored, oldest first."""
     found, cursor = [], ""
@@ -82,6 +126,8 @@ def numbers(owner: Person) -> list[tuple[int, int]]:
 
 def test_messages_survive_the_end_of_each_process(stack: Stack, owner: Person) -> None:
     """kill -9 of each in turn: what was accepted is stored once, and the line goes on."""
+    eventually("telemetry", lambda: state(owner).get("telemetry"))
+    known = {boot for boot, _ in numbers(owner)}
     for name in ("ingest", "gateway", "agent"):
         before = owner.call("GET", f"/v1/devices/{device(owner)}/history?kind=telemetry")["items"][0]
         stack.kill_process(name)
@@ -94,8 +140,9 @@ def test_messages_survive_the_end_of_each_process(stack: Stack, owner: Person) -
         eventually(f"a ping after {name}", lambda: command(owner, "ping")["state"] == "succeeded")
 
     stored = numbers(owner)
-    assert {boot for boot, _ in stored} == {1, 2}  # the agent started twice
-    for boot in (1, 2):
+    boots = {boot for boot, _ in stored}
+    assert boots == {*known, max(known) + 1}  # the agent started once more
+    for boot in boots:
         told = [seq for one, seq in stored if one == boot]
         assert told == list(range(1, len(told) + 1))  # none is missing, none is there twice
 
