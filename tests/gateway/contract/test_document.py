@@ -84,14 +84,19 @@ CALL = re.compile(r"""\bcall\(\s*"([A-Z]+)",\s*(path\b|"[^"]+"|`[^`]+`)""")
 NAMED = re.compile(r"""\b(?:const|let) path = ("[^"]+"|`[^`]+`)""")
 
 
+STREAM = re.compile(r"""\bnew EventSource\("([^"]+)"\)""")
+
+
 def called_by_scripts() -> set[str]:
     """ "METHOD /path" of every call in the pages' scripts, `{}` for what is put into it."""
     found = set()
     for script in sorted((ROOT / "gateway/api/static").glob("*.js")):
         text = script.read_text("utf-8")
-        calls = list(CALL.finditer(text))
+        calls, streams = list(CALL.finditer(text)), STREAM.findall(text)
         # None is written in a way that is not understood here, and none goes around `call`.
-        assert text.count("/v1/") == len(calls), script
+        assert text.count("/v1/") == len(calls) + len(streams), script
+        assert text.count("EventSource") == len(streams), script
+        found |= {f"GET {path}" for path in streams}
         assert text.count("fetch(") == (script.name == "call.js"), script
         for one in calls:
             named = one[2] if one[2] != "path" else NAMED.findall(text[: one.start()])[-1]
