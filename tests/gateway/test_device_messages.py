@@ -326,7 +326,7 @@ async def test_a_request_that_is_none_ends_nothing(place: Place, tmp_path: Path)
     path, device, prefix = http_intake.PATH, place.device.id, place.told["prefix"]
     good = {"device": device, "prefix": prefix, "messages": [["event", "{}"]]}
     async with client_of(place, "gateway", tmp_path) as client:
-        for wrong in (
+        wrongs: list[Any] = [
             {},
             [],
             {**good, "device": "d_other"},
@@ -336,7 +336,8 @@ async def test_a_request_that_is_none_ends_nothing(place: Place, tmp_path: Path)
             {**good, "messages": [["event"]]},
             {**good, "messages": [["event", 1]]},
             {**good, "messages": [["event", "\ud800"]]},
-        ):
+        ]
+        for wrong in wrongs:
             answer = await client.post(path, content=json.dumps(wrong))
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), wrong
         assert (await client.post("/internal/v1/other", json=good)).status_code == 404

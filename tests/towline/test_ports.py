@@ -9,8 +9,8 @@ from towline.errors import TowlineError
 from towline.launcher.ports import Ports
 
 
-def test_one_base_and_eight_after_it() -> None:
-    assert astuple(Ports.from_arguments(8080, [])) == tuple(range(8080, 8089))
+def test_one_base_and_nine_after_it() -> None:
+    assert astuple(Ports.from_arguments(8080, [])) == tuple(range(8080, 8090))
 
 
 def test_each_part_can_be_set_apart() -> None:
