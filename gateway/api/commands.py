@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permitted
+from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, permitted
 from gateway.api.devices import device_seen, find_for, look
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, instant, instant_if
@@ -216,6 +216,7 @@ async def _send(
     role = await places.hold_role(tx, actor.user_id, device.site_id)
     by_role = may(actor, Action.COMMAND_SEND, Resource(role))
     consent = None if by_role else await support.consent_for(tx, device.id, actor.user_id)
+    permit(actor, Action.COMMAND_SEND, Resource(role, consented=consent is not None), "device")
     ends = [end for end in (actor.until, None if consent is None else consent.until) if end is not None]
     sender = Sender(
         actor=str(actor.user_id),

@@ -51,8 +51,15 @@ NEVER = {"connection": None, "telemetry": None, "heartbeat": None}
 
 
 def command(state: str, **more: Any) -> dict[str, Any]:
-    begun = {"id": "c1", "name": "ping", "state": state, "author": "ann", "error": None, "result": None}
-    at = {name: None for name in ("sent_at", "delivered_at", "finished_at")}
+    begun: dict[str, Any] = {
+        "id": "c1",
+        "name": "ping",
+        "state": state,
+        "author": "ann",
+        "error": None,
+        "result": None,
+    }
+    at: dict[str, Any] = {name: None for name in ("sent_at", "delivered_at", "finished_at")}
     begun |= at | {"created_at": "2026-07-01T08:00:00.000Z", "expires_at": "later", "timeout_s": 10}
     return begun | more
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from gateway.policy.commands import DEVICE_AWAY, DEVICE_RETYPED, SENDER_NOT_ALLO
 from gateway.store import commands
 from tests.gateway.commands.conftest import Yard
 from tests.gateway.commands.test_api import consented, member, post
+from tests.gateway.standing_still import paused
 
 Take = Callable[[Yard, httpx.AsyncClient], Awaitable[None]]
 
@@ -74,6 +76,22 @@ async def test_what_nobody_was_told_falls_with_its_senders_right(yard: Yard, tak
     assert [one.id for one in yard.broker.published] == [str(delivered), str(owners)]
     await yard.ack(sent, Stage.DONE, ok=True)  # that device had it after all
     assert (await yard.get(sent)).late is not None
+
+
+@pytest.mark.parametrize(
+    ("falls", "status"),
+    [("DELETE FROM memberships", 404), ("UPDATE memberships SET role = 'support'", 403)],
+    ids=["removed", "lowered"],
+)
+async def test_no_command_of_a_role_that_fell_meanwhile(yard: Yard, falls: str, status: int) -> None:
+    """It saw the device as a member's, and waits for the role while that is taken away and committed."""
+    bob = await member(yard, "bob", Role.MEMBER)
+    of_bob = f"user_id = '{await who(bob)}' AND role <> 'owner'"
+    async with asyncio.TaskGroup() as group, paused(yard.world, f"{falls} WHERE {of_bob}") as pause:
+        sending = group.create_task(post(yard, {"name": "ping"}, by=bob))
+        await pause.until_waiting(1)
+    assert sending.result().status_code == status, sending.result().text
+    assert await yard.open_rows() == []
 
 
 async def test_what_needs_a_greater_role_falls_with_that_alone(yard: Yard) -> None:
