@@ -55,7 +55,7 @@ class Plan:
 
     every_s: float | None = 0.2
     padding: int = 0
-    """Bytes that each message has more."""
+    """Bytes that each state and event has more."""
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -156,8 +156,8 @@ class _Talker:
         self._token += 1
         kind = random.choice(KINDS_SAID)
         body: dict[str, Any] = {"values": {"token": self._token}}
-        if padding:
-            body["values"]["padding"] = "x" * padding
+        if padding and kind is not Kind.TELEMETRY:  # whose texts are short
+            body["padding"] = "x" * padding
         said: Envelope = writer.write(kind, body)
         self._party.notes[self.name].write(("offered", said.id, self._token))
         offer(said, urgent=kind is Kind.EVENT)  # where there is no room it is not said

@@ -152,6 +152,8 @@ def check(site: MessageSite, readings: Readings) -> tuple[int, Counter[str]]:
         journal = Journal.read(site.devices_folder / name / "journal")
         found += [f"{name}: {fault}" for fault in journal_faults(rows, journal)]
         kept += len(rows)
+    for name, one in site.standing().items():
+        found += [f"{name}: {one[what]} {what}" for what in ("dropped", "refused") if one[what]]
     rows = stored(site, site.ids[AGENT])
     found += [f"agent: {fault}" for fault in faults(rows, agent_told(site))]
     found += [f"agent: {fault}" for fault in reading_faults(site, readings.given)]
@@ -193,7 +195,8 @@ def reading_faults(site: MessageSite, given: int) -> list[str]:
 
 
 def executions(site: MessageSite) -> list[str]:
-    return (site.devices_folder / "executions").read_text("ascii").split()
+    path = site.devices_folder / "executions"
+    return path.read_text("ascii").split() if path.exists() else []
 
 
 def missing(site: MessageSite) -> list[tuple[str, str]]:

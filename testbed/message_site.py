@@ -112,7 +112,7 @@ class MessageSite:
     def start(self) -> None:
         """In the main thread; returns when all of it is ready."""
         self.kafka.begin()
-        self._running.callback(self.kafka.close)
+        self._running.callback(self.kafka.kill)
         asyncio.run(self.postgres.start())
         self._running.callback(self.postgres.stop)
         self.database_url = self.postgres.url(self.postgres.create_database())
@@ -308,9 +308,10 @@ class MessageSite:
         """By name what each was told."""
         return {name: tuple(one["floor"]) for name, one in self.standing().items()}
 
-    def goes_on(self) -> None:
-        """At each bridge a device is told of more than it was."""
+    def goes_on(self, *, stored: bool = False) -> None:
+        """At each bridge a device is told of more than it was; `stored`: and the history has more."""
         known = self.floors()
+        rows = self.history_rows() if stored else 0
 
         def moved() -> bool:
             self.look()
@@ -321,6 +322,17 @@ class MessageSite:
             )
 
         eventually("something new is accepted", moved, RECOVERY_S)
+        if stored:
+            eventually("something new is stored", lambda: self.history_rows() > rows, RECOVERY_S)
+
+    def history_rows(self) -> int:
+        """Of all devices. OSError while the database is away."""
+        try:
+            [row] = self.rows("SELECT count(*) FROM device_history")
+        except asyncpg.PostgresError as error:
+            raise OSError(str(error)) from error
+        count: int = row["count"]
+        return count
 
     def names_by_bridge(self) -> list[list[str]]:
         """Of the process's devices."""

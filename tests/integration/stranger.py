@@ -22,6 +22,8 @@ from tunnel_agent.identity import IdentityStore
 from tunnel_agent.messages.connection import ask
 from tunnel_agent.messages.policy.sending import PATIENCE_FIRST_S
 
+FORBIDDEN_BOOT: Final = 10**6
+"""Of what the broker lets go no further."""
 INSIST_S: Final = 90.0
 BROKER_MAX: Final = 32_000
 """Above it the broker ends the connection (infra/mosquitto: max_packet_size)."""
@@ -102,7 +104,8 @@ def wrongs(stranger: Stranger) -> list[Said]:
         if len(raw) < BROKER_MAX
     ]
     for _, changes in NUMBERS:
-        said.append(Said(topic, next_one(**changes), "bad_schema"))
+        own = {"prev": [1, talker.seq + 1]} if "prev" in changes else changes
+        said.append(Said(topic, next_one(**own), "bad_schema"))
         talker.seq -= 1  # it never came to stand in line
     said += [Said(topic, next_one(**changes), reason) for _, changes, reason in IN_LINE]
     said.append(Said(topic, next_one()))
@@ -114,7 +117,7 @@ def wrongs(stranger: Stranger) -> list[Said]:
 
 def forbidden(stranger: Stranger, victim: str) -> list[Said]:
     """Topics that the broker keeps from it, with messages that would be good there."""
-    payload = Talker(victim, boot=10**6).next(ts=now_ms())
+    payload = Talker(victim, boot=FORBIDDEN_BOOT).next(ts=now_ms())
     own = stranger.topic()
     topics = [own.replace(stranger.device, victim), f"{own}/more", stranger.topic(Kind.CMD), "telemetry"]
     return [Said(topic, payload, "") for topic in topics]
@@ -132,12 +135,12 @@ async def say(stranger: Stranger, said: Sequence[Said]) -> None:
 
 
 async def insist(stranger: Stranger, window: Sequence[bytes], last: int) -> None:
-    """Says it again and again, as a device does, until number `last` of its first boot is accepted."""
+    """Says these states again and again, as a device does, until number `last` of boot 1 is accepted."""
     async with asyncio.timeout(INSIST_S), AsyncExitStack() as stack:
         link = await stranger.connect(stack)
         while True:
             for payload in window:
-                await link.send(stranger.topic(), payload)
+                await link.send(stranger.topic(Kind.STATE), payload)
             with suppress(TimeoutError):
                 return await stranger.hears_accepted((1, last), PATIENCE_FIRST_S)
 

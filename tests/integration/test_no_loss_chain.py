@@ -12,7 +12,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from device_protocol.bodies import Refused
+from device_protocol.topics import Kind
 from testbed.message_devices import Plan
 from testbed.message_proof import Readings, check, orders, settle
 from testbed.message_site import AGENT, CONSUMER, DEVICES, MessageSite
@@ -29,6 +30,7 @@ from testbed.waiting import eventually
 from tests.ingest.world import Talker
 from tests.integration.stranger import (
     BROKER_MAX,
+    FORBIDDEN_BOOT,
     Stranger,
     forbidden,
     insist,
@@ -53,16 +55,16 @@ SHARES: Final = {
 DEVICE_KILLS: Final = 3
 AT_ONCE: Final = 0.35
 """How often the next one is killed before this one is well again."""
+STORES: Final = (CONSUMER, "postgres")
 SOURCES: Final = 4
-BYTES_MAX: Final = 4 << 20
-"""Of each bridge, which it reaches in a second."""
+BYTES_MAX: Final = 2 << 20
+"""Of each bridge: less than the 4000 messages that wait unacknowledged at most."""
 BRIDGE: Final = {"bytes_max": BYTES_MAX, "device_messages_s": 100_000, "device_bytes_s": 1 << 30}
 """One device says here what twenty do: its own rate would keep that from the bridge's memory."""
 SLACK: Final = 24 << 20
 """What a bridge may grow by beside them: buffers of its connections, and what the allocator keeps."""
 ROUNDS_OF_A_SOAK: Final = int(os.environ.get("TOWLINE_KILL_ROUNDS", "30"))
 """Of 34 kills each."""
-DENIED: Final = "Denied PUBLISH from"
 WINDOW: Final = 64
 REPEATS_AN_HOUR: Final = 62
 """So often a device that is not answered says its window again in an hour: after 5, 10, 20, 40, 60 … s."""
@@ -109,7 +111,7 @@ def prove(
         for name in chosen:
             site.kill(name)
             if chance.random() > AT_ONCE:
-                site.goes_on()
+                site.goes_on(stored=name in STORES)
         site.goes_on()
     settle(site)
     kept, commands = check(site, readings)
@@ -145,7 +147,7 @@ def away(site: MessageSite, readings: Readings, wanted: Flood, figures: Callable
     state = site.folder / name / "state"
     device = site.enrol(state, name)
     stranger, talker = Stranger(state), Talker(device)
-    window = [talker.next(ts=now_ms(), payload={"values": {"x": "x" * 800}}) for _ in range(WINDOW)]
+    window = [talker.next(ts=now_ms(), type="state", payload={"long": "x" * 800}) for _ in range(WINDOW)]
     use = asyncio.run(flood(site, stranger, window, wanted))
     assert site.floors() == floors, "accepted, and nobody keeps it"
     assert max(use.pop("paused")) or wanted.pause_s, "it was not too much for a bridge"
@@ -185,7 +187,7 @@ async def flood(
     use: dict[str, list[int]] = {name: [] for name in (*pids, "paused")}
     async with AsyncExitStack() as stack:
         link = await stranger.connect(stack)
-        topic = stranger.topic()
+        topic = stranger.topic(Kind.STATE)
         for n in range(wanted.windows):
             for payload in window:
                 await link.send(topic, payload)
@@ -203,7 +205,6 @@ def test_bad_input_has_its_place_and_changes_nothing_else(site: MessageSite) -> 
     state = site.folder / "bad" / "state"
     device = site.enrol(state, "bad")
     stranger = Stranger(state)
-    denied = len(site.mosquitto.log().split(DENIED))
     said = [*wrongs(stranger), *forbidden(stranger, site.ids[site.names[0]])]
     asyncio.run(say(stranger, said))
     expected = Counter(one.reason for one in said if one.reason)
@@ -216,11 +217,15 @@ def test_bad_input_has_its_place_and_changes_nothing_else(site: MessageSite) -> 
         rows = site.rows("SELECT id FROM device_history WHERE device_id = $1", device)
         return Counter(row["reason"] for row in letters), {str(row["id"]) for row in rows}
 
-    eventually("each has its place", lambda: kept() == (expected, good))
+    with suppress(AssertionError):  # what is missing is told below
+        eventually("each has its place", lambda: kept() == (expected, good))
+    assert kept() == (expected, good)
     refused = {one.reason.value for one in stranger.heard if isinstance(one, Refused)}
     assert refused
     assert refused <= set(expected)
-    assert len(site.mosquitto.log().split(DENIED)) - denied == len([one for one in said if one.reason == ""])
+    # Not past the broker, which confirms it all the same (MQTT 3.1.1 has no other answer).
+    assert site.rows("SELECT 1 FROM device_history WHERE boot = $1", FORBIDDEN_BOOT) == []
+    assert site.rows("SELECT 1 FROM dead_letters WHERE device_id IS DISTINCT FROM $1", device) == []
 
     capture = [one for one in said if one.reason is None]
     for amnesia in (False, True):  # bridges that know what they took, and such that do not
