@@ -31,7 +31,9 @@ from tunnel_agent.messages.settings import ConfigurationSettings, MessagesSettin
 from tunnel_agent.messages.writing import Writer
 
 REPORT_AGAIN_S: Final = 5.0  # while the outbox has no room
-APPLY_AGAIN_S: Final = 60.0  # what it runs with, while the device's own service is not up
+# While the device's own service is not up: a restart takes seconds, and each attempt is written to the disk.
+APPLY_AGAIN_FIRST_S: Final = 5.0
+APPLY_AGAIN_MAX_S: Final = 600.0
 SAID_MAX: Final = 200  # characters of what the device's program or service says
 ERROR_MAX: Final = 512  # characters (docs/protocol/schemas/state-config.json)
 NOT_ABOVE: Final = "its version is not above the one that runs"
@@ -42,7 +44,11 @@ _log = get_logger("tunnel_agent.messages.configuration")
 
 
 class NotAppliedError(Exception):
-    """The device does not take it; the text says why."""
+    """The device does not take it; the text says why. `soon`: it may a while later: its service is away."""
+
+    def __init__(self, why: str, *, soon: bool = False) -> None:
+        super().__init__(why)
+        self.soon = soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class Configuration:
         self._error: str | None = None
         self._owes_report = False
         self._prefix = ""  # under which it was reported
+        self._later: Desired | None = None  # refused, and tried again unasked
+        self._again_s = APPLY_AGAIN_FIRST_S
         self._unapplied = False  # what it runs with could not be applied at the start
         self._wake = asyncio.Event()
         self.health_changed = asyncio.Event()
@@ -126,9 +134,10 @@ class Configuration:
             self._wake.clear()
             told, self._told = self._told, None
             if told is not None:
+                self._again_s = APPLY_AGAIN_FIRST_S
                 await self._hear(told)
-            elif self._unapplied:
-                await self._apply_running()
+            else:
+                await self._once_more()
             if self._owes_report and self._prefix:
                 self._report()
             if self._told is None:
@@ -139,8 +148,8 @@ class Configuration:
         wait_s = None
         if self._owes_report and self._prefix:
             wait_s = REPORT_AGAIN_S
-        elif self._unapplied:
-            wait_s = APPLY_AGAIN_S
+        elif self._unapplied or self._later is not None:
+            wait_s, self._again_s = self._again_s, min(2 * self._again_s, APPLY_AGAIN_MAX_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
@@ -185,7 +194,7 @@ class Configuration:
     # What is told
 
     async def _hear(self, told: Desired) -> None:
-        self._last_told, self._owes_report = told.version, True
+        self._last_told, self._owes_report, self._later = told.version, True, None
         running = self._files.running
         if running is not None and told.version <= running.version:
             if told != running:
@@ -205,7 +214,17 @@ class Configuration:
         if await self._store(_Files(self._files.running, told)):
             await self._try(told)
         else:
-            self._refuse(told, NOT_STORED)
+            self._refuse(told, NOT_STORED, soon=True)
+
+    async def _once_more(self) -> None:
+        """What the device's own service could not take: what was told last, or else what runs."""
+        if self._later is not None:
+            said, owed, self._refused = self._error, self._owes_report, None
+            await self._hear(self._later)
+            if self._error == said:  # nothing new to report
+                self._owes_report = owed
+        elif self._unapplied:
+            await self._apply_running()
 
     async def _try(self, desired: Desired) -> None:
         """It is stored as being tried."""
@@ -214,16 +233,16 @@ class Configuration:
             try:
                 await self._apply(desired)
             except NotAppliedError as error:
-                await self._take_back(desired, str(error))
+                await self._take_back(desired, str(error), soon=error.soon)
                 return
         if not await self._store(_Files(desired)):
-            await self._take_back(desired, NOT_STORED)
+            await self._take_back(desired, NOT_STORED, soon=True)
             return
         self._error, self._refused, self._unapplied = None, None, False
         self._take_own()
         _log.info("runs with another configuration", extra={"version": desired.version})
 
-    async def _take_back(self, desired: Desired, why: str) -> None:
+    async def _take_back(self, desired: Desired, why: str, *, soon: bool = False) -> None:
         """Nothing of it stays."""
         if of_device(desired.body) != of_device(self._body(self._files.running)):
             try:
@@ -233,10 +252,13 @@ class Configuration:
                 why = f"{why}; nor could the former one be put back: {error}"
         if not await self._store(_Files(self._files.running)):
             _log.error("a configuration that was refused is tried again at the next start")
-        self._refuse(desired, why)
+        self._refuse(desired, why, soon=soon)
 
-    def _refuse(self, desired: Desired, why: str) -> None:
-        _log.warning("configuration refused", extra={"version": desired.version, "reason": why})
+    def _refuse(self, desired: Desired, why: str, *, soon: bool = False) -> None:
+        """`soon`: it is tried again unasked."""
+        self._later = desired if soon else None
+        if why != self._error:
+            _log.warning("configuration refused", extra={"version": desired.version, "reason": why})
         self._refused = (desired, why)
         self._error, self._owes_report = why, True
 
@@ -293,7 +315,7 @@ async def _put(url: str, members: bytes, timeout_s: float) -> None:
     try:
         await asyncio.to_thread(fetch, url, timeout_s, method="PUT", body=members)
     except LocalHttpError as error:
-        raise NotAppliedError(_with_word(str(error), error.body)) from error
+        raise NotAppliedError(_with_word(str(error), error.body), soon=error.soon) from error
 
 
 async def _run(settings: ConfigurationSettings, members: bytes) -> None:

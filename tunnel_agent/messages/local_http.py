@@ -11,11 +11,14 @@ ANSWER_MAX: Final = 16 << 10  # bytes: as much as a report may have
 
 
 class LocalHttpError(Exception):
-    """There was no answer, or not one of 200 or 204; the text says why. `body`: of the answer, if any."""
+    """There was no answer, or not one of 200 or 204; the text says why. `body`: of the answer, if any.
+    `soon`: it may be another answer a while later.
+    """
 
-    def __init__(self, why: str, body: bytes = b"") -> None:
+    def __init__(self, why: str, body: bytes = b"", *, soon: bool = False) -> None:
         super().__init__(why)
         self.body = body
+        self.soon = soon
 
 
 def fetch(url: str, timeout_s: float, *, method: str = "GET", body: bytes | None = None) -> bytes:
@@ -38,11 +41,11 @@ def fetch(url: str, timeout_s: float, *, method: str = "GET", body: bytes | None
         response = connection.getresponse()
         answer = response.read(ANSWER_MAX + 1)
     except (OSError, HTTPException) as error:
-        raise LocalHttpError(str(error) or type(error).__name__) from error
+        raise LocalHttpError(str(error) or type(error).__name__, soon=True) from error
     finally:
         connection.close()
     if response.status not in (200, 204):
-        raise LocalHttpError(f"answered {response.status}", answer)
+        raise LocalHttpError(f"answered {response.status}", answer, soon=response.status >= 500)
     if len(answer) > ANSWER_MAX:
         raise LocalHttpError(f"answered more than {ANSWER_MAX} bytes")
     return answer

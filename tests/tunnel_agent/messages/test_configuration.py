@@ -24,12 +24,22 @@ from tests.tunnel_agent.messages.service import Service
 from tests.tunnel_agent.node import WAIT_S
 from tunnel_agent.messages import configuration as module
 from tunnel_agent.messages.configuration import Configuration
+from tunnel_agent.messages.local_http import LocalHttpError
 from tunnel_agent.messages.metrics import message_metrics
 from tunnel_agent.messages.policy.configuration import fault
 from tunnel_agent.messages.settings import MessagesSettings
 from tunnel_agent.messages.writing import Writer
 
 ROOT = Path(__file__).parents[3]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """For what tells nobody when it changes."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+
 PREFIX = "o/s/linux/d"
 
 
@@ -280,10 +290,44 @@ async def test_the_devices_own_address_takes_or_refuses_them(start: Start, folde
     assert gone.error is not None
 
 
+@pytest.mark.parametrize("away", [None, (503, b"busy")])
+async def test_what_is_told_while_the_service_is_away_is_tried_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, away: tuple[int, bytes] | None
+) -> None:
+    """Nobody tells it again: the gateway has its answer. It is reported when that changes, not each time."""
+    monkeypatch.setattr(module, "APPLY_AGAIN_FIRST_S", 0.02)
+    with Service() as service:
+        device = start(keys=["vent"], url=service.url)
+        await device.told(desired(1, vent=40))
+        tries = 0
+        if away is None:
+
+            def nobody(*_: object, **__: object) -> bytes:
+                nonlocal tries
+                tries += 1
+                raise LocalHttpError("connection refused", soon=True)
+
+            with monkeypatch.context() as going:
+                going.setattr(module, "fetch", nobody)
+                refused = await device.told(desired(2, vent=41))
+                await until(lambda: tries > 6)
+        else:
+            service.answer = away
+            refused = await device.told(desired(2, vent=41))
+            await until(lambda: len(service.put) > 6)
+            service.answer = (204, b"")
+        assert (refused.version, refused.told) == (1, 2)
+        assert refused.error is not None
+        await device.until(lambda: device.it.version == 2)
+        await device.until(lambda: device.said[-1].version == 2)
+        assert len(device.said) == 3
+        assert json.loads(service.put[-1]) == {"vent": 41}
+
+
 async def test_a_service_that_comes_up_later_gets_what_runs(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "APPLY_AGAIN_S", 0.05)
+    monkeypatch.setattr(module, "APPLY_AGAIN_FIRST_S", 0.02)
     flag = folder / "up"
     code = f"sys.exit(0 if os.path.exists({str(flag)!r}) else 1)"
     flag.touch()
@@ -351,6 +395,7 @@ async def test_a_file_that_cannot_be_read_is_as_none(start: Start, folder: Path,
 
 
 async def test_a_disk_that_takes_nothing(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "APPLY_AGAIN_FIRST_S", 0.2)
     device = start(keys=["vent"], exec=program(folder, ""))
     good = desired(1, vent=40, health_every_s=5)
     await device.told(good)
@@ -363,8 +408,7 @@ async def test_a_disk_that_takes_nothing(start: Start, folder: Path, monkeypatch
         refused = await device.told(desired(2, vent=41))
         assert refused == Reported(1, good.sha256, told=2, error=module.NOT_STORED)
         assert len(applied(folder)) == 1
-    device.it.connected(PREFIX)
-    assert (await device.told(desired(2, vent=41))).version == 2
+    await device.until(lambda: device.said[-1].version == 2)  # once there is room
 
 
 class _KilledError(BaseException):
