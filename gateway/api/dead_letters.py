@@ -38,7 +38,7 @@ class DeadLetterQuery(PageQuery):
 
 class DeadLetter(BaseModel):
     """`at`: when it came. `size`: of the message, bytes. `replayed_at`: it was tried again then, and what it
-    says is stored; null: it is not.
+    says is stored; null: it is not. `left_out`: of reason `no_space`, for how many without room it stands.
     """
 
     number: int
@@ -49,6 +49,7 @@ class DeadLetter(BaseModel):
     device_id: str | None
     size: int
     replayed_at: str | None
+    left_out: int
 
 
 class DeadLetterList(BaseModel):
@@ -83,4 +84,5 @@ def _letter(found: Listed) -> DeadLetter:
         device_id=found.device_id,
         size=found.size,
         replayed_at=instant_if(None if found.replayed_at is None else unix(found.replayed_at)),
+        left_out=found.left_out,
     )

@@ -154,7 +154,8 @@ class _Go:
             await messages.put_boots(tx, applied.boots)
         if done.stored or done.known:
             await replays.mark(tx, [*done.stored, *done.known])
-        for subject in sorted({(row.device_id, _told(row)) for row in self._rows.values()}):
+        told = {one for applied in self._applied for one in applied.told}  # who follows now, and may
+        for subject in sorted({(device, _change_of(kind)) for device, kind in told}):
             tx.tell(change(subject))
         for site, count in Counter(row.site_id for row in self._rows.values()).items():
             numbers = [n for n, row in self._of.items() if row.site_id == site]
@@ -162,5 +163,5 @@ class _Go:
             tx.audit(AuditEvent("dead_letters.replayed", self._who, site=site, detail=detail))
 
 
-def _told(row: HistoryRow) -> str:
-    return "device.message" if row.kind == "event" else "device.state"
+def _change_of(kind: str) -> str:
+    return "device.message" if kind == "event" else "device.state"

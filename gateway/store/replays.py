@@ -21,6 +21,8 @@ class Listed:
     device_id: str | None
     size: int
     replayed_at: datetime | None
+    left_out: int
+    """Of reason `no_space`: how many it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ _WANTED = (
 async def page(tx: Reading, wanted: Wanted, before: int | None, most: int) -> list[Listed]:
     """The newest first, below the number `before`."""
     rows = await tx.fetch(
-        f"SELECT n, at, reason, detail, topic, device_id, size, replayed_at FROM dead_letters WHERE {_WANTED}"
-        " AND ($6::bigint IS NULL OR n < $6) ORDER BY n DESC LIMIT $7",
+        "SELECT n, at, reason, detail, topic, device_id, size, replayed_at, left_out FROM dead_letters"
+        f" WHERE {_WANTED} AND ($6::bigint IS NULL OR n < $6) ORDER BY n DESC LIMIT $7",
         *_values(wanted),
         before,
         most,

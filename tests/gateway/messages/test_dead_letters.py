@@ -14,9 +14,10 @@ import pytest
 from device_protocol.topics import Kind
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
-from gateway.store import replays
+from gateway.store import dead_letters, replays
 from gateway.store.transaction import Row
 from ingest.replay import replay as command
+from runtime.clock import FakeClock
 from runtime.event_log.interface import DEAD
 from tests.gateway.messages.site import Site
 from tests.gateway.messages.talkers import Talker
@@ -204,6 +205,38 @@ async def test_what_a_pending_device_said_is_stored_once_it_is_approved(site: Si
     assert (await operator.some(device=desk.device.id))["looked"] == 0
     assert (await operator.some(device=pending.id, reason="unknown_device"))["stored"] == 2
     assert await site.history(early) == [(1, 1), (1, 2)]
+
+
+async def test_what_was_said_at_a_former_place_stays_there(
+    desk: Desk, owner: asyncpg.Connection[Row], clock: FakeClock
+) -> None:
+    """Mended after the device was moved: it goes to the site where it was said, and nobody else is told."""
+    await poisoned(desk, owner)
+    before = desk.pump.known.site
+    org = desk.pump.known.org
+    there = (await desk.owner.post(f"/v1/orgs/{org}/sites", json={"name": "Hall"})).json()["id"]
+    clock.advance(10)
+    moved = await desk.owner.patch(f"/v1/devices/{desk.device.id}", json={"site_id": there})
+    assert moved.status_code == 200, moved.text
+    await owner.execute(MENDED)
+    told = await desk.site.rows("SELECT max(n) AS n FROM events")
+    assert (await Operator(desk).some())["stored"] == 1
+    rows = await desk.site.rows("SELECT site_id FROM device_history WHERE device_id = $1", desk.device.id)
+    assert {row["site_id"] for row in rows} == {before}
+    query = "SELECT kind, site_id FROM events WHERE n > $1 AND kind LIKE 'device.%'"
+    assert await desk.site.rows(query, told[0]["n"]) == []
+    assert [one["replayed_at"] is not None for one in await listed(desk)] == [True]
+
+
+async def test_those_without_room_are_counted_and_stay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST", {"device": 2, "site": 100, "nobody": 100})
+    for n in range(5):
+        await desk.says(ts=desk.pump.now_ms + 400_000 + n)
+    await desk.stored()
+    found = await listed(desk)
+    assert [one["left_out"] for one in found if one["reason"] == "no_space"] == [3]
+    left = {one["reason"]: one["why"] for one in (await Operator(desk).some())["left"]}
+    assert left == {"time_out_of_range": "", "no_space": "it was not kept"}
 
 
 async def test_two_operators_at_once_store_each_once(desk: Desk, owner: asyncpg.Connection[Row]) -> None:
