@@ -1,7 +1,8 @@
 """`python -m gateway --config FILE` serves; `python -m gateway issue-node-certificate …` makes node files;
 `python -m gateway audit …` checks and exports the audit log; `python -m gateway rotate-keys …` begins with a
 new key for tokens; `python -m gateway migrate …` puts the schema there by the role that owns it; `python -m
-gateway consume …` stores what devices say, apart from the API."""
+gateway consume …` stores what devices say, apart from the API; `python -m gateway reset-line …` lets a device
+begin anew whose numbers are all behind."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from gateway.keys.node_certificates import (
 )
 from gateway.migrate_schema import MIGRATE, migrate_schema
 from gateway.policy.peers import PeerRole
+from gateway.reset_line import RESET_LINE, reset_line
 from gateway.rotate_keys import ROTATE, rotate_keys
 from gateway.settings import Settings
 from runtime.clock import SYSTEM_CLOCK
@@ -41,6 +43,8 @@ def start(arguments: Sequence[str]) -> int:
         return migrate_schema(arguments[1:])
     if arguments[:1] == [ROTATE]:
         return rotate_keys(arguments[1:])
+    if arguments[:1] == [RESET_LINE]:
+        return reset_line(arguments[1:])
     if arguments[:1] == [CONSUME]:
         return consume(arguments[1:])
     return run("gateway", main, arguments)

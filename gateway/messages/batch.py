@@ -114,7 +114,7 @@ class Batches:
         It tries as long as the database is away, or refuses what no record is to blame for. A record that is
         becomes a dead letter: of a batch with such a one each half is tried for itself, and so on.
         """
-        self._hand = await _read(records)
+        self._hand = await _read(records, int(self._clock.wall() * 1000))
         try:
             await self._take(self._hand, dict(at))
         except NotOursError:
@@ -341,11 +341,12 @@ class Batches:
             return False
 
 
-async def _read(records: Sequence[Record]) -> list[Arrival]:
+async def _read(records: Sequence[Record], now_ms: int) -> list[Arrival]:
     """Others have their turn meanwhile: the API's requests, in the same process."""
     arrivals = []
     for begin in range(0, len(records), READ_AT_ONCE):
-        arrivals += [policy.read(record) for record in records[begin : begin + READ_AT_ONCE]]
+        some = records[begin : begin + READ_AT_ONCE]
+        arrivals += [policy.read(policy.bounded(record, now_ms)) for record in some]
         await asyncio.sleep(0)
     return arrivals
 

@@ -18,14 +18,19 @@ from device_protocol.envelope import Envelope, decode
 from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
 from device_protocol.numbers import NOTHING, Line, Number, Place
 from device_protocol.topics import TOPIC_MAX, Kind, Topic, parse_topic
-from gateway.policy.device_clock import Boot, Window, boot_of, made_at_ms, moment_of
+from gateway.policy.device_clock import FUTURE_MAX_MS, Boot, Window, boot_of, made_at_ms, moment_of
 from gateway.policy.stays import KnownDevice, Making
 from runtime.event_log import headers
-from runtime.event_log.interface import DEAD, Record
+from runtime.event_log.interface import DEAD, Entry, Record
 
 BODY_MAX: Final = 65_536
 """Bytes that a dead letter keeps: more than any message may have."""
 DETAIL_MAX: Final = 300
+BOOTS_AHEAD_MAX: Final = 65_536
+"""A device's boot may be so far ahead of the last one that was heard of: as of one that starts every ten
+seconds for a week without a word. Further is a lie, of a bridge for one: it would mute the device, whose own
+numbers are then all behind it, and NUMBER_MAX for good.
+"""
 STALE_S: Final = 150.0
 """A device that is up says so each minute: after two and a half without a word it is offline."""
 CONFIG_STATE: Final = "config"
@@ -43,8 +48,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A record that was read. `fault` None: it is a good message. `standing`: where it stands in its line."""
 
     record: Record
@@ -188,6 +192,17 @@ class Applied:
     passed: int = 0
 
 
+def bounded(record: Record, now_ms: int) -> Record:
+    """The record, received at no time to come: of a bridge whose clock is far ahead, or that lies, now is
+    when its messages came. Else a device would be heard, and online, for as long.
+    """
+    entry = record.entry
+    if entry.at_ms <= now_ms + FUTURE_MAX_MS:
+        return record
+    received = Entry(entry.key, entry.value, now_ms, entry.headers)
+    return Record(record.topic, record.part, record.offset, received)
+
+
 def read(record: Record) -> Arrival:
     """What the record is."""
     found = dict(record.entry.headers)
@@ -269,6 +284,9 @@ class _Deciding:
             self._bury(arrival, arrival.fault or Fault(Reason.WRONG_KIND, "not numbered"), device)
             return
         line = self._line(topic.device)
+        if max(standing.number.boot, standing.floor.boot) > line.have.boot + BOOTS_AHEAD_MAX:
+            self._bury(arrival, Fault(Reason.BAD_SCHEMA, "a boot too far ahead of the last one"), device)
+            return
         offer = line.offer(standing.number, standing.before, standing.floor)
         applied.passed += offer.passed
         if line.have != self._facts.lines.get(topic.device, NOTHING):

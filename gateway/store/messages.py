@@ -120,6 +120,12 @@ async def put_lines(tx: Transaction, lines: Mapping[str, Number]) -> None:
     )
 
 
+async def forget_line(tx: Transaction, device_id: str) -> None:
+    """The device's next message is taken from where it says that it stands, and is its latest state."""
+    await tx.execute("DELETE FROM device_lines WHERE device_id = $1", device_id)
+    await tx.execute("UPDATE device_states SET boot = 0, seq = 0 WHERE device_id = $1", device_id)
+
+
 async def put_boots(tx: Transaction, boots: Mapping[tuple[str, int], Boot]) -> None:
     """What stands there stays: times of messages were counted from it."""
     if not boots:

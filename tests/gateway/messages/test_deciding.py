@@ -7,12 +7,14 @@ from datetime import timedelta
 import pytest
 
 from device_protocol.errors import Reason
-from device_protocol.numbers import Number
+from device_protocol.numbers import NUMBER_MAX, Number
 from device_protocol.topics import Kind
 from gateway.policy.device_clock import DAY_MS, FUTURE_MAX_MS, Boot, moment_of, ms_of, window
 from gateway.policy.messages import (
+    BOOTS_AHEAD_MAX,
     Applied,
     Facts,
+    bounded,
     decide,
     decide_control,
     read,
@@ -265,3 +267,25 @@ def test_a_moved_device_that_says_hello_is_answered_and_its_ack_is_not_taken(pum
 def test_a_revoked_device_is_not_greeted(pump: Talker) -> None:
     applied = control(pump.says(Kind.HELLO), devices={"d_pump": HOME._replace(status="revoked")})
     assert (reasons(applied), applied.connections, applied.greetings) == ([Reason.DEVICE_REVOKED], {}, {})
+
+
+def test_a_number_that_nobody_can_have_come_to_mutes_no_device(pump: Talker) -> None:
+    """As a bridge could say it in a device's name."""
+    lines = {"d_pump": Number(3, 7)}
+    for boot in (NUMBER_MAX, 3 + BOOTS_AHEAD_MAX + 1):
+        pump.boot, pump.seq, pump.floor, pump.prev = boot, 0, Number(3, 7), Number(3, 7)
+        far = pump.says()
+        pump.floor = pump.prev = Number(boot, 1)
+        applied = decided(far, pump.says(), lines=lines)
+        assert reasons(applied) == [Reason.BAD_SCHEMA] * 2
+        assert applied.lines == {}, "it stands where it stood"
+    pump.boot, pump.seq, pump.floor, pump.prev = 3 + BOOTS_AHEAD_MAX, 0, Number(3, 7), Number(3, 7)
+    assert decided(pump.says(), lines=lines).lines == {"d_pump": Number(3 + BOOTS_AHEAD_MAX, 1)}
+
+
+def test_a_bridge_whose_clock_is_ahead_is_not_believed(pump: Talker) -> None:
+    said = pump.says()
+    ahead = record(Entry(said.key, said.value, NOW_MS + 10 * 365 * DAY_MS, said.headers), 7)
+    assert bounded(ahead, NOW_MS) == record(Entry(said.key, said.value, NOW_MS, said.headers), 7)
+    sound = record(Entry(said.key, said.value, NOW_MS + FUTURE_MAX_MS, said.headers), 7)
+    assert bounded(sound, NOW_MS) is sound
