@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from device_protocol.bodies import Ack, Stage
@@ -13,6 +14,9 @@ from gateway.store import commands
 from gateway.store.commands import Answered, Command, Ended
 from gateway.store.transaction import Transaction
 from runtime.logs import get_logger
+
+# The end of the year 9999: a device may say any number, and no later one is a time for Python or Postgres.
+CALENDAR_END_MS: Final = 253_402_300_799_999
 
 log = get_logger("gateway.commands")
 
@@ -54,7 +58,7 @@ async def acked(tx: Transaction, device_id: str, answers: Sequence[Answer]) -> l
             by=device_id,
             result=ack.result,
             error=error,
-            answered=Answered(None if ack.at is None else ack.at / 1000, answer.at, answer.place),
+            answered=Answered(_said_at(ack), answer.at, answer.place),
         )
         if after is not None:
             held[command.id] = after
@@ -82,6 +86,11 @@ def event_of(ack: Ack) -> Event:
     if ack.stage is Stage.REFUSED:
         return Event.REFUSED
     return Event.DONE if ack.ok else Event.ERROR
+
+
+def _said_at(ack: Ack) -> float | None:
+    """By the device's clock, however wrong; None where that is no time."""
+    return None if ack.at is None or ack.at > CALENDAR_END_MS else ack.at / 1000
 
 
 def _facts(device_id: str, answer: Answer, after: Command) -> dict[str, object]:

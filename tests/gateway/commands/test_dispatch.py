@@ -9,7 +9,7 @@ import pytest
 
 from device_protocol.bodies import Ack, Stage
 from device_protocol.ids import RANDOM_BYTES, uuid7
-from gateway.commands.outcome import Answer, acked
+from gateway.commands.outcome import CALENDAR_END_MS, Answer, acked
 from gateway.commands.sending import new_trace
 from gateway.policy.commands import DEVICE_REVOKED, FINAL, TABLE, Event, State, moved
 from gateway.store import commands
@@ -315,6 +315,22 @@ async def test_no_time_lies_before_one_that_was_reached_earlier(yard: Yard) -> N
     command = await yard.get(command_id)
     assert command.state is State.SUCCEEDED
     assert command.sent_at == command.delivered_at == command.finished_at
+
+
+@pytest.mark.parametrize("said_ms", [0, 1, CALENDAR_END_MS, CALENDAR_END_MS + 1, 2**53 - 1])
+async def test_a_devices_clock_may_say_anything(yard: Yard, said_ms: int) -> None:
+    """It is shown where it is a time at all, and ends nothing else."""
+    command_id = await yard.sent()
+    for stage, ok in ((Stage.RECEIVED, None), (Stage.DONE, True)):
+        ack = Ack(str(command_id), stage, at=said_ms, ok=ok)
+        async with yard.database.transaction() as tx:
+            await acked(tx, yard.device.id, [Answer(ack, tx.now, "control/0/0", None)])
+    command = await yard.get(command_id)
+    assert command.state is State.SUCCEEDED
+    shown = None if said_ms > CALENDAR_END_MS else pytest.approx(said_ms / 1000, abs=0.001)
+    assert (command.took_at, command.done_at) == (shown, shown)
+    told = (await yard.owner.get(f"/v1/commands/{command_id}")).json()
+    assert (told["hops"][2]["at"] is None) is (shown is None)
 
 
 @pytest.mark.parametrize("end", [State.EXPIRED, State.TIMED_OUT])
