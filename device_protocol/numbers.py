@@ -6,7 +6,6 @@ offer it every message that arrives. The same rule at both is what makes it hold
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -37,8 +36,7 @@ class Place(Enum):
     """Something before it is missing: the device sends again from its floor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """`passed`: the device knows that more was accepted than this line has: another line took it."""
 
     place: Place

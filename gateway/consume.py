@@ -20,7 +20,7 @@ from gateway.settings import Settings
 from gateway.store import migrate, schema
 from gateway.store.database import Database
 from gateway.stores import short_lived
-from runtime import logs
+from runtime import collector, logs
 from runtime.addresses import Address
 from runtime.certificates import CertificateWatch
 from runtime.clock import SYSTEM_CLOCK, Clock
@@ -144,4 +144,5 @@ async def main(config: Path) -> int:
 
 def consume(arguments: Sequence[str]) -> int:
     """0: it was told to end; 1: it crashed; 2: bad settings."""
+    collector.be_rare()
     return run("gateway consume", main, arguments)

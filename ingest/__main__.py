@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ingest.app import main
 from ingest.replay import REPLAY, replay
+from runtime import collector
 from runtime.process import run
 
 
@@ -14,6 +15,7 @@ def start(arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 after a crash or without the gateway, 2 for bad settings."""
     if arguments[:1] == [REPLAY]:
         return replay(arguments[1:])
+    collector.be_rare()
     return run("ingest", main, arguments)
 
 

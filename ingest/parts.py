@@ -11,7 +11,7 @@ from runtime.event_log.interface import APPEND_MAX, Entry
 
 BATCH_MAX: Final = 2_000
 """Entries of one append: what one transaction of the gateway's log takes in some ten milliseconds."""
-OVERHEAD: Final = 900
+OVERHEAD: Final = 960
 """Bytes that a waiting message costs beside its own: the objects around it (measured by tests/ingest)."""
 
 
@@ -36,7 +36,7 @@ class Receipt(Protocol):
 class Waiting:
     """A message in its part's queue; without an entry it waits only for what stands before it."""
 
-    __slots__ = ("cost", "entry", "message", "progress", "receipt", "size")
+    __slots__ = ("cost", "entry", "message", "progress", "receipt")
 
     def __init__(
         self, receipt: Receipt | None, entry: Entry | None, message: Sorted, progress: Progress | None
@@ -46,9 +46,7 @@ class Waiting:
         self.entry = entry
         self.message = message
         self.progress = progress
-        self.size = 0 if entry is None else entry.size
-        """Of its entry, in the append that takes it."""
-        self.cost = OVERHEAD + self.size
+        self.cost = OVERHEAD + (0 if entry is None else entry.size)
         """Bytes of memory, about."""
 
     def settle(self) -> None:
@@ -97,7 +95,7 @@ class Part:
         batch: list[Waiting] = []
         size = 0
         while self.waiting and len(batch) < BATCH_MAX:
-            size += self.waiting[0].size
+            size += self.waiting[0].cost - OVERHEAD
             if batch and size > APPEND_MAX:
                 break
             batch.append(self.waiting.popleft())

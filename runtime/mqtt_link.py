@@ -15,6 +15,7 @@ import asyncio
 import logging
 import ssl
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -425,6 +426,8 @@ class _Acks:
 
     def __init__(self) -> None:
         self._waiting: dict[int, bool] = {}
+        # Beside the dict: finding the first of a dict passes over all that were taken from its front.
+        self._order: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -434,6 +437,7 @@ class _Acks:
         if packet_id in self._waiting:
             return False
         self._waiting[packet_id] = False
+        self._order.append(packet_id)
         return True
 
     def acknowledge(self, packet_id: int) -> list[int]:
@@ -441,10 +445,10 @@ class _Acks:
         if self._waiting.get(packet_id, True):
             raise ValueError(f"{packet_id} was acknowledged before, or never came")
         self._waiting[packet_id] = True
-        free = []
-        while self._waiting and self._waiting[first := next(iter(self._waiting))]:
-            del self._waiting[first]
-            free.append(first)
+        free: list[int] = []
+        while self._order and self._waiting[self._order[0]]:
+            free.append(self._order.popleft())
+            del self._waiting[free[-1]]
         return free
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 UP: Final = "up"
 """Topic of devices' numbered messages, in their order."""
@@ -51,8 +50,7 @@ class LogGoneError(LogError):
         self.topic, self.part, self.earliest = topic, part, earliest
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is appended. `at_ms`: Unix milliseconds when it arrived; the same however often it is read."""
 
     key: bytes
@@ -67,8 +65,7 @@ class Entry:
         return ENTRY_OVERHEAD + len(self.key) + len(self.value) + headers
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is read: an entry and its place."""
 
     topic: str
