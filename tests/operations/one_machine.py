@@ -176,19 +176,14 @@ class OneMachine:
 
     def get(self, name: str, port: int, path: str) -> tuple[int, str]:
         """An HTTP answer of a service, asked from inside; (0, "") while nobody listens."""
-        script = (
-            "import sys, httpx; answer = httpx.get(sys.argv[1], timeout=5, trust_env=False);"
-            " print(answer.status_code, answer.text, sep='\\n')"
-        )
         self.processes.check_runs(name)
-        try:
-            said = self.inside(name, ["python", "-c", script, f"http://{name}:{port}{path}"])
-        except AssertionError as error:
-            if "ConnectError" in str(error):
-                return 0, ""
-            raise
-        status, _, text = said.partition("\n")
-        return int(status), text
+        url = f"http://{name}:{port}{path}"
+        curl = [program("curl", "curl"), "--silent", "--max-time", "5", "--write-out", "\\n%{http_code}", url]
+        done = subprocess.run(
+            self.argv(name, curl), capture_output=True, text=True, timeout=COMMAND_S, check=False
+        )
+        text, _, status = done.stdout.rpartition("\n")
+        return int(status or 0), text
 
     def wait_ready(self, name: str, port: int) -> None:
         eventually(f"{name} is ready", lambda: self.get(name, port, "/readyz")[0] == 200, START_S)

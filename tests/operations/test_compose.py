@@ -20,7 +20,8 @@ from testbed.waiting import eventually
 from tests.operations.one_machine import COMPOSE, INFRA, OneMachine, compose
 from tunnel_server.settings import Settings as NodeSettings
 
-pytestmark = [pytest.mark.xdist_group("kafka"), pytest.mark.database]
+# Eleven processes begin, one of them a virtual machine for Java: on a loaded machine that takes its time.
+pytestmark = [pytest.mark.xdist_group("kafka"), pytest.mark.database, pytest.mark.timeout(300)]
 
 READY = {"gateway": 8084, "consumer": 8085, "node-a": 8086, "ingest-0": 8087, "ingest-1": 8088}
 SETTINGS: dict[str, type[Any]] = {
