@@ -78,9 +78,9 @@ class Limits:
     connections: int = 1000
     """Devices, bridges and those that have not logged in yet."""
     logins: int = 32
-    """Being checked at once: each costs the gateway a slow hash."""
+    """Being checked at once: each is a question to the gateway."""
     packet_bytes: int = 32 * 1024
-    """What a device's message is at most is less: device_protocol."""
+    """A whole packet, with its topic; device_protocol says what a message may have, which is less."""
     connect_bytes: int = 4 * 1024
     queued: int = 2000
     """Messages between devices and who hears them; beyond it devices are not read. 64 MB at the largest."""
@@ -112,6 +112,9 @@ class EmbeddedBroker:
         self._logins = asyncio.Semaphore(self._limits.logins)
         self._connections = 0
         self._lines: dict[str, _Line] = {}
+        self._services: dict[str, _Line] = {}  # those of them that are no devices'
+        self._seen_at = float("-inf")  # when was looked who has how much before it, and what came of that
+        self._rests = False
         self._broker: Broker | None = None
         self._server: asyncio.Server | None = None
 
@@ -215,6 +218,8 @@ class EmbeddedBroker:
             return None
         line = _Line(self, asks, reader, writer)
         self._lines[asks.client_id] = line
+        if line.service:
+            self._services[asks.client_id] = line
         return line
 
     async def _log_in(self, asks: Connect) -> None:
@@ -264,6 +269,7 @@ class EmbeddedBroker:
             session.cancel()
             line.cut("the broker stops")
             del self._lines[line.client_id]
+            self._services.pop(line.client_id, None)
             line.gone.set()
             _log.info("disconnected", extra={"client_id": line.client_id, "why": line.why})
 
@@ -289,14 +295,25 @@ class EmbeddedBroker:
             return True
         session, _ = broker.sessions.get(client_id, (None, None))
         own = session.delivered_message_queue.qsize() if session is not None else 0
-        waiting = broker._broadcast_queue.qsize() + len(broker._tasks_queue)
-        if waiting >= self._limits.queued:  # it clears away what is done only with its next message
-            waiting -= sum(task.done() for task in broker._tasks_queue)
         return (
             own >= self._limits.queued_device
-            or waiting >= self._limits.queued
-            or any(line.unread > SERVICE_WAITING_MAX for line in self._lines.values() if line.service)
+            or self._full_for_all(broker)
+            or any(line.unread > SERVICE_WAITING_MAX for line in self._services.values())
         )
+
+    def _full_for_all(self, broker: Broker) -> bool:
+        """As many messages as may be are between devices and who hears them."""
+        waiting: int = broker._broadcast_queue.qsize() + len(broker._tasks_queue)
+        if waiting < self._limits.queued:
+            return False
+        # It clears away what is done only with its next message. All devices that wait ask, and each answer
+        # looks through the queue: one is good for as long as each of them waits for its next.
+        now = asyncio.get_running_loop().time()
+        if now >= self._seen_at + ROOM_LOOK_S:
+            self._seen_at = now
+            done = sum(task.done() for task in broker._tasks_queue)
+            self._rests = waiting - done >= self._limits.queued
+        return self._rests
 
     @property
     def limits(self) -> Limits:

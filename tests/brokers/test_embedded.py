@@ -39,10 +39,8 @@ async def test_a_kicked_device_is_gone_and_comes_again(clients: Clients, embedde
     will = Will(topic("d_a", "hello"), b"gone")
     device = await clients.device("d_a", will=will)
     bystander = await clients.device("d_b")
-    started = asyncio.get_running_loop().time()
     assert await embedded.kick("d_a")
     assert await asyncio.wait_for(device.link.wait_closed(), WAIT_S)
-    assert asyncio.get_running_loop().time() - started < 2
     assert not await embedded.kick("d_a")
     await bridge.wait_count(1)
     assert bridge.payloads() == [b"gone"]

@@ -73,7 +73,7 @@ async def test_a_revoked_device_leaves_and_the_others_stay(embedded: EmbeddedBro
         feed.broken()
         again = await clients.device("d_a")  # this test's passwords are never taken back
         feed.revoke("d_a")
-        assert await asyncio.wait_for(again.link.wait_closed(), GOAL_S)
+        assert await asyncio.wait_for(again.link.wait_closed(), WAIT_S)
         assert await other.link.publish(topic("d_b"), b"x") == 0
     assert feed.asked_after == [0, 3]
 
@@ -103,7 +103,7 @@ async def test_a_login_that_was_being_checked_does_not_come_in_behind(
             await _until(lambda: "1 to shut out" in repr(keeper))
             answer.set()
             device = await coming
-            assert await asyncio.wait_for(device.link.wait_closed(), GOAL_S)
+            assert await asyncio.wait_for(device.link.wait_closed(), WAIT_S)
             with pytest.raises(MqttRefusedError):
                 await clients.device("d_a")
             await _until(lambda: "0 to shut out" in repr(keeper))

@@ -59,7 +59,7 @@ def doors(mosquitto: Mosquitto, lists: Lists) -> MosquittoDoors:
 
 async def _refused(options: MqttOptions) -> None:
     """Mosquitto reads its list a moment after the signal."""
-    async with asyncio.timeout(GOAL_S):
+    async with asyncio.timeout(WAIT_S):
         while True:
             try:
                 await (await MqttLink.connect(options, print)).close()
@@ -99,7 +99,7 @@ async def test_one_device_that_the_broker_knows_not_keeps_no_other_in(
     device = await clients.device("d_a")
     shut = doors(mosquitto, Lists(mosquitto))
     assert await shut.shut_out([odd, "d_a"]) == [odd]
-    assert await asyncio.wait_for(device.link.wait_closed(), GOAL_S)
+    assert await asyncio.wait_for(device.link.wait_closed(), WAIT_S)
 
 
 @pytest.mark.parametrize("broken", [b"", b"no list", b"expired", b"soon"])

@@ -32,14 +32,14 @@ async def test_what_devices_say_is_in_the_log_and_they_hear_so(site: Site) -> No
     log = MemoryLog()
     async with site.bridge(log) as ingest:
         devices = [LiveDevice(site.clients, f"d_{n:016d}") for n in range(5)]
-        await asyncio.gather(*(device.say(30) for device in devices))
+        await asyncio.gather(*(device.say(100) for device in devices))
         await devices[0].publish(devices[0].hello(), Kind.HELLO)
         await devices[0].publish(b"nonsense")
         await until("control and dead", lambda: len(log.of(CONTROL)) == len(log.of(DEAD)) == 1)
         await until("refused", lambda: bool(devices[0].heard() and devices[0].refused))
         assert [refused.reason for refused in devices[0].refused] == [Reason.BAD_JSON]
         for device in devices:
-            assert seqs(log, device.device) == list(range(1, 31))
+            assert seqs(log, device.device) == list(range(1, 101))
         assert metric(ingest, "towline_ingest_gaps_total") == 0
         assert metric(ingest, 'towline_ingest_messages_total{kind="hello"') == 1
         assert metric(ingest, "towline_ingest_pending_bytes ") == 0
@@ -53,9 +53,9 @@ async def test_two_bridges_share_the_devices_and_keep_their_order(site: Site) ->
         site.bridge(log, bridge=1, bridges=2) as second,
     ):
         devices = [LiveDevice(site.clients, f"d_{n:016d}") for n in range(12)]
-        await asyncio.gather(*(device.say(12) for device in devices))
+        await asyncio.gather(*(device.say(30) for device in devices))
         for device in devices:
-            assert seqs(log, device.device) == list(range(1, 13)), "nothing twice, nothing late"
+            assert seqs(log, device.device) == list(range(1, 31)), "nothing twice, nothing late"
         shares = Counter(next(b for b in (0, 1) if is_ours(device.topic(), b, 2)) for device in devices)
         assert min(shares.values()) >= 2
         for bridge, ingest in enumerate((first, second)):
@@ -79,12 +79,12 @@ async def test_a_log_that_is_away_costs_the_connection_and_devices_catch_up(site
         device = LiveDevice(site.clients, "d_aaaaaaaaaaaaaaaa")
         await device.say(10)
         log.fault = LogUnavailableError("away")
-        saying = TaskOwner("test").start(device.say(60), "say")
+        saying = TaskOwner("test").start(device.say(200), "say")
         await until("dropped", lambda: metric(ingest, "towline_ingest_broker_links_lost_total") >= 1)
         assert "log" in ingest.failed_checks()
         log.fault = None
         await saying
-        assert seqs(log, device.device) == list(range(1, 71))
+        assert seqs(log, device.device) == list(range(1, 211))
         assert metric(ingest, "towline_ingest_given_up_total") > 0
         await until("ready again", lambda: ingest.failed_checks() == [])
 
@@ -97,7 +97,7 @@ async def test_while_the_log_is_away_bytes_are_bounded_and_reading_rests(site: S
             await device.connect()
         log.open.clear()
         tasks = TaskOwner("test")
-        saying = [tasks.start(device.say(16), device.device) for device in devices]
+        saying = [tasks.start(device.say(64), device.device) for device in devices]
         await until("it rests", lambda: metric(ingest, "towline_ingest_paused") == 1)
         turns = itertools.count()
         used = []
@@ -107,10 +107,10 @@ async def test_while_the_log_is_away_bytes_are_bounded_and_reading_rests(site: S
             return next(turns) > 100
 
         await until("looked at for a while", look)
-        assert 1 << 20 < max(used) < 2 << 20, "only what was read already comes on top"
+        assert 1 << 20 < max(used) < 2 << 20, "only what was read already comes on top, of 8 MB that are said"
         assert [len(kept) for kept in log.kept.values()] == []
         log.open.set()
         await asyncio.gather(*saying)
         for device in devices:
-            assert seqs(log, device.device) == list(range(1, 17))
+            assert seqs(log, device.device) == list(range(1, 65))
         await until("it reads", lambda: metric(ingest, "towline_ingest_paused") == 0)
