@@ -117,7 +117,7 @@ class Bridge:
                 reason = await self._serve(intake)
             except BrokerUnavailableError as error:
                 reason = str(error)
-            self._metrics.links_lost.inc()
+            self._metrics.connections_lost.inc()
             if reason != self._told:
                 self._told = reason
                 _log.warning("the broker is away", extra={"broker": self._settings.url, "reason": reason})

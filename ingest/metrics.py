@@ -65,8 +65,8 @@ class Metrics:
             "Revoked devices that were shut out of the broker: done (each thrice), or failed (tried again).",
             ["outcome"],
         )
-        self.links_lost = registry.counter(
-            "towline_ingest_broker_links_lost_total", "Connections to the broker that ended or never stood."
+        self.connections_lost = registry.counter(
+            "towline_ingest_broker_connections_lost_total", "Connections to the broker that ended or never stood."
         )
 
     def watch(self, name: str, doc: str, read: Callable[[], float]) -> None:

@@ -80,7 +80,7 @@ async def test_a_log_that_is_away_costs_the_connection_and_devices_catch_up(site
         await device.say(10)
         log.fault = LogUnavailableError("away")
         saying = TaskOwner("test").start(device.say(200), "say")
-        await until("dropped", lambda: metric(ingest, "towline_ingest_broker_links_lost_total") >= 1)
+        await until("dropped", lambda: metric(ingest, "towline_ingest_broker_connections_lost_total") >= 1)
         assert "log" in ingest.failed_checks()
         log.fault = None
         await saying
