@@ -66,7 +66,8 @@ class Metrics:
             ["outcome"],
         )
         self.connections_lost = registry.counter(
-            "towline_ingest_broker_connections_lost_total", "Connections to the broker that ended or never stood."
+            "towline_ingest_broker_connections_lost_total",
+            "Connections to the broker that ended or never stood.",
         )
 
     def watch(self, name: str, doc: str, read: Callable[[], float]) -> None:
