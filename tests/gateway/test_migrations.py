@@ -197,9 +197,9 @@ KEPT_FOR_EVER = {
     *("users", "identities", "orgs", "sites", "memberships", "devices", "enrolments", "nodes", "tunnels"),
     *("audit_events", "audit_head", "revocations", "revocation_head", "event_head", "support_requests"),
     *("device_types", "device_lines", "device_boots", "device_states", "device_connections"),
-    *("device_broker_passwords", "log_positions", "log_heads"),
+    *("device_broker_passwords", "log_positions", "log_heads", "configurations", "configuration_heads"),
     # What reads the log drops these days, by the retention that its settings say.
-    *("device_history", "device_history_20260701", "device_history_20260702"),
+    *("device_history", "device_history_20260701", "device_history_20260702", "device_places"),
 }
 
 

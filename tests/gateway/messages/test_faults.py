@@ -105,7 +105,7 @@ async def test_a_bridge_whose_clock_is_years_ahead_stalls_nobody(site: Site) -> 
     pump.now_ms += (DAYS_AHEAD + 400) * DAY_S * 1000
     process = await site.process()
     await site.append([pump.says(), fan.says()])
-    await process.store()
+    await asyncio.wait_for(process.store(), 20)
     assert await site.history(fan) == [(1, 1)]
     [letter] = await site.rows("SELECT device_id, reason FROM dead_letters")
     assert tuple(letter) == (pump.id, "time_out_of_range")
