@@ -55,6 +55,7 @@ class OneMachine:
 
     def start(self) -> None:
         assert os.geteuid() == 0, "namespaces need root"
+        assert not any(ROOT.is_relative_to(hidden) for hidden in EMPTY), f"{ROOT} would be hidden"
         loopback = f"ip link set lo up && touch {self.folder}/up && exec sleep infinity"
         self.processes.run("network", [program("unshare", "util-linux"), "--net", "sh", "-c", loopback])
         self.processes.wait_ready("network", (self.folder / "up").exists)
