@@ -23,16 +23,28 @@ from loadtests.figures import FORMAT, Figures, figures_of, figures_to_json, find
 from loadtests.lab import ALL_PATHS, Options, lab, say
 from loadtests.peers.snitun import peers_python
 from loadtests.sections import MEASUREMENTS
+from testbed import kafka
 from testbed.programs import program
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("uvloop", "picows", "aiofastnet", "httptools", "cryptography")
+PACKAGES = (
+    "uvloop",
+    "picows",
+    "aiofastnet",
+    "httptools",
+    "cryptography",
+    "gmqtt",
+    "aiokafka",
+    "asyncpg",
+    "amqtt",
+)
 _VERSIONS = {
     "nginx": (["nginx", "-v"], "nginx-light"),
     "haproxy": (["haproxy", "-v"], "haproxy"),
     "openssh": (["ssh", "-V"], "openssh-client"),
     "wrk": (["wrk", "-v"], "wrk"),
     "curl": (["curl", "--version"], "curl"),
+    "mosquitto": (["mosquitto", "-h"], "mosquitto"),
 }
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 
@@ -60,7 +72,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of the programs and packages that took part; those that are not installed are left out."""
-    found: dict[str, str] = {}
+    found = {"kafka": kafka.VERSION}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -130,6 +130,11 @@ SECTIONS: dict[str, Section] = {
         "Argon2id with 64 MiB, three passes, two checks at once; six addresses log in beside each other.",
     ),
     "gateway_sessions": Section("The gateway: sessions, one after the other", ("p50_us", "p99_us")),
+    "gateway_cut": Section(
+        "The gateway: revocation to the last byte",
+        ("last_byte_ms",),
+        "From the call that ends a session to the end of a download in it; the spread's end is the worst.",
+    ),
     "messages": Section(
         "Messages: from devices to rows",
         ("message_us", "messages_per_s", "errors"),
@@ -159,11 +164,6 @@ SECTIONS: dict[str, Section] = {
         ("p50_us", "p99_us", "errors"),
         "`ping` with `wait`, one after the other: API, broker, a real agent, broker, bridge, log, "
         "consumer, API.",
-    ),
-    "gateway_cut": Section(
-        "The gateway: revocation to the last byte",
-        ("last_byte_ms",),
-        "From the call that ends a session to the end of a download in it; the spread's end is the worst.",
     ),
 }
 
