@@ -36,7 +36,6 @@ class Sorted(NamedTuple):
     """None: what it came on is no topic."""
     standing: Standing | None = None
     dead: Dead | None = None
-    trace: str | None = None
 
     @property
     def kind(self) -> str:
@@ -71,8 +70,8 @@ def sort(topic_text: str, payload: bytes, device: str | None = None) -> Sorted:
         dead = Dead(error.reason, error.detail, error.id)
         return Sorted(UP if error.standing else DEAD, topic, error.standing, dead)
     if topic.kind not in NUMBERED:
-        return Sorted(CONTROL, topic, trace=envelope.trace)
-    return Sorted(UP, topic, envelope.standing, trace=envelope.trace)
+        return Sorted(CONTROL, topic)
+    return Sorted(UP, topic, envelope.standing)
 
 
 def entry(message: Sorted, topic_text: str, payload: bytes, at_ms: int) -> Entry:
@@ -83,8 +82,6 @@ def entry(message: Sorted, topic_text: str, payload: bytes, at_ms: int) -> Entry
         found.append((headers.DETAIL, message.dead.detail.encode()))
     if len(payload) > DEAD_MAX:
         found.append((headers.SIZE, str(len(payload)).encode()))
-    if message.trace is not None:
-        found.append((headers.TRACE, message.trace.encode()))
     return Entry(message.device.encode(), payload[:DEAD_MAX], at_ms, tuple(found))
 
 
