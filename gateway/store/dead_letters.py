@@ -1,7 +1,7 @@
 """What could not be taken, with its reason: each record of the log once, and not without end.
 
 A device, a site, and those that nobody knows, each have room for so many. What comes when there is none is
-counted in a letter of reason `no_space`, one of each device, which says how many it stands for.
+counted in a letter of reason `no_space`, one of each device and site, which says how many it stands for.
 """
 
 from __future__ import annotations
@@ -99,16 +99,17 @@ def _divided(letters: Sequence[Letter], room: Mapping[Holder, int]) -> tuple[lis
 
 
 async def _count(tx: Transaction, left: Sequence[Letter]) -> None:
-    """Each device's in its letter of reason `no_space`; the first makes it, and names its own topic."""
-    firsts = {letter.device_id: letter for letter in reversed(left)}
-    counts = Counter(letter.device_id for letter in left)
-    for device_id in sorted(firsts, key=str):
-        first = firsts[device_id]
+    """Those of one device at one site in one letter of reason `no_space`; the first of them makes it."""
+    firsts = {(letter.device_id, letter.site_id): letter for letter in reversed(left)}
+    counts = Counter((letter.device_id, letter.site_id) for letter in left)
+    for whose in sorted(firsts, key=str):
+        first = firsts[whose]
         known = await tx.execute(
-            "UPDATE dead_letters SET left_out = left_out + $2, at = $3 WHERE n = (SELECT max(n)"
-            " FROM dead_letters WHERE reason = 'no_space' AND device_id IS NOT DISTINCT FROM $1)",
-            device_id,
-            counts[device_id],
+            "UPDATE dead_letters SET left_out = left_out + $3, at = $4 WHERE n = (SELECT max(n)"
+            " FROM dead_letters WHERE reason = 'no_space' AND device_id IS NOT DISTINCT FROM $1"
+            " AND site_id IS NOT DISTINCT FROM $2)",
+            *whose,
+            counts[whose],
             first.received_at,
         )
         if known:
@@ -121,8 +122,7 @@ async def _count(tx: Transaction, left: Sequence[Letter]) -> None:
             Reason.NO_SPACE.value,
             "there is no room for more: left_out of them are not kept",
             first.topic,
-            device_id,
-            first.site_id,
+            *whose,
             *first.place,
-            counts[device_id],
+            counts[whose],
         )

@@ -12,7 +12,7 @@ import pytest
 from device_protocol.topics import Kind, Topic
 from gateway.policy.device_clock import moment_of
 from gateway.policy.stays import KnownDevice, Making, Start, Stay
-from gateway.store import devices, history, messages, people, places
+from gateway.store import dead_letters, devices, history, messages, people, places
 from gateway.store.history import Asked
 from runtime.clock import FakeClock
 from runtime.event_log.interface import CONTROL, UP
@@ -241,6 +241,28 @@ async def test_its_answers_and_dead_letters_stay_with_who_had_it(site: Site, nei
     await process.store(CONTROL)
     rows = await site.rows("SELECT reason, site_id FROM dead_letters")
     assert [tuple(row) for row in rows] == [("time_out_of_range", site.place.site)]
+
+
+async def test_what_there_was_no_room_for_is_counted_apart_at_each_place(
+    site: Site, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST", {"device": 1, "site": 9, "nobody": 9})
+    pump = await site.device()
+    process = await site.process()
+    await site.append([pump.says(ts=1) for _ in range(3)])
+    await process.store()
+    await neighbours.take(pump)
+    passes(site, 1, pump)
+    pump.known = neighbours.place
+    await site.append([pump.says(ts=1) for _ in range(4)])
+    await process.leases.renew({UP: 12})
+    await process.store()
+    rows = await site.rows("SELECT reason, site_id, left_out FROM dead_letters ORDER BY n")
+    assert [tuple(row) for row in rows] == [
+        ("time_out_of_range", site.place.site, 0),
+        ("no_space", site.place.site, 2),
+        ("no_space", neighbours.place.site, 4),
+    ]
 
 
 async def test_a_place_where_it_never_was_is_no_place(site: Site, neighbours: Neighbours) -> None:
