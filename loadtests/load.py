@@ -89,9 +89,10 @@ def locust(
     """Runs the visitors, and the devices of `order`; what `locust --json` says."""
     scenarios = SCENARIOS if order is None else [*SCENARIOS, DEVICES]
     users = args.users if order is None else args.users + args.devices
+    spawn_rate = args.spawn_rate * users / args.users  # devices come first: visitors wait no longer for that
     command = [
         locust_python(), "-m", "locust", "-f", ",".join(map(str, scenarios)), "--headless", "--json",
-        "--host", host, "-u", str(users), "-r", str(args.spawn_rate), "-t", f"{args.time}s",
+        "--host", host, "-u", str(users), "-r", str(spawn_rate), "-t", f"{args.time}s",
         "--stop-timeout", "20",
     ]  # fmt: skip
     environment = {
