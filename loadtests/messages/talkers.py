@@ -32,7 +32,7 @@ CONNECT_S: Final = 60.0
 STUCK_S: Final = 5.0  # no progress of a device: all again from its floor, as an agent does
 LOOK_S: Final = 0.5
 TICK_S: Final = 0.01  # of a paced load
-DRAIN_S: Final = 120.0  # what was made is accepted by then, or the run has failed
+DRAIN_S: Final = 300.0  # what was made is accepted by then, or the run has failed
 
 
 @dataclass(frozen=True, slots=True)
