@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 from testbed.people import Person
+from testbed.processes import ROOT
+from testbed.services import CALL_S
 from testbed.up import Stack
 from testbed.waiting import eventually
 from towline.data_folder import DataFolder
@@ -145,6 +149,33 @@ def test_messages_survive_the_end_of_each_process(stack: Stack, owner: Person) -
     for boot in boots:
         told = [seq for one, seq in stored if one == boot]
         assert told == list(range(1, len(told) + 1))  # none is missing, none is there twice
+
+
+def test_what_is_said_over_https_comes_to_the_same_place(stack: Stack, owner: Person) -> None:
+    """And what is wrong with it is told, listed, and stays so when it is tried again."""
+    data = DataFolder(stack.data)
+    identity = IdentityStore(data.agent_state).load()
+    asked = ask(identity, AgentGateway(identity.gateway_url, identity.gateway_ca))
+    assert asked.http is not None
+    raw = json.dumps({"messages": [{"kind": "event", "message": "{}"}]}).encode()
+    answer = AgentGateway(asked.http.origin).say(asked.http.path, raw, bearer=asked.http.token)
+    assert answer["refused"] == [{"id": None, "reason": "bad_schema"}]
+    path = f"/v1/dead-letters?site_id={owner.device()['site']['id']}"
+    eventually("a dead letter", lambda: owner.call("GET", path)["items"])
+    [letter] = owner.call("GET", path)["items"]
+    assert (letter["reason"], letter["device_id"]) == ("bad_schema", device(owner))
+    command = [
+        sys.executable,
+        "-m",
+        "towline",
+        "ingest",
+        "replay",
+        "--config",
+        str(data.config / "ingest.toml"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CALL_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 dead letters: 0 stored, 0 were stored already\n  1 stay (bad_schema: " in done.stdout
 
 
 def test_no_password_of_the_broker_is_kept_or_told(stack: Stack, owner: Person) -> None:
