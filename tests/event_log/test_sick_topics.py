@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from runtime.event_log.interface import CONTROL, DEAD, UP, LogError
+from runtime.event_log import kafka as kafka_module
+from runtime.event_log.interface import CONTROL, DEAD, UP, LogError, LogRefusedError, LogWriter
 from runtime.event_log.kafka import weakness
 from runtime.tasks import TaskOwner
 from tests.event_log.logs import (
@@ -46,6 +48,11 @@ async def limit(log: KafkaLog, size: int) -> None:
         name, configs = log.address.name(DEAD), {"max.message.bytes": str(size)}
         answer = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
         assert [resource[0] for one in answer for resource in one.resources] == [0], answer
+
+
+async def _append_for_ever(writer: LogWriter) -> None:
+    while True:
+        await writer.append(DEAD, 0, [entry(bytes(1000))])
 
 
 async def refusing(log: KafkaLog) -> None:
@@ -111,6 +118,31 @@ async def test_a_topic_that_takes_nothing_keeps_no_other_waiting(
     await append_surely(writer, DEAD, 0, letter)
     records = await read_all(reader, UP, 3, base)
     assert list(dict.fromkeys(numbers_of(records))) == list(range(APPENDS + 1)), "in order, none left out"
+
+
+async def test_nobody_waits_for_the_end_of_a_producer_that_is_used_no_more(
+    kafka_log: RunningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take as long as its requests: 20 s, where a broker does not answer."""
+    assert isinstance(kafka_log, KafkaLog)
+    may_end, ends = asyncio.Event(), kafka_module._end
+
+    async def late(producer: AIOKafkaProducer) -> None:
+        await may_end.wait()
+        await ends(producer)
+
+    monkeypatch.setattr(kafka_module, "_end", late)
+    writer, reader = await kafka_log.writer(), await kafka_log.reader()
+    base = await writer.append(UP, 3, numbered([0]))
+    await refusing(kafka_log)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(LogRefusedError):
+            await _append_for_ever(writer)  # the limit holds from some moment on
+        for number in range(1, 4):
+            await writer.append(UP, 3, numbered([number]))
+    assert not may_end.is_set()
+    may_end.set()
+    assert numbers_of(await read_all(reader, UP, 3, base)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
