@@ -38,6 +38,8 @@ class OtherWay(Gateway):
         self.line = Line()
         self.taken: list[Envelope] = []
         self.posts = 0
+        self.strange = 0
+        """With a token that is over."""
         self.sizes: list[int] = []
         self.status: int | None = None
         """Instead of taking anything."""
@@ -63,6 +65,7 @@ class OtherWay(Gateway):
     def _post(self, body: Any, authorization: str) -> tuple[int, Json | bytes]:
         self.posts += 1
         if authorization != f"Bearer {self.token}":
+            self.strange += 1
             return 401, {"code": "bad_device_token"}
         if self.status is not None:
             return self.status, {"code": "ingest_unavailable"}
@@ -187,6 +190,7 @@ async def test_a_token_that_is_over_is_asked_for_anew(start: Start, gateway: Oth
     gateway.token = "four.five.six"
     await offered(device, 2)
     await until(lambda: gateway.said == [1, 2] and not entries(device))
+    assert gateway.strange == 1
 
 
 async def test_the_broker_takes_over_once_it_is_there(
