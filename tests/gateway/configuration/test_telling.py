@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -135,8 +134,10 @@ async def test_a_newer_version_while_one_is_told_is_told_too(yard: Yard) -> None
     yard.broker.gate.set()
     await looking
     assert await yard.due_in() == 0
+    assert (await yard.get())["sent_at"] is None  # that was the other one
     assert await teller.look() == 1
     assert yard.broker.versions == [1, 2]
+    assert (await yard.get())["sent_at"] is not None
 
 
 async def test_while_the_broker_is_away_nothing_is_claimed(yard: Yard) -> None:
@@ -219,21 +220,6 @@ async def test_who_was_revoked_or_moved_is_told_nothing(yard: Yard) -> None:
     assert (await yard.owner.post(f"{path}/revoke")).status_code == 200
     assert await teller.look() == 0
     assert yard.broker.told == []
-
-
-async def test_hellos_and_answers_of_many_do_not_lock_each_other(yard: Yard) -> None:
-    """Each holds the rows of a batch; in whatever order the batches have the devices."""
-    devices = [await yard.world.enrol(yard.owner, name=f"Pump {n}") for n in range(6)]
-    for device in devices:
-        await yard.owner.put(f"/v1/devices/{device.id}/configuration", json={"body": BODY})
-
-    async def greeted(ids: list[str]) -> None:
-        async with yard.database.transaction() as tx:
-            await configurations.greeted(tx, dict.fromkeys(ids))
-
-    ids = [device.id for device in devices]
-    orders = list(itertools.permutations(ids))[::36]
-    await asyncio.gather(*(greeted(list(order)) for order in orders))
 
 
 async def test_the_dispatcher_tells_as_soon_as_it_is_set(yard: Yard) -> None:
