@@ -61,7 +61,8 @@ class Stranger:
         return str(self._address.topic.of(kind))
 
     async def connect(self, stack: AsyncExitStack) -> MqttLink:
-        """Closed with the stack."""
+        """Closed with the stack. Each time it may be in another event loop."""
+        self._came = asyncio.Event()
         options = MqttOptions(
             host=self._address.host,
             port=self._address.port,
