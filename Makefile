@@ -35,10 +35,10 @@ test-fast: setup-dev ## the tests that need no whole stack, no database and no o
 SOAK = TOWLINE_SEED=$(SEED) TOWLINE_SOAK_DOCUMENT=1 $(PYTHON_BIN) -m pytest -p tests.soak_report
 
 # What only waits runs six at once; then, one after the other, what wants the machine to itself.
-soak: setup-dev ## the tests that take long, as root, about half an hour: figures to docs/reliability.md (SEED=… repeats)
+soak: setup-dev ## the tests that take long, as root, about an hour and a half: figures to docs/reliability.md (SEED=… repeats)
 	@sh scripts/setup.sh load .venv-load
 	@sh scripts/system_packages.sh
-	@echo "soak: seed $(SEED); about 30 minutes"
+	@echo "soak: seed $(SEED); about 90 minutes"
 	$(SOAK) -m "soak and not alone" -n 6 --dist worksteal $(ARGS); first=$$?; \
 	TOWLINE_SOAK_GO_ON=1 $(SOAK) -m "soak and alone" $(ARGS) && exit $$first
 
