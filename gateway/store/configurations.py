@@ -187,7 +187,8 @@ async def claim(tx: Transaction) -> list[Order]:
         " AS here FROM due JOIN devices d ON d.id = due.device_id JOIN sites s ON s.id = d.site_id"
         " JOIN configuration_heads h USING (device_id)),"
         " claimed AS (UPDATE configuration_heads h SET"
-        " next_at = CASE WHEN f.here THEN h.next_at END, leased_until = CASE WHEN f.here THEN $3::timestamptz END"
+        " next_at = CASE WHEN f.here THEN h.next_at END,"
+        " leased_until = CASE WHEN f.here THEN $3::timestamptz END"
         " FROM found f WHERE h.device_id = f.id RETURNING h.device_id, h.version, f.*)"
         " SELECT n.org_id, n.type, c.* FROM claimed n JOIN configurations c USING (device_id, version)"
         " WHERE n.here ORDER BY c.created_at",
