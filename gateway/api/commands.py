@@ -9,14 +9,14 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.credentials import CredentialOf, acts, hold, logged_in, permit, permitted
+from gateway.api.credentials import Credential, CredentialOf, acts, hold, logged_in, permit, permitted
 from gateway.api.devices import device_seen, find_for, look
 from gateway.api.idempotency import OnceOf
 from gateway.api.models import Body, instant, instant_if
 from gateway.api.paging import PageQuery
 from gateway.commands.sending import Person, Sender, Wanted, send
 from gateway.commands.waiting import WAIT_MAX_S
-from gateway.errors import not_found
+from gateway.errors import StoreUnavailableError, not_found
 from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, may
 from gateway.policy.commands import FINAL, TIMEOUT_MAX_S, TTL_DEFAULT_S, TTL_MAX_S, TTL_NOW_S, State
@@ -171,7 +171,7 @@ async def send_command(
             command = found
     if order is not None:
         parts.commands.publish_now(order)
-    command = await parts.waits.wait_ended(command, wanted.wait, actor.user_id)
+    command = await _waited(parts, credential, actor, command, wanted.wait)
     if command.state in FINAL:
         response.status_code = HTTPStatus.OK
     return command_answer(command)
@@ -198,6 +198,12 @@ async def read_command(
     wanted: Annotated[WaitQuery, Query()],
 ) -> CommandAnswer:
     """One command; with `wait` when it has ended, or after so many seconds."""
+    actor, command = await _seen(parts, credential, command_id)
+    return command_answer(await _waited(parts, credential, actor, command, wanted.wait))
+
+
+async def _seen(parts: GatewayParts, credential: Credential, command_id: UUID) -> tuple[Actor, Command]:
+    """Who asks, and the command as it is now, where they may see it now."""
     async with parts.database.reading() as tx:
         actor = await logged_in(tx, parts, credential)
         found = await commands.get(tx, command_id)
@@ -205,8 +211,21 @@ async def read_command(
         if found is not None and device is not None and device.site_id != found.site_id:
             device = None  # it went elsewhere since: the command is the former place's
         seen = await device_seen(tx, actor, Action.COMMAND_READ, device)
-        command = permitted(actor, Action.COMMAND_READ, found, seen, "command")
-    return command_answer(await parts.waits.wait_ended(command, wanted.wait, actor.user_id))
+        return actor, permitted(actor, Action.COMMAND_READ, found, seen, "command")
+
+
+async def _waited(
+    parts: GatewayParts, credential: Credential, actor: Actor, command: Command, wait_s: float
+) -> Command:
+    """The command after the wait, for who may see it still: no wait outlives the right to its answer."""
+    if not wait_s:
+        return command
+    await parts.waits.wait_ended(command, wait_s, actor.user_id)
+    try:
+        _, later = await _seen(parts, credential, command.id)
+    except StoreUnavailableError:
+        return command  # as it was when they might see it: it is made, whatever the answer says of its state
+    return later
 
 
 async def _send(

@@ -29,7 +29,8 @@ ENROL_PER_ADDRESS = Limit("enrol_address", burst=60, refill_s=1.0)  # a bench fu
 RENEW_PER_ADDRESS = Limit("renew_address", burst=120, refill_s=0.5)
 # A device asks for a nonce when it renews, once in weeks, and for its connection: at each start, and over
 # HTTPS each quarter of an hour. One that is started anew each ten seconds still gets them; whoever asks for
-# more is not the device. Of one device from one address: no stranger who knows its id may keep it from renewing.
+# more is not the device. Of one device from one address: no stranger who knows its id may keep it from
+# renewing.
 RENEW_PER_DEVICE = Limit("renew_device", burst=30, refill_s=10.0)
 # Logins by a provider. Its button writes a row, its answer may cost calls to the provider. A company's people
 # come at nine from one address, and the provider makes each of them look at a page in between.

@@ -191,7 +191,7 @@ def _range(tx: Transaction, wanted: HistoryQuery, days: int) -> tuple[datetime, 
     """What is asked for, within what is kept."""
     oldest = moment_of(window(tx.now, days).kept_from_ms)
     newest = tx.at + timedelta(milliseconds=FUTURE_MAX_MS)  # clocks of devices may be ahead
-    end = newest if wanted.end is None else min(wanted.end, newest)
+    end = newest if wanted.end is None else min(max(wanted.end, oldest), newest)
     if wanted.begin is not None:
         begin = max(wanted.begin, oldest)
     else:

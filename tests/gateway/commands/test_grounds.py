@@ -78,6 +78,32 @@ async def test_what_nobody_was_told_falls_with_its_senders_right(yard: Yard, tak
     assert (await yard.get(sent)).late is not None
 
 
+@pytest.mark.parametrize("take", [remove, shut_out, log_out])
+async def test_no_wait_outlives_the_right_to_its_answer(yard: Yard, take: Take) -> None:
+    """Somebody waits for what another's and their own command say, and may not see it any more by then."""
+    bob = await member(yard, "bob", Role.MEMBER)
+    yard.broker.listening.add(yard.device.id)
+    owners = await ping(yard, yard.owner, timeout_s=3600)
+    waits = yard.world.gateway.parts.waits
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(bob.get(f"/v1/commands/{owners}", params={"wait": 25}))
+        sending = group.create_task(post(yard, {"name": "ping", "timeout_s": 3600}, by=bob, wait=25))
+        async with asyncio.timeout(10):
+            while repr(waits) != "<Waits 2>":  # noqa: ASYNC110 (no one tells when)
+                await asyncio.sleep(0.01)
+        await yard.dispatcher().look()
+        both = [UUID(one.id) for one in yard.broker.published]
+        for command_id in both:
+            await yard.ack(command_id, Stage.RECEIVED)
+        await take(yard, bob)
+        for command_id in both:
+            await yard.ack(command_id, Stage.DONE, ok=True, result={"secret": "of the device"})
+    assert len(both) == 2
+    for answer in (reading.result(), sending.result()):
+        assert answer.status_code in {401, 404}, answer.text
+        assert "secret" not in answer.text
+
+
 @pytest.mark.parametrize(
     ("falls", "status"),
     [("DELETE FROM memberships", 404), ("UPDATE memberships SET role = 'support'", 403)],

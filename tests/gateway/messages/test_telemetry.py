@@ -217,6 +217,9 @@ async def test_any_range_is_answered(desk: Desk) -> None:
     )
     assert len(everything["items"]) == 1
     assert (await desk.history(**{"to": "0001-01-01T00:00:00Z"}))["items"] == []
+    for end in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        points = (await desk.history(**{"to": end, "key": "t", "step_s": 60}))["points"]
+        assert points == [], end
     assert (await desk.history(**{"from": "9999-12-31T23:59:59Z"}))["items"] == []
 
 
