@@ -54,6 +54,8 @@ PUBLIC_BODY_MAX = 64 * 1024
 
 # They take what RFC 6749 has, and say what is wrong with it as that does.
 FORMS = frozenset({"/v1/oauth/token", "/v1/oauth/revoke"})
+# What devices say goes on as bytes: what is wrong with one message becomes a dead letter, as by a broker.
+AS_IT_IS = {device_messages.TELEMETRY_PATH: device_messages.MESSAGE_MEMBER}
 
 ROUTERS = (
     login.router,
@@ -102,7 +104,7 @@ def public_app(parts: GatewayParts) -> ASGIApp:
         # As they are: routers that are included one in another look for each request's route twice.
         app.router.routes.extend(router.routes)
     return Edge(
-        Bodies(app, forms=FORMS),
+        Bodies(app, forms=FORMS, as_it_is=AS_IT_IS),
         listener="public",
         metrics=parts.metrics,
         body_max=PUBLIC_BODY_MAX,

@@ -6,8 +6,10 @@ parameters is sent on to a device.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,11 +23,21 @@ JSON_TYPE: Final = "application/json"
 
 
 class Bodies:
-    """ASGI middleware, inside the one that bounds the body's size. `forms`: paths that take forms instead."""
+    """ASGI middleware, inside the one that bounds the body's size."""
 
-    def __init__(self, app: ASGIApp, *, forms: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        forms: frozenset[str],
+        as_it_is: Mapping[str, re.Pattern[str]] = MappingProxyType({}),
+    ) -> None:
+        """`forms`: paths that take forms instead. `as_it_is`: of a path, the members whose text no column takes
+        as text, so that it may be odd: who is handed it judges it.
+        """
         self._app = app
         self._forms = forms
+        self._as_it_is = as_it_is
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._forms or not _has_body(scope):
@@ -34,15 +46,16 @@ class Bodies:
         whole = await _read(receive)
         if whole is None:
             return  # the client is gone
-        problem = refuse(_header(scope, b"content-type"), whole) if whole else None
+        free = self._as_it_is.get(scope["path"])
+        problem = refuse(_header(scope, b"content-type"), whole, free) if whole else None
         if problem is not None:
             await send_problem(send, problem)
             return
         await self._app(scope, _again(whole, receive), send)
 
 
-def refuse(content_type: str, body: bytes) -> Problem | None:
-    """Why this is no body for a route; None: it is one."""
+def refuse(content_type: str, body: bytes, free: re.Pattern[str] | None = None) -> Problem | None:
+    """Why this is no body for a route; None: it is one. `free`: where odd text is the route's own affair."""
     kind, _, parameters = content_type.partition(";")
     charset = parameters.strip().lower().replace('"', "").replace(" ", "")
     if kind.strip().lower() != JSON_TYPE or charset not in {"", "charset=utf-8"}:
@@ -52,7 +65,7 @@ def refuse(content_type: str, body: bytes) -> Problem | None:
             "The body must be application/json in UTF-8.",
         )
     try:
-        strict_json.loads(body)
+        strict_json.loads(body, odd_text=free)
     except StrictJsonError as error:
         return _PROBLEMS[error.fault](error)
     return None
