@@ -19,6 +19,7 @@ from gateway.shortlived.redis_url import RedisAddress, parse_redis_url
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.broker_url import is_broker_url
 from runtime.client_address import are_networks
+from runtime.internal_http import is_internal_url
 from runtime.settings import SettingsError, between, not_empty, setting
 from runtime.settings import read_secret as read_secret  # of every service's own password files
 
@@ -62,11 +63,8 @@ def _are_tunnel_urls(value: tuple[str, ...]) -> str | None:
 
 
 def _are_internal_urls(value: tuple[str, ...]) -> str | None:
-    for url in value:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
-            return "must be a list of https://host:port addresses"
-    return None
+    wrong = any(is_internal_url(url) is not None for url in value)
+    return "must be a list of https://host:port addresses" if wrong else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Literal
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.broker_settings import BrokerSettings as CommonBrokerSettings
 from runtime.event_log.settings import KafkaSettings
-from runtime.settings import between, not_empty, readable_file, setting
+from runtime.internal_http import is_internal_url
+from runtime.settings import between, readable_file, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class LogSettings(KafkaSettings):
 class GatewaySettings:
     """The gateway's internal listener."""
 
-    internal_url: str = setting("https:// address of the internal listener.", check=not_empty)
+    internal_url: str = setting("https:// address of the internal listener.", check=is_internal_url)
     ca: Path = setting("PEM of the internal CA that signed the gateway's certificate.", check=readable_file)
     certificate: Path = setting(
         "PEM of our client certificate, issued for the role ingest.", check=readable_file

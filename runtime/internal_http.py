@@ -35,6 +35,21 @@ class GatewayRefused(Exception):
         self.code = code
 
 
+def is_internal_url(text: str) -> str | None:
+    """Check for ``runtime.settings.setting``: what is wrong with the address of an internal listener, or None.
+
+    https:// alone: the certificates of both sides are all that says who speaks.
+    """
+    try:
+        url = urlsplit(text)
+        bare = url.hostname and url.port != 0 and "@" not in url.netloc and not url.netloc.endswith(":")
+    except ValueError:
+        bare = False
+    if not bare or url.scheme != "https" or url.path.strip("/") or url.query or url.fragment:
+        return "must be https://host:port"
+    return None
+
+
 class InternalApiSettings(Protocol):
     """What this needs of a service's own settings; times in seconds."""
 

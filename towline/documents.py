@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def node_registry() -> Registry:
         "visitors": {"listen": "127.0.0.1:0", "domain": "localhost"},
         "tunnels": {"listen": "127.0.0.1:0", "server_names": ["localhost"]},
         "gateway": {
-            "internal_url": "http://localhost",
+            "internal_url": "https://localhost",
             "public_url": "http://localhost",
             # Any readable file: nothing is made of them for a node that speaks plain HTTP and never starts.
             "ca": __file__,
@@ -79,9 +80,10 @@ def node_registry() -> Registry:
         },
     }
     settings = from_table(NodeSettings, table, source=Path("documents.toml"))
+    plain = replace(settings.gateway, internal_url="http://localhost")
 
     async def wired() -> Registry:
-        return Node(settings, HttpGateway(InternalHttp(settings.gateway))).registry
+        return Node(settings, HttpGateway(InternalHttp(plain))).registry
 
     return asyncio.run(wired())
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from runtime.addresses import is_address, parse_address
 from runtime.client_address import are_networks
+from runtime.internal_http import is_internal_url
 from runtime.settings import between, not_empty, readable_file, setting
 
 LOOPBACK_DOMAIN = "localhost"
@@ -293,7 +294,7 @@ class TunnelSettings:
 class GatewaySettings:
     """The gateway's internal listener and the people's address of the gateway."""
 
-    internal_url: str = setting("https:// address of the internal listener.", check=not_empty)
+    internal_url: str = setting("https:// address of the internal listener.", check=is_internal_url)
     public_url: str = setting("Where people log in; link pages go back there.", check=not_empty)
     ca: Path = setting("PEM of the internal CA that signed the gateway's certificate.", check=readable_file)
     certificate: Path = setting(

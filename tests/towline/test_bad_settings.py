@@ -24,6 +24,15 @@ ca = "none.crt"
 certificate = "none.crt"
 key = "none.key"
 """
+INGEST = """
+ops_listen = "127.0.0.1:0"
+broker.url = "mqtt://localhost"
+[gateway]
+internal_url = "https://localhost:8083"
+ca = "none.crt"
+certificate = "none.crt"
+key = "none.key"
+"""
 GATEWAY = """
 public_url = "http://localhost:1"
 keys_dir = "keys"
@@ -51,6 +60,23 @@ address = "127.0.0.1:80"
             NODE.replace("none.", "here.") + "[devices]\nopen_s = 0\n",
             "devices.open_s: must be 0.05..300, not 0",
         ),
+        *(
+            (
+                service,
+                text.replace("https://localhost", url),
+                f"gateway.internal_url: must be https://host:port, not '{url}",
+            )
+            for service, text in (("server", NODE), ("ingest", INGEST))
+            for url in (
+                "127.0.0.1:23483",
+                "http://localhost",
+                "https://",
+                "https://h:x",
+                "https://u@h",
+                "https://h/v1",
+            )
+        ),
+        ("ingest", INGEST, "gateway.ca: must be a readable file, not 'none.crt'"),
         ("gateway", GATEWAY + "link_ttl_s = 61\n", "link_ttl_s: must be 5..60, not 61"),
         ("gateway", GATEWAY, "database_url_file"),
         ("agent", AGENT + 'kind = "ftp"\n', "services.web.kind: must be one of web, tcp, not 'ftp'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -70,7 +71,8 @@ async def listener() -> AsyncIterator[Listener]:
 
 
 def client(listener: Listener, **changes: object) -> InternalHttp:
-    gateway = settings(gateway={"internal_url": listener.url, **changes}).gateway
+    # Plain: what is looked at here are the bytes. The settings themselves take https:// alone.
+    gateway = replace(settings(gateway=changes).gateway, internal_url=listener.url)
     return InternalHttp(gateway, calls_waiting=gateway.calls_waiting, answer_bytes=gateway.answer_bytes)
 
 
