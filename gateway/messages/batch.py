@@ -3,6 +3,10 @@
 Whatever is cut short is done again, by this consumer or another, from the same position: a batch that was
 committed cannot be committed twice, as the position is not where it began any more. What one record is to
 blame for (`blame`) makes that one a dead letter; for what none is to blame the batch waits, with an alarm.
+
+Both loops write at once, and about the same devices. So each takes its rows in this order of tables, and in
+one table by the device's id, or they would wait for each other: log_positions, device_lines, device_history,
+dead_letters, device_states, device_boots, device_connections, commands, configuration_heads.
 """
 
 from __future__ import annotations
@@ -163,7 +167,12 @@ class Batches:
                 raise
             except StoreUnavailableError as error:
                 # The commit may have happened: then the next try finds the position moved.
-                log.info("a batch waits for Postgres", extra={"reason": str(error)})
+                if isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                    log.warning(
+                        "a batch and another transaction waited for each other", exc_info=error.__cause__
+                    )
+                else:
+                    log.info("a batch waits for Postgres", extra={"reason": str(error)})
                 slow += is_too_slow(error)
                 if slow >= SLOW_MAX and len(arrivals) > 1:
                     raise HalveError(error) from error
@@ -241,10 +250,10 @@ class Batches:
             await self._compare(tx, applied, facts)
         left_out = await dead_letters.add(tx, applied.letters)
         await messages.put_states(tx, applied.states)
-        await configurations.answered(tx, policy.reports(applied))
         await messages.put_boots(tx, applied.boots)
         await messages.put_lines(tx, applied.lines)
         await messages.note_heard(tx, applied.heard)
+        await configurations.answered(tx, policy.reports(applied))
         return Committed(applied, moves, left_out=left_out)
 
     async def _compare(self, tx: Transaction, applied: Applied, facts: Facts) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import asyncpg
 
 from device_protocol.topics import Kind
 from gateway.commands.downlink import DownlinkGoneError
@@ -27,6 +29,7 @@ from runtime.event_log.interface import PARTS, UP, Entry, LogReader, Record, par
 from runtime.metrics import Registry
 from tests.gateway.messages.talkers import Talker, log_topic
 
+Owner: TypeAlias = "asyncpg.Connection[Row]"
 DAYS = 30
 
 
@@ -188,3 +191,20 @@ async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+@asynccontextmanager
+async def held(owner: Owner, statement: str) -> AsyncIterator[None]:
+    """What it locks is the owner's until the block ends."""
+    holding = owner.transaction()
+    await holding.start()
+    try:
+        await owner.execute(statement)
+        yield
+    finally:
+        await holding.rollback()
+
+
+async def waits(site: Site, lock: str) -> bool:
+    """Whether somebody stands before a lock of this kind."""
+    return bool(await site.rows("SELECT 1 FROM pg_locks WHERE locktype = $1 AND NOT granted", lock))

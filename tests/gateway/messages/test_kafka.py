@@ -6,18 +6,14 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
-import asyncpg
 import pytest
 
 from gateway.messages.consumer import Consumer
 from gateway.messages.settings import LogSettings
-from gateway.store.transaction import Row
 from runtime.clock import SYSTEM_CLOCK
 from runtime.event_log.interface import PARTS, UP, Entry, part_of
 from runtime.event_log.kafka import KafkaReader, KafkaWriter
@@ -26,11 +22,10 @@ from testbed.ops import is_ready, metric
 from testbed.ports import LOOPBACK, free_port
 from testbed.processes import Processes, short_folder
 from testbed.settings_tables import GatewayPorts, gateway_table, write_table
-from tests.gateway.messages.site import Site
+from tests.gateway.messages.site import Owner, Site, held, waits
 from tests.gateway.messages.talkers import Talker
 from tests.gateway.world import World, settings_for
 
-Owner: TypeAlias = "asyncpg.Connection[Row]"
 with_kafka = pytest.mark.xdist_group("kafka")
 CONSUMER = "consumer"
 READY_S = 60.0
@@ -96,23 +91,6 @@ class Apart:
 
     def ready(self) -> None:
         self.processes.wait_ready(CONSUMER, lambda: is_ready(self.ops), READY_S)
-
-
-@asynccontextmanager
-async def held(owner: Owner, statement: str) -> AsyncIterator[None]:
-    """What it locks is the owner's until the block ends."""
-    holding = owner.transaction()
-    await holding.start()
-    try:
-        await owner.execute(statement)
-        yield
-    finally:
-        await holding.rollback()
-
-
-async def waits(site: Site, lock: str) -> bool:
-    """Whether somebody stands before a lock of this kind."""
-    return bool(await site.rows("SELECT 1 FROM pg_locks WHERE locktype = $1 AND NOT granted", lock))
 
 
 KILLS: list[tuple[str, str]] = [
