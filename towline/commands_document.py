@@ -21,7 +21,7 @@ _HAPPENS: Final[dict[Event, str]] = {
     Event.RECEIVED: "the device's answer `received`",
     Event.DONE: "the device's answer `done`, ok",
     Event.ERROR: "the device's answer `done`, not ok",
-    Event.REFUSED: "the device's answer `refused`",
+    Event.REFUSED: "the device's answer `refused`, and it never said `received`",
     Event.TTL_OVER: "`ttl_s` is over since it was made",
     Event.DEADLINE: "`timeout_s` is over since it was delivered",
     Event.DEVICE_GONE: "the device was revoked (`device_revoked`), left the site (`device_moved`) or became"
@@ -38,6 +38,9 @@ Everything that is still to be done stands in the command's row: when something 
 minute ahead, and that a gateway has it in hand, for five seconds at most. So nothing is stuck after any
 restart, and a gateway that dies is replaced by whichever looks next. A command may therefore be published
 more than once; the device's ledger makes of a repeat only the answer again (docs/protocol/device-v1.md).
+A device that kept no id, of a `ping` or because its disk is lost, refuses the repeat. That says nothing of
+the first one, which it had received: the command stays `delivered` until an outcome comes or its time is
+over.
 
 A command is its sender's as long as no device has it. Before each publish the gateway looks whether they
 could still ask for it: shut out, logged out, with a lesser role, a revoked API token or an ended consent they

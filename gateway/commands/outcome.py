@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from device_protocol.bodies import Ack, Stage
 from gateway.metrics import GatewayMetrics
-from gateway.policy.commands import FINAL, Event, is_late
+from gateway.policy.commands import FINAL, Event, is_late, says_nothing
 from gateway.store import commands
 from gateway.store.commands import Answered, Command, Ended
 from gateway.store.transaction import Transaction
@@ -31,6 +31,22 @@ class Answer:
     trace: str | None
 
 
+async def heard(
+    tx: Transaction, answers: Mapping[str, Sequence[Answer]], greetings: Sequence[str]
+) -> list[Ended]:
+    """What came at once, by device: answers as `acked` takes them, then the devices that said hello."""
+    devices = {*answers, *greetings}
+    if len(devices) > 1:
+        # All before any: an answer of one device must not be held while a hello of another one waits.
+        await commands.hold_open(tx, sorted(devices))
+    done: list[Ended] = []
+    for device_id in sorted(answers):
+        done += await acked(tx, device_id, answers[device_id])
+    if greetings:
+        await greeted(tx, sorted(greetings))
+    return done
+
+
 async def acked(tx: Transaction, device_id: str, answers: Sequence[Answer]) -> list[Ended]:
     """Answers of one device, in the order in which it gave them.
 
@@ -45,6 +61,8 @@ async def acked(tx: Transaction, device_id: str, answers: Sequence[Answer]) -> l
         if command is None:
             continue
         event = event_of(ack)
+        if says_nothing(event, delivered=command.delivered_at is not None):
+            continue
         if command.state in FINAL:
             await _late(tx, command, event, answer)
             continue

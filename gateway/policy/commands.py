@@ -52,7 +52,7 @@ class Event(StrEnum):
 FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.EXPIRED})
 OPEN: Final = frozenset(State) - FINAL
 
-_ANSWERS: Final = {Event.DONE: State.SUCCEEDED, Event.ERROR: State.FAILED, Event.REFUSED: State.FAILED}
+_OUTCOMES: Final = {Event.DONE: State.SUCCEEDED, Event.ERROR: State.FAILED}
 # What is not here changes nothing: what is over stays over, and `sent` alone never becomes more than that.
 TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.QUEUED, Event.TAKEN): State.SENT,
@@ -61,7 +61,10 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.SENT, Event.RECEIVED): State.DELIVERED,
     (State.SENT, Event.TTL_OVER): State.EXPIRED,
     (State.DELIVERED, Event.DEADLINE): State.TIMED_OUT,
-    **{(state, event): after for state in OPEN for event, after in _ANSWERS.items()},
+    (State.QUEUED, Event.REFUSED): State.FAILED,
+    # Not of one that is delivered: see `says_nothing`.
+    (State.SENT, Event.REFUSED): State.FAILED,
+    **{(state, event): after for state in OPEN for event, after in _OUTCOMES.items()},
     **{(state, Event.DEVICE_GONE): State.FAILED for state in OPEN},
     (State.QUEUED, Event.AWAY): State.FAILED,
     (State.QUEUED, Event.NOT_ALLOWED): State.FAILED,
@@ -119,6 +122,13 @@ def look_again_at(standing: Standing, publishes: int, now: float) -> float:
     end = standing.deadline if standing.state is State.DELIVERED else standing.expires_at
     again = now + wait_s
     return again if end is None else max(now, min(again, end))
+
+
+def says_nothing(event: Event, *, delivered: bool) -> bool:
+    """A refusal of what was received is one of a repeat alone: a device that was started anew, and keeps no
+    id of a `ping`, has no time left to begin it. What became of the first it does not say.
+    """
+    return delivered and event is Event.REFUSED
 
 
 def is_late(state: State, error: str | None) -> bool:

@@ -205,9 +205,21 @@ async def count_open(tx: Reading, device_id: str) -> int:
     return count
 
 
+async def hold_open(tx: Transaction, device_ids: Sequence[str]) -> list[UUID]:
+    """Every open command of these devices until commit, by device and then by id: everybody who waits for
+    several takes them in this order, so nobody waits in a ring.
+    """
+    rows = await tx.fetch(
+        "SELECT id FROM commands WHERE device_id = ANY($1) AND next_at IS NOT NULL"
+        " ORDER BY device_id, id FOR UPDATE",
+        list(device_ids),
+    )
+    return [row["id"] for row in rows]
+
+
 async def hold_of_device(tx: Transaction, device_id: str, named: Iterable[UUID] = ()) -> dict[UUID, Command]:
-    """Every open command of the device, and those `named`, until commit. Always all of them and in one order:
-    whoever changes several of one device cannot deadlock with another who does.
+    """Every open command of the device, and those `named`, until commit; in the order of `hold_open`, which
+    comes before it where there are several devices.
     """
     rows = await tx.fetch(
         "SELECT * FROM commands WHERE device_id = $1 AND (next_at IS NOT NULL OR id = ANY($2))"
@@ -315,18 +327,13 @@ async def note_late(tx: Transaction, command: Command, at: float, answer: dict[s
 
 async def make_due(tx: Transaction, device_ids: Sequence[str]) -> int:
     """Every open command of these devices is to be published now; how many."""
-    rows = await tx.fetch(
-        "SELECT id FROM commands WHERE device_id = ANY($1) AND next_at IS NOT NULL ORDER BY id FOR UPDATE",
-        list(device_ids),
-    )
-    if rows:
+    held = await hold_open(tx, device_ids)
+    if held:
         await tx.execute(
-            "UPDATE commands SET next_at = $2, leased_until = NULL WHERE id = ANY($1)",
-            [row["id"] for row in rows],
-            tx.at,
+            "UPDATE commands SET next_at = $2, leased_until = NULL WHERE id = ANY($1)", held, tx.at
         )
         tx.wake(DUE_CHANNEL)
-    return len(rows)
+    return len(held)
 
 
 async def end_of_device(tx: Transaction, device_id: str, why: str, by: str) -> list[Ended]:
@@ -340,10 +347,10 @@ async def end_of_device(tx: Transaction, device_id: str, why: str, by: str) -> l
 
 
 async def hand_over(tx: Transaction, login_id: UUID, to: UUID) -> None:
-    """What one login asked for goes on by another one."""
+    """What one login asked for goes on by another one. Held in the order of `hold_open`."""
     await tx.execute(
         "UPDATE commands SET login_id = $2 WHERE id IN (SELECT id FROM commands WHERE login_id = $1"
-        " AND next_at IS NOT NULL ORDER BY id FOR UPDATE)",
+        " AND next_at IS NOT NULL ORDER BY device_id, id FOR UPDATE)",
         login_id,
         to,
     )

@@ -290,6 +290,30 @@ async def test_what_is_delivered_is_asked_about_again(yard: Yard) -> None:
     assert await yard.state(command_id) is State.DELIVERED
 
 
+@pytest.mark.parametrize("error", ["expired", "busy", "unsupported"])
+async def test_a_repeat_that_is_refused_says_nothing_of_what_was_received(yard: Yard, error: str) -> None:
+    """The device did a `ping` and was started anew before it said so: it knows nothing of the id."""
+    command_id = await put_into(yard, State.DELIVERED)
+    assert await yard.ack(command_id, Stage.REFUSED, error=error) == []
+    assert await yard.state(command_id) is State.DELIVERED
+    await happen(yard, command_id, Event.DEADLINE)
+    await yard.ack(command_id, Stage.REFUSED, error=error)
+    command = await yard.get(command_id)
+    assert (command.state, command.error, command.late_at) == (State.TIMED_OUT, None, None)
+    await yard.ack(command_id, Stage.DONE, ok=True, result="after all")
+    late = (await yard.get(command_id)).late
+    assert late is not None
+    assert late["result"] == "after all"
+
+
+async def test_a_refusal_is_final_where_nothing_was_received(yard: Yard) -> None:
+    for state in (State.QUEUED, State.SENT):
+        command_id = await put_into(yard, state)
+        await yard.ack(command_id, Stage.REFUSED, error="expired")
+        command = await yard.get(command_id)
+        assert (command.state, command.error) == (State.FAILED, "expired")
+
+
 async def test_repeated_and_foreign_answers_change_nothing(yard: Yard) -> None:
     command_id = await yard.sent()
     other = await yard.world.enrol(yard.owner)

@@ -37,7 +37,7 @@ PROMISED = """
            taken unheard received  done      error  refused ttl_over deadline  device_gone away   not_allowed
 queued     sent  -       delivered succeeded failed failed  expired  -         failed      failed failed
 sent       -     -       delivered succeeded failed failed  expired  -         failed      -      failed
-delivered  -     -       -         succeeded failed failed  -        timed_out failed      -      -
+delivered  -     -       -         succeeded failed -       -        timed_out failed      -      -
 succeeded  -     -       -         -         -      -       -        -         -           -      -
 failed     -     -       -         -         -      -       -        -         -           -      -
 timed_out  -     -       -         -         -      -       -        -         -           -      -
