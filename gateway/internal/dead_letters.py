@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from gateway.internal.models import Body
 from gateway.internal.peer import Ingest
@@ -25,7 +25,15 @@ def _text(value: object) -> object:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_text)]
+def _in_utc(moment: datetime) -> datetime:
+    """The first and the last day of the calendar have hours that UTC has not, and the database neither."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too far from now") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_utc)]
 
 
 class ReplayBody(Body):

@@ -49,7 +49,7 @@ async def replay(
     """Try the next ones above the number `after`. `dry`: only say what would come of it.
 
     What the database refuses stays, and costs no other: of a go with such a one a smaller one is tried.
-    StoreUnavailableError.
+    What it refuses before any is tried is no letter's fault, and raised. StoreUnavailableError.
     """
     most, refused = AT_ONCE, ""
     while True:
@@ -57,6 +57,8 @@ async def replay(
             async with database.transaction(statement_s=STATEMENT_S) as tx:
                 return await _Go(tx, who, dry=dry).run(wanted, after, most, days, refused)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            if refused:
+                raise
             refused = type(error).__name__ if most == 1 else ""
             most = max(1, most // 2)
 
