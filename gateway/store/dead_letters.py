@@ -1,7 +1,8 @@
 """What could not be taken, with its reason: each record of the log once, and not without end.
 
-A device, a site, and those that nobody knows, each have room for so many. What comes when there is none is
-counted in a letter of reason `no_space`, one of each device and site, which says how many it stands for.
+A device, a site, and those that nobody knows, each have room for so many. What was replayed takes none: it is
+in the history. What comes when there is none is counted in a letter of reason `no_space`, one of each device
+and site, which says how many it stands for.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ _MOST: Final = {"device": DEVICE_MAX, "site": SITE_MAX, "nobody": NOBODYS_MAX}
 
 
 # Never more than it matters: a place that is full is not counted to its end.
-_COUNTED: Final = "(SELECT count(*) FROM (SELECT 1 FROM dead_letters d WHERE {} LIMIT w.most) found)"
+_COUNTED: Final = (
+    "(SELECT count(*) FROM (SELECT 1 FROM dead_letters d"
+    " WHERE {} AND d.replayed_at IS NULL LIMIT w.most) found)"
+)
 
 
 async def _room(tx: Transaction, letters: Sequence[Letter]) -> dict[Holder, int]:

@@ -140,7 +140,9 @@ CREATE TABLE dead_letters (
     UNIQUE (log_topic, log_part, log_offset)
 );
 CREATE INDEX dead_letters_site ON dead_letters (site_id, n DESC);
-CREATE INDEX dead_letters_device ON dead_letters (device_id);
+-- Of those that wait to be replayed, which alone take room.
+CREATE INDEX dead_letters_device ON dead_letters (device_id) WHERE replayed_at IS NULL;
+CREATE INDEX dead_letters_room ON dead_letters (site_id) WHERE replayed_at IS NULL;
 CREATE INDEX dead_letters_no_space ON dead_letters (device_id, n) WHERE reason = 'no_space';
 
 -- How far the log was read, and which consumer reads each part until when.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from device_protocol.topics import Kind
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
+from gateway.messages.replay import replay
 from gateway.store import dead_letters, replays
+from gateway.store.replays import Wanted
 from gateway.store.transaction import Row
 from ingest.replay import replay as command
 from runtime.clock import FakeClock
@@ -25,6 +28,7 @@ from tests.gateway.messages.test_telemetry import Desk
 from tests.gateway.test_peers import peer
 from tests.gateway.world import World
 
+WAIT_S = 30.0  # a loaded machine
 POISON = "ALTER TABLE device_history ADD CONSTRAINT no_poison CHECK (NOT body ? 'poison')"
 MENDED = "ALTER TABLE device_history DROP CONSTRAINT no_poison"
 
@@ -239,6 +243,24 @@ async def test_those_without_room_are_counted_and_stay(desk: Desk, monkeypatch: 
     assert left == {"time_out_of_range": "", "no_space": "it was not kept"}
 
 
+@pytest.mark.parametrize("limits", [{"device": 2, "site": 100}, {"device": 100, "site": 2}])
+async def test_what_was_replayed_takes_no_room(
+    desk: Desk, owner: asyncpg.Connection[Row], monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST", {**limits, "nobody": 100})
+    await owner.execute(POISON)
+    for _ in range(2):
+        await desk.says(Kind.EVENT, payload={"poison": 1})
+    await desk.stored()
+    await owner.execute(MENDED)
+    assert (await Operator(desk).some())["stored"] == 2
+    for n in range(2):
+        await desk.says(ts=desk.pump.now_ms + 400_000 + n)
+    await desk.stored()
+    assert [one["reason"] for one in await listed(desk)] == ["time_out_of_range"] * 2 + ["store_refused"] * 2
+    assert [one["reason"] for one in (await Operator(desk).some())["left"]] == ["time_out_of_range"] * 2
+
+
 async def test_two_operators_at_once_store_each_once(desk: Desk, owner: asyncpg.Connection[Row]) -> None:
     await owner.execute("ALTER TABLE device_history ADD CONSTRAINT none CHECK (kind <> 'event')")
     for _ in range(120):
@@ -278,6 +300,29 @@ async def test_a_replay_that_is_cut_short_did_nothing(
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert await desk.site.history(desk.pump) == [(1, 1), (1, 3)]
     assert (await Operator(desk).some())["stored"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [("since", "0001-01-01T00:00:00+14:00"), ("until", "9999-12-31T23:59:59-14:00")],
+)
+async def test_a_time_outside_of_the_calendar_is_refused(desk: Desk, name: str, moment: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        answer = await peer(desk.world, "ingest").post(
+            "/internal/v1/dead-letters/replay", json={"dry_run": True, name: moment}
+        )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+    assert (await Operator(desk).some(since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z"))[
+        "looked"
+    ] == 0
+
+
+async def test_what_the_database_refuses_of_the_question_itself_ends_the_go(desk: Desk) -> None:
+    """No letter is at fault, so no smaller go would end it."""
+    beyond = datetime.fromisoformat("0001-01-01T00:00:00+14:00")
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(asyncpg.DataError):
+            await replay(desk.site.database, Wanted(since=beyond), 0, "operator", days=30, dry=True)
 
 
 async def test_a_site_sees_its_own_by_pages(desk: Desk) -> None:
