@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from device_protocol.errors import Reason
+from gateway.policy.links import LinkRefusal
 from runtime.metrics import Counter, Family, Gauge, Histogram, Registry
 
 # From an index look-up to an Argon2 check under load.
@@ -98,12 +100,16 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "towline_gateway_store_unavailable_total", "Requests refused because a store did not answer."
         ),
         logins=registry.counters(
-            "towline_gateway_logins_total", "Login attempts: ok, wrong, limited, refused.", ("result",)
+            "towline_gateway_logins_total",
+            "Login attempts: ok, wrong, limited, refused.",
+            ("result",),
+            known=("ok", "wrong", "limited", "refused"),
         ),
         links=registry.counters(
             "towline_gateway_links_redeemed_total",
             "Links presented by nodes: ok or the refusal.",
             ("result",),
+            known=("ok", *LinkRefusal),
         ),
         breaker_open=registry.gauges(
             "towline_gateway_breaker_open",
@@ -146,6 +152,7 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "towline_gateway_commands_total",
             "Commands that ended, by the state: succeeded, failed, timed_out, expired.",
             ("state",),
+            known=("succeeded", "failed", "timed_out", "expired"),
         ),
         command_seconds=registry.histogram(
             "towline_gateway_command_seconds", "From a command's making to its end.", buckets=_COMMAND_SECONDS
@@ -175,6 +182,7 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
             "Records of the log: stored, control (hello, ack), seen (repeats), gap (the device sends again),"
             " dead (letters), replayed (dead letters that were stored in the end).",
             ("outcome",),
+            known=("stored", "control", "seen", "gap", "dead", "replayed"),
         ),
         missing=registry.counter(
             "towline_gateway_missing_total",
@@ -186,7 +194,10 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         ),
         history_rows=registry.counter("towline_gateway_history_rows_total", "Messages put into the history."),
         dead_letters=registry.counters(
-            "towline_gateway_dead_letters_total", "Messages that were not taken, by the reason.", ("reason",)
+            "towline_gateway_dead_letters_total",
+            "Messages that were not taken, by the reason.",
+            ("reason",),
+            known=Reason,
         ),
         dead_letters_left_out=registry.counter(
             "towline_gateway_dead_letters_left_out_total",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
+from device_protocol.errors import Reason
+from ingest.refusals import What
 from runtime.metrics import Registry
 
 # Seconds. The log in a database near by takes some milliseconds, a failover of Kafka's many seconds.
@@ -29,7 +32,10 @@ class Metrics:
             " the broker loses or reorders, or two bridges take the same devices.",
         )
         self.dead_letters = registry.counters(
-            "towline_ingest_dead_letters_total", "Messages that nobody can read, by reason.", ["reason"]
+            "towline_ingest_dead_letters_total",
+            "Messages that nobody can read, by reason.",
+            ["reason"],
+            known=Reason,
         )
         self.append_seconds = registry.histogram(
             "towline_ingest_append_seconds",
@@ -59,11 +65,13 @@ class Metrics:
             "towline_ingest_broker_refused_total",
             "Times a device was not let publish, subscribe or leave a will where it may not; by what.",
             ["what"],
+            known=get_args(What),
         )
         self.kicks = registry.counters(
             "towline_ingest_kicks_total",
             "Revoked devices that were shut out of the broker: done (each thrice), or failed (tried again).",
             ["outcome"],
+            known=("done", "failed"),
         )
         self.connections_lost = registry.counter(
             "towline_ingest_broker_connections_lost_total",

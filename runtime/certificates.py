@@ -208,6 +208,7 @@ class CertificateWatch:
         them. CertificateError when they cannot serve now."""
         live = LiveCertificate(name, context, chain, key)
         self._live.append(live)
+        self._count(name)
         if renew is not None:
             self._before.append(renew)
         self._expiry.labels(name).read = lambda: live.expires_at - self._wall()
@@ -219,6 +220,7 @@ class CertificateWatch:
             self.add(name, context, files.certificate, files.key)
         if files.ca is not None:
             self._trusted.append(LiveTrust(name, context, files.ca))
+            self._count(name)
 
     def reload(self) -> None:
         """Look at every file now."""
@@ -235,6 +237,11 @@ class CertificateWatch:
             outcome = trust.look()
             if outcome is not None:
                 self._loads.labels(trust.name, "loaded" if outcome else "refused").inc()
+
+    def _count(self, name: str) -> None:
+        """From 0: in a series that begins at 1 nobody sees the first reload."""
+        for outcome in ("loaded", "refused"):
+            self._loads.labels(name, outcome)
 
     async def run(self) -> None:
         """Look each LOOK_S seconds."""

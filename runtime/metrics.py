@@ -1,13 +1,15 @@
 """Counters cheap enough for the data plane: plain attributes that are turned to text only on a scrape.
 
 Text format 0.0.4 of Prometheus. Keep the returned objects; a lookup by name happens once, at start.
+A counter with labels that an alarm watches is told its label values at start (`known`): Prometheus sees no
+increase in a series that begins at 1, and the first event would go unheard.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -147,8 +149,13 @@ class Registry:
     def histogram(self, name: str, doc: str, *, buckets: Sequence[float]) -> Histogram:
         return self._add(name, doc, Histogram(buckets))
 
-    def counters(self, name: str, doc: str, labels: Sequence[str]) -> Family[Counter]:
+    def counters(
+        self, name: str, doc: str, labels: Sequence[str], *, known: Iterable[str] = ()
+    ) -> Family[Counter]:
+        """`known`: values of the one label that are shown from the start, at 0."""
         family = Family(tuple(labels), Counter)
+        for value in known:
+            family.labels(value)
         self._claim(MetricDoc(name, "counter", tuple(labels), doc))
         self._families[name] = family
         return family

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.metrics import Counter, Registry
+from tunnel_protocol.codes import CloseCode
 
 # Seconds. A request through a near tunnel takes about a millisecond; long polls and streams go into the last.
 DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -59,7 +60,10 @@ class Metrics:
             "towline_sessions_ended_total", "Sessions that ended on this node, by reason.", ["reason"]
         )
         self.handshakes = registry.counters(
-            "towline_tunnel_handshakes_total", "Device handshakes, by outcome.", ["outcome"]
+            "towline_tunnel_handshakes_total",
+            "Device handshakes, by outcome.",
+            ["outcome"],
+            known=("ready", *(code.name.lower() for code in CloseCode)),
         )
         self.devices_refused = registry.counters(
             "towline_device_connections_refused_total",

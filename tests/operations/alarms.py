@@ -79,8 +79,17 @@ def scraped(text: str, job: str) -> dict[str, float]:
     return found
 
 
-def alarms(folder: Path, before: Mapping[str, float], after: Mapping[str, float]) -> set[str]:
-    """Which are heard when what was scraped was so for hours, and is as `after` since two minutes."""
-    series = {name: f"{before.get(name, 0.0):f}x{MINUTES - 3} {now:f}x3" for name, now in after.items()}
+def alarms(
+    folder: Path, before: Mapping[str, float], after: Mapping[str, float], *, goes_on: bool = False
+) -> set[str]:
+    """Which are heard when what was scraped was so for hours, and is as `after` since some minutes.
+    `goes_on`: what was counted is counted again each minute. A series that was not there before begins so.
+    """
+    series = {}
+    for name, now in after.items():
+        was = f"{before[name]:f}" if name in before else "_"
+        counts = goes_on and name in before and name.partition("{")[0].endswith("_total")
+        each = now - before[name] if counts else 0.0
+        series[name] = f"{was}x{MINUTES - 4} {now:f}+{each:f}x4"
     said = judged(folder, expects(["nothing"], series)).partition("got:")[2]
     return set(re.findall(r'alertname=\\?"(\w+)', said))
