@@ -118,13 +118,32 @@ class Batches:
         It tries as long as the database is away, or refuses what no record is to blame for. A record that is
         becomes a dead letter: of a batch with such a one each half is tried for itself, and so on.
         """
-        self._hand = await _read(records, int(self._clock.wall() * 1000))
+        self._hand = await self._read(records, int(self._clock.wall() * 1000))
         try:
             await self._take(self._hand, dict(at))
         except NotOursError:
             self._leases.forget({(record.topic, record.part) for record in records})
         finally:
             self._hand = []
+
+    async def _read(self, records: Sequence[Record], now_ms: int) -> list[Arrival]:
+        """Others have their turn meanwhile: the API's requests, in the same process."""
+        arrivals: list[Arrival] = []
+        for n, record in enumerate(records, 1):
+            try:
+                arrivals.append(policy.read(policy.bounded(record, now_ms)))
+            except Exception as error:  # a defect of ours
+                if self._defects.one_more(self._now()):
+                    log.exception("a record cannot be read", extra={"place": list(record[:3])})
+                    arrivals.append(policy.bare(record, now_ms, type(error).__name__))
+                elif arrivals:
+                    return arrivals  # what was read is stored; then this one comes again, and waits
+                else:
+                    self._metrics.log_stuck.set(1)
+                    raise
+            if n % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return arrivals
 
     def in_hand(self) -> dict[Part, int]:
         """When the first record came (Unix milliseconds) that was read of a part and is not stored yet."""
@@ -149,7 +168,11 @@ class Batches:
             return [arrivals[:middle], arrivals[middle:]][::-1]
         [one] = arrivals
         log.error("a record was refused", exc_info=error.__cause__, extra={"place": list(one.place)})
-        await self._committed(arrivals, where, {one.place: error.name})
+        refused = {one.place: error.name}
+        try:
+            await self._committed(arrivals, where, refused)
+        except HalveError:  # nor can its letter be written
+            await self._committed([policy.bare(one.record, one.received_ms, error.name)], where, refused)
         return []
 
     async def _committed(
@@ -202,6 +225,8 @@ class Batches:
             raise HalveError(error) from error
         # A defect that one record trips must not hold up all others; one that trips at each loses nothing.
         if found is Blame.DEFECT and not refused and (not single or self._defects.one_more(self._now())):
+            raise HalveError(error) from error
+        if found in (Blame.RECORD, Blame.DEFECT) and refused and not arrivals[0].is_bare:
             raise HalveError(error) from error
         self._metrics.log_stuck.set(1)
         if self._said_at is None or self._now() - self._said_at >= SAID_EVERY_S:
@@ -348,16 +373,6 @@ class Batches:
         except (StoreUnavailableError, history.PartsBusyError, asyncpg.PostgresError) as error:
             log.warning("the history's partitions cannot be made now", extra={"reason": str(error)})
             return False
-
-
-async def _read(records: Sequence[Record], now_ms: int) -> list[Arrival]:
-    """Others have their turn meanwhile: the API's requests, in the same process."""
-    arrivals = []
-    for begin in range(0, len(records), READ_AT_ONCE):
-        some = records[begin : begin + READ_AT_ONCE]
-        arrivals += [policy.read(policy.bounded(record, now_ms)) for record in some]
-        await asyncio.sleep(0)
-    return arrivals
 
 
 def _parts(arrivals: Sequence[Arrival]) -> dict[Part, int]:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from device_protocol.bodies import CONFIG_TYPE, Ack, Gone, Hello, HelloAnswer, Reported
 from device_protocol.envelope import Envelope, decode
 from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
-from device_protocol.numbers import NOTHING, Line, Number, Place
+from device_protocol.numbers import NOTHING, NUMBER_MAX, Line, Number, Place
 from device_protocol.topics import TOPIC_MAX, Kind, Topic, parse_topic
 from gateway.policy.device_clock import FUTURE_MAX_MS, Boot, Window, boot_of, made_at_ms, moment_of
 from gateway.policy.stays import KnownDevice, Making
@@ -30,6 +30,10 @@ BOOTS_AHEAD_MAX: Final = 65_536
 """A device's boot may be so far ahead of the last one that was heard of: as of one that starts every ten
 seconds for a week without a word. Further is a lie, of a bridge for one: it would mute the device, whose own
 numbers are then all behind it, and NUMBER_MAX for good.
+"""
+FIRST_BOOT_MAX: Final = NUMBER_MAX - BOOTS_AHEAD_MAX
+"""Of a device of which nothing is known any boot may be the first one: it may come from another installation,
+or its line was forgotten. But behind it there must be boots for it to go on with.
 """
 STALE_S: Final = 150.0
 """A device that is up says so each minute: after two and a half without a word it is offline."""
@@ -66,6 +70,11 @@ class Arrival(NamedTuple):
     @property
     def received_ms(self) -> int:
         return self.record.entry.at_ms
+
+    @property
+    def is_bare(self) -> bool:
+        """There is nothing but bytes in it that a letter could be spoilt by."""
+        return not self.record.entry.headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,9 @@ class DeviceAck:
 
 @dataclass(slots=True)
 class Applied:
-    """What a batch changes. `passed`: messages that devices know to be accepted and that never came here."""
+    """What a batch changes. `passed`: messages that devices know to be accepted and that never came here,
+    of devices that were heard of before.
+    """
 
     lines: dict[str, Number] = field(default_factory=dict)
     boots: dict[tuple[str, int], Boot] = field(default_factory=dict)
@@ -194,13 +205,20 @@ class Applied:
 
 def bounded(record: Record, now_ms: int) -> Record:
     """The record, received at no time to come: of a bridge whose clock is far ahead, or that lies, now is
-    when its messages came. Else a device would be heard, and online, for as long.
+    when its messages came. Else a device would be heard, and online, for as long. Nor before 1970: there
+    may be no date for that.
     """
     entry = record.entry
-    if entry.at_ms <= now_ms + FUTURE_MAX_MS:
+    if 0 <= entry.at_ms <= now_ms + FUTURE_MAX_MS:
         return record
-    received = Entry(entry.key, entry.value, now_ms, entry.headers)
-    return Record(record.topic, record.part, record.offset, received)
+    received = Entry(entry.key, entry.value, max(0, min(entry.at_ms, now_ms)), entry.headers)
+    return record._replace(entry=received)
+
+
+def bare(record: Record, at_ms: int, why: str) -> Arrival:
+    """What is left of a record that not even a dead letter can be made of: its bytes."""
+    left = record._replace(entry=Entry(b"", record.entry.value, at_ms))
+    return Arrival(left, "", None, None, None, Fault(Reason.STORE_REFUSED, why))
 
 
 def read(record: Record) -> Arrival:
@@ -284,11 +302,13 @@ class _Deciding:
             self._bury(arrival, arrival.fault or Fault(Reason.WRONG_KIND, "not numbered"), device)
             return
         line = self._line(topic.device)
-        if max(standing.number.boot, standing.floor.boot) > line.have.boot + BOOTS_AHEAD_MAX:
+        known = line.have != NOTHING
+        most = line.have.boot + BOOTS_AHEAD_MAX if known else FIRST_BOOT_MAX
+        if max(standing.number.boot, standing.floor.boot) > most:
             self._bury(arrival, Fault(Reason.BAD_SCHEMA, "a boot too far ahead of the last one"), device)
             return
         offer = line.offer(standing.number, standing.before, standing.floor)
-        applied.passed += offer.passed
+        applied.passed += offer.passed and known  # what came before the first that is known is not missing
         if line.have != self._facts.lines.get(topic.device, NOTHING):
             applied.lines[topic.device] = line.have
         if offer.place is Place.GAP:

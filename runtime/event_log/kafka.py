@@ -119,8 +119,8 @@ def address_of(settings: KafkaSettings) -> KafkaAddress:
     return replace(address, context=address.tls())
 
 
-Place = tuple[str, int]
-"""A part: topic and number."""
+TopicPart = tuple[str, int]
+"""A part: the topic's name in the log and its number."""
 
 
 class KafkaWriter:
@@ -135,10 +135,10 @@ class KafkaWriter:
         self._address = address
         self._append_s = append_s
         self._parts: dict[str, int] = {}
-        self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._unsettled: dict[Place, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
+        self._turns: defaultdict[TopicPart, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unsettled: dict[TopicPart, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
         """What is on its way, and what was given up while it was."""
-        self._unanswered: dict[Place, AIOKafkaProducer] = {}
+        self._unanswered: dict[TopicPart, AIOKafkaProducer] = {}
         """Whose end the part must await: it said nothing of what it had on its way there."""
         self._changing = asyncio.Lock()
         self._closed = False
@@ -167,38 +167,38 @@ class KafkaWriter:
 
     async def append(self, topic: str, part: int, entries: Sequence[Entry]) -> int:
         check_append(entries)
-        place = (topic, part)
+        at = (topic, part)
         if not 0 <= part < self._parts.get(topic, 0):
             raise LogRefusedError(f"there is no part {part} of {topic}")
-        async with self._turns[place]:
+        async with self._turns[at]:
             try:
                 async with asyncio.timeout(self._append_s):
-                    await self._settle(place)
-                    return await self._append(place, entries)
+                    await self._settle(at)
+                    return await self._append(at, entries)
             except TimeoutError as error:
                 raise LogUnavailableError("kafka did not take it in time") from error
 
-    async def _settle(self, place: Place) -> None:
+    async def _settle(self, at: TopicPart) -> None:
         """What was given up before must not come into the log behind what comes now."""
-        if place in self._unsettled:
-            producer, earlier = self._unsettled[place]
+        if at in self._unsettled:
+            producer, earlier = self._unsettled[at]
             await asyncio.wait([earlier])
-            self._settled(place, producer, earlier)
-        ending = self._endings.get(self._unanswered[place]) if place in self._unanswered else None
+            self._settled(at, producer, earlier)
+        ending = self._endings.get(self._unanswered[at]) if at in self._unanswered else None
         if ending is not None:
             await asyncio.wait([ending])
-        self._unanswered.pop(place, None)
+        self._unanswered.pop(at, None)
 
-    def _settled(self, place: Place, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> None:
+    def _settled(self, at: TopicPart, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> None:
         """It is known what became of it, or it never will be."""
-        del self._unsettled[place]
+        del self._unsettled[at]
         if sent.exception() is not None:
             # The producer has counted this batch and the broker has not: it would take no other from it.
             self._give_up(producer)
         elif sent.result() is None:  # ended with its producer
-            self._unanswered[place] = producer
+            self._unanswered[at] = producer
 
-    async def _append(self, place: Place, entries: Sequence[Entry]) -> int:
+    async def _append(self, at: TopicPart, entries: Sequence[Entry]) -> int:
         producer = await self._running()
         batch = producer.create_batch()
         for entry in entries:
@@ -207,14 +207,14 @@ class KafkaWriter:
                 raise LogRefusedError("the append is larger than a batch")
         batch.close()
         try:
-            sent = await producer.send_batch(batch, self._address.name(place[0]), partition=place[1])
+            sent = await producer.send_batch(batch, self._address.name(at[0]), partition=at[1])
         except KafkaError as error:
             self._give_up(producer)
             raise LogUnavailableError(_told(error)) from error
         sent.add_done_callback(_noted)
-        self._unsettled[place] = (producer, sent)
+        self._unsettled[at] = (producer, sent)
         await asyncio.wait([sent])
-        self._settled(place, producer, sent)
+        self._settled(at, producer, sent)
         return self._offset(sent)
 
     def _offset(self, sent: asyncio.Future[Any]) -> int:
@@ -357,7 +357,7 @@ class KafkaReader:
             self._at[TopicPartition(self._address.name(record.topic), record.part)] = record.offset + 1
         return records
 
-    def _place(self, consumer: AIOKafkaConsumer, positions: Mapping[Place, int]) -> None:
+    def _place(self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPart, int]) -> None:
         wanted = {}
         for (topic, part), position in positions.items():
             if not 0 <= part < self._parts.get(topic, 0):
@@ -390,7 +390,9 @@ class KafkaReader:
                 return []
 
     def _record(self, place: TopicPartition, one: Any) -> Record:
-        entry = Entry(one.key or b"", one.value or b"", one.timestamp, tuple(one.headers))
+        # Each may be null in Kafka; no writer of ours leaves one out.
+        headers = tuple((name, value or b"") for name, value in one.headers)
+        entry = Entry(one.key or b"", one.value or b"", one.timestamp, headers)
         return Record(
             place.topic.removeprefix(f"{self._address.prefix}."), place.partition, one.offset, entry
         )

@@ -421,9 +421,11 @@ async def test_live_followers_are_told_at_once_then_every_five_seconds_and_of_th
 async def test_what_is_missing_is_counted(site: Site) -> None:
     pump = await site.device()
     process = await site.process()
+    await site.append([pump.says()])
+    await process.store()
     pump.says()
-    pump.floor = Number(1, 1)
+    pump.floor = Number(1, 2)
     await site.append([pump.says()])
     await process.store()
     assert "towline_gateway_missing_total 1" in site.registry.render().decode()
-    assert await site.history(pump) == [(1, 2)]
+    assert await site.history(pump) == [(1, 1), (1, 3)]

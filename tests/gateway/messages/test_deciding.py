@@ -12,6 +12,7 @@ from device_protocol.topics import Kind
 from gateway.policy.device_clock import DAY_MS, FUTURE_MAX_MS, Boot, moment_of, ms_of, window
 from gateway.policy.messages import (
     BOOTS_AHEAD_MAX,
+    FIRST_BOOT_MAX,
     Applied,
     Facts,
     bounded,
@@ -81,10 +82,34 @@ def test_behind_a_gap_nothing_is_taken_until_the_device_sends_again(pump: Talker
 
 def test_what_devices_know_to_be_accepted_and_never_came_is_an_alarm(pump: Talker) -> None:
     pump.says()
-    pump.floor = Number(1, 1)
+    pump.says()
+    pump.floor = Number(1, 2)
+    applied = decided(pump.says(), lines={"d_pump": Number(1, 1)})
+    assert (applied.passed, [row.seq for row in applied.history]) == (1, [3])
+    assert decided(pump.says(), lines={"d_pump": Number(1, 3)}).passed == 0
+
+
+def test_of_a_device_that_is_new_here_nothing_is_missing(pump: Talker) -> None:
+    """Its line was forgotten, or it was another installation's: what was accepted before it is no loss."""
+    pump.boot, pump.seq = BOOTS_AHEAD_MAX + 4_000, 6
+    pump.floor = pump.prev = Number(pump.boot, 6)
     applied = decided(pump.says())
-    assert (applied.passed, [row.seq for row in applied.history]) == (1, [2])
-    assert decided(pump.says(), lines={"d_pump": Number(1, 2)}).passed == 0
+    assert (applied.passed, applied.lines) == (0, {"d_pump": Number(pump.boot, 7)})
+    assert not applied.letters
+    pump.says()  # from now on it is known
+    pump.floor = Number(pump.boot, 8)
+    assert decided(pump.says(), lines=applied.lines).passed == 1
+
+
+def test_the_first_boot_that_is_heard_leaves_room_to_go_on(pump: Talker) -> None:
+    """A device cannot begin a boot behind the last that there is."""
+    for boot in (NUMBER_MAX, FIRST_BOOT_MAX + 1):
+        pump.boot, pump.seq = boot, 0
+        applied = decided(pump.says())
+        assert (reasons(applied), applied.lines) == ([Reason.BAD_SCHEMA], {})
+        pump.prev = Number(0, 0)
+    pump.boot, pump.seq = FIRST_BOOT_MAX, 0
+    assert decided(pump.says()).lines == {"d_pump": Number(FIRST_BOOT_MAX, 1)}
 
 
 def test_a_bad_message_with_a_number_is_a_dead_letter_and_the_line_goes_on(pump: Talker) -> None:
@@ -289,3 +314,11 @@ def test_a_bridge_whose_clock_is_ahead_is_not_believed(pump: Talker) -> None:
     assert bounded(ahead, NOW_MS) == record(Entry(said.key, said.value, NOW_MS, said.headers), 7)
     sound = record(Entry(said.key, said.value, NOW_MS + FUTURE_MAX_MS, said.headers), 7)
     assert bounded(sound, NOW_MS) is sound
+
+
+@pytest.mark.parametrize("at_ms", [-1, -(10**17)])
+def test_a_time_that_there_is_not_is_no_defect(pump: Talker, at_ms: int) -> None:
+    said = pump.says()
+    before = bounded(record(Entry(said.key, said.value, at_ms, said.headers), 7), NOW_MS)
+    assert before.entry.at_ms == 0
+    assert reasons(decide([read(before)], facts())) == [Reason.TIME_OUT_OF_RANGE]

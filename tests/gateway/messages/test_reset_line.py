@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_protocol.numbers import Number
+from gateway.policy.messages import BOOTS_AHEAD_MAX
 from gateway.reset_line import reset
 from gateway.store import messages
 from runtime.clock import FakeClock
@@ -38,6 +39,27 @@ async def test_a_muted_device_is_heard_again(
     assert row["seq"] == 4
     [line] = await site.rows("SELECT record FROM audit_events WHERE kind = 'device.line_reset'")
     assert f'"seq":{2**40}' in line["record"]
+
+
+async def test_it_is_heard_at_whatever_boot_it_is_and_nothing_is_missing_of_it(
+    site: Site, tmp_path: Path, database_url: str, keys_dir: Path
+) -> None:
+    """Nothing is known of it then, so there is nothing that its boot could be too far ahead of."""
+    pump = await site.device()
+    process = await site.process()
+    pump.boot = BOOTS_AHEAD_MAX + 4_464
+    async with site.database.transaction() as tx:
+        await messages.put_lines(tx, {pump.id: Number(pump.boot, 2**40)})
+    await site.says(pump)
+    await process.store()
+    assert await site.history(pump) == [], "muted"
+    assert await reset(settings_for(tmp_path, database_url, keys_dir), pump.id) is not None
+    pump.floor = Number(pump.boot, 1)
+    await site.append([pump.says(), pump.says()])
+    await process.store()
+    assert await site.history(pump) == [(pump.boot, 2), (pump.boot, 3)]
+    assert await site.rows("SELECT 1 FROM dead_letters") == []
+    assert "towline_gateway_missing_total 0" in site.registry.render().decode()
 
 
 async def test_of_a_device_that_there_is_not_nothing_is_done(
