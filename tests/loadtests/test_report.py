@@ -9,7 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtests import chart, history, report
-from loadtests.figures import DIRECT, PROXY, SNITUN, TOWLINE, Figure, figures_of
+from loadtests.figures import DIRECT, PROXY, SECTIONS, SNITUN, TOWLINE, Figure, each, figures_of
+from loadtests.goals import MESSAGES
+from loadtests.messages import measured
 from tests.loadtests.runs import Samples, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +39,54 @@ def test_parts_stand_beside_their_sum() -> None:
     made = run(SAMPLES)
     made["figures"]["c32"][TOWLINE]["cpu_us"] = Figure((62.0,), {"server": 40.0, "agent": 22.0}).to_json()
     assert "| towline | 62.0 | – | server 40.0 + agent 22.0 | 2 |" in report.tables(made)
+
+
+MESSAGE_SAMPLES: Samples = {
+    ("messages", MESSAGES, "messages_per_s"): (9000.0, 9500.0, 9100.0),
+    ("messages", MESSAGES, "errors"): (0.0,),
+    ("messages_way", "towline, 1,000 a second", "stored_p50_ms"): (14.0, 15.0, 16.0),
+    ("messages_way", "towline, 1,000 a second", "stored_p99_ms"): (40.0, 41.0, 44.0),
+    ("messages_way", "towline, 1,000 a second", "accepted_p50_ms"): (7.0, 8.0, 9.0),
+    ("messages_way", "towline, 1,000 a second", "accepted_p99_ms"): (21.0, 22.0, 23.0),
+    ("messages_way", "towline, 1,000 a second", "messages_per_s"): (990.0, 995.0, 999.0),
+    ("messages_way", "towline, 1,000 a second", "errors"): (1.0,),
+    ("messages_memory", "towline, bridge", "rss_mib"): (70.0, 71.0, 75.0),
+    ("commands", MESSAGES, "p50_us"): (21000.0, 22000.0, 23000.0),
+    ("commands", MESSAGES, "p99_us"): (48000.0, 60000.0, 61000.0),
+    ("commands", MESSAGES, "errors"): (0.0,),
+}
+
+
+def test_the_message_side_has_its_tables_notes_and_goals() -> None:
+    made = run(MESSAGE_SAMPLES)
+    cost = Figure((100.0, 104.0, 101.0), {"bridge": 60.0, "consumer": 41.0})
+    made["figures"]["messages"][MESSAGES]["message_us"] = cost.to_json()
+    text = report.tables(made)
+    for line in (
+        f"| {MESSAGES} | 101.0 | 100.0–104.0 | bridge 60.0 + consumer 41.0 | 9100 | 9000–9500 | 0 |",
+        "| towline, 1,000 a second | 15 | 14–16 | 41 | 40–44 | 8 | 7–9 | 22 | 21–23 | 995 | 990–999 | 1 |",
+        "| towline, bridge | 71 | 70–75 |",
+        f"| {MESSAGES} | 22000 | 21000–23000 | 60000 | 48000–61000 | 0 |",
+        "| messages, from MQTT to rows | ≥ 12000 /s | 9100 /s | short by 24 % |",
+        "| command, request to answer, p99 | ≤ 50 ms | 60.0 ms | short by 20 % |",
+    ):
+        assert line in text.splitlines()
+    for section in ("messages", "messages_way", "messages_memory", "commands"):
+        assert SECTIONS[section].note in text
+
+
+def test_the_notes_name_the_rounds_that_are_driven() -> None:
+    """The page's head counts the data plane's."""
+    notes = {section: SECTIONS[section].note for section in ("messages", "messages_way", "commands")}
+    assert measured.ROUNDS == 3
+    assert (
+        f"At most three rounds of {measured.FLOOD_S} s, embedded of {measured.EMBEDDED_FLOOD_S} s"
+        in notes["messages"]
+    )
+    (slow, slow_s), (fast, fast_s) = measured.PACES.items()
+    paces = f"At most three rounds of {slow_s} s with {slow:,} a second and of {fast_s} s with {fast:,}"
+    assert paces in notes["messages_way"]
+    assert f"At most three rounds of {measured.PINGS}." in notes["commands"]
 
 
 def test_the_readme_s_table_leaves_out_what_was_not_measured() -> None:
@@ -97,6 +147,13 @@ def test_publishing_writes_every_page(tmp_path: Path) -> None:
     assert (tmp_path / "docs/performance.svg").read_text().startswith("<svg")
     assert "| towline | 62.0 |" in (tmp_path / "docs/performance.md").read_text()
     assert "| **towline** |" in (tmp_path / "README.md").read_text()
+
+
+def test_what_was_measured_stands_in_some_table() -> None:
+    """A section or a metric that no table knows would not be shown, and nobody would miss it."""
+    made = json.loads((ROOT / "docs" / "performance.json").read_text())
+    for section, _, metric, _ in each(figures_of(made)):
+        assert metric in SECTIONS[section].metrics, section
 
 
 def test_the_published_pages_say_what_the_json_says() -> None:
