@@ -175,7 +175,8 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         ),
         log_stuck=registry.gauge(
             "towline_gateway_log_stuck",
-            "1 while Postgres answers and does not take a batch that no message is to blame for.",
+            "1 while Postgres answers and does not take a batch that no message is to blame for, or takes too"
+            " long for a single one.",
         ),
         messages=registry.counters(
             "towline_gateway_messages_total",

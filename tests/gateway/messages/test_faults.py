@@ -20,7 +20,7 @@ from gateway.store import dead_letters, messages
 from gateway.store.transaction import Row, Transaction
 from runtime.clock import FakeClock
 from runtime.event_log.interface import CONTROL, DEAD, PARTS, UP
-from tests.gateway.messages.site import Process, Site
+from tests.gateway.messages.site import DAYS, Process, Site
 from tests.gateway.messages.talkers import Talker, ack
 
 Owner: TypeAlias = "asyncpg.Connection[Row]"
@@ -256,6 +256,37 @@ async def test_a_batch_that_is_too_much_at_once_is_done_in_parts(
     await asyncio.wait_for(process.store(), 30)
     assert await site.history(pump) == [(1, n) for n in range(1, 17)]
     assert not await site.rows("SELECT 1 FROM dead_letters")
+
+
+async def test_a_message_that_is_always_too_slow_waits_with_an_alarm_which_is_its_own_loops(
+    site: Site, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be halved, nor is it to blame: somebody must hear of it, whatever the other loop stores."""
+    monkeypatch.setattr(batches, "STATEMENT_S", 0.3)
+    await owner.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
+    )
+    await owner.execute(
+        "CREATE TRIGGER slow BEFORE INSERT ON device_history FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    pump = await site.device()
+    await site.append([pump.says()])
+    process = await site.process()
+    other = batches.Batches(
+        process.batches._database,
+        process.leases,
+        process.greeter,
+        site.clock,
+        site.metrics,
+        history_days=DAYS,
+    )
+    async with waiting(site, process):
+        await site.says(pump, Kind.HELLO)
+        assert await Process(site, process.leases, process.greeter, other).store(CONTROL) == 1
+        assert shown(site, "log_stuck 1")
+        await owner.execute("DROP FUNCTION slow CASCADE")
+    assert await site.history(pump) == [(1, 1)]
 
 
 async def test_a_device_has_room_for_so_many_dead_letters_and_the_rest_is_counted(
