@@ -16,7 +16,6 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Final
 
 import asyncpg
@@ -125,6 +124,7 @@ class Batches:
             self._leases.forget({(record.topic, record.part) for record in records})
         finally:
             self._hand = []
+            self._well()
 
     async def _read(self, records: Sequence[Record], now_ms: int) -> list[Arrival]:
         """Others have their turn meanwhile: the API's requests, in the same process."""
@@ -139,7 +139,7 @@ class Batches:
                 elif arrivals:
                     return arrivals  # what was read is stored; then this one comes again, and waits
                 else:
-                    self._metrics.log_stuck.set(1)
+                    self._alarm(error, arrivals)
                     raise
             if n % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -190,21 +190,17 @@ class Batches:
                 raise
             except StoreUnavailableError as error:
                 # The commit may have happened: then the next try finds the position moved.
-                if isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
-                    log.warning(
-                        "a batch and another transaction waited for each other", exc_info=error.__cause__
-                    )
-                else:
-                    log.info("a batch waits for Postgres", extra={"reason": str(error)})
+                _say_waits(error)
                 slow += is_too_slow(error)
                 if slow >= SLOW_MAX and len(arrivals) > 1:
                     raise HalveError(error) from error
+                if slow >= SLOW_MAX:
+                    self._alarm(error, arrivals)
             except Exception as error:
                 await self._refused(error, arrivals, refused)
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_MAX_S)
-        self._metrics.log_stuck.set(0)
-        self._said_at = None
+        self._well()
         for part, (_, new) in done.moves.items():
             where[part] = new
         self._leases.moved(done.moves)
@@ -228,10 +224,20 @@ class Batches:
             raise HalveError(error) from error
         if found in (Blame.RECORD, Blame.DEFECT) and refused and not arrivals[0].is_bare:
             raise HalveError(error) from error
+        self._alarm(error, arrivals)
+
+    def _alarm(self, error: Exception, arrivals: Sequence[Arrival]) -> None:
+        """It waits until somebody mends what keeps it."""
         self._metrics.log_stuck.set(1)
         if self._said_at is None or self._now() - self._said_at >= SAID_EVERY_S:
             self._said_at = self._now()
             log.error("a batch cannot be stored, and waits", exc_info=error, extra={"records": len(arrivals)})
+
+    def _well(self) -> None:
+        """The alarm ends, if it was ours: the other loop's batch may still wait."""
+        if self._said_at is not None:
+            self._metrics.log_stuck.set(0)
+            self._said_at = None
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -324,14 +330,11 @@ class Batches:
         applied = policy.decide_control(arrivals, facts, refused)
         left_out = await dead_letters.add(tx, applied.letters)
         await messages.put_connections(tx, applied.connections)
-        done = Committed(applied, moves, left_out=left_out)
-        for device, acks in groupby(_in_order(applied.acks), lambda ack: ack.device_id):
-            done.ended += await outcome.acked(tx, device, [_answer(one) for one in acks])
         said_hello = [one.device_id for one in applied.greetings.values() if one.hello is not None]
+        ended = await outcome.heard(tx, _by_device(applied.acks), said_hello)
         if said_hello:
-            await outcome.greeted(tx, sorted(said_hello))
             await configurations.greeted(tx, policy.running(applied))
-        return done
+        return Committed(applied, moves, left_out=left_out, ended=ended)
 
     def _after(self, done: Committed) -> None:
         """It is committed."""
@@ -375,6 +378,13 @@ class Batches:
             return False
 
 
+def _say_waits(error: StoreUnavailableError) -> None:
+    if isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+        log.warning("a batch and another transaction waited for each other", exc_info=error.__cause__)
+    else:
+        log.info("a batch waits for Postgres", extra={"reason": str(error)})
+
+
 def _parts(arrivals: Sequence[Arrival]) -> dict[Part, int]:
     """The last offset of each part."""
     return {arrival.place[:2]: arrival.place[2] for arrival in arrivals}
@@ -384,9 +394,12 @@ def _devices(arrivals: Sequence[Arrival]) -> list[str]:
     return sorted({arrival.topic.device for arrival in arrivals if arrival.topic is not None})
 
 
-def _in_order(acks: Sequence[DeviceAck]) -> list[DeviceAck]:
-    """By device, so that two batches cannot wait for each other; each one's in the order it gave them."""
-    return sorted(acks, key=lambda ack: ack.device_id)
+def _by_device(acks: Sequence[DeviceAck]) -> dict[str, list[outcome.Answer]]:
+    """Each one's in the order it gave them."""
+    found: dict[str, list[outcome.Answer]] = {}
+    for ack in acks:
+        found.setdefault(ack.device_id, []).append(_answer(ack))
+    return found
 
 
 def _answer(ack: DeviceAck) -> outcome.Answer:

@@ -47,7 +47,7 @@ async def test_readings_and_a_hello_of_one_device_never_wait_for_each_other(
         await site.until(partial(waits, site, "relation"))
         greeted = asyncio.create_task(hellos.store(CONTROL))
         await site.until(partial(_done_or_waiting, site, greeted))
-    assert await asyncio.wait_for(asyncio.gather(stored, greeted), 20) == [2, 1]
+    assert list(await asyncio.wait_for(asyncio.gather(stored, greeted), 20)) == [2, 1]
     assert not [one for one in caplog.messages if "waited for each other" in one]
 
 
