@@ -58,7 +58,7 @@ class _Refused(Exception):
 
 
 class _Outcome:
-    """The receipt of all messages of one request."""
+    """What became of the messages of one request."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -66,17 +66,33 @@ class _Outcome:
         self.known = asyncio.Event()
         """What became of each was told."""
 
-    def settle(self) -> None:
+    def told(self) -> None:
         self._left -= 1
         if self._left == 0:
             self.known.set()
 
-    leave = settle
-    """It is not taken now: what is accepted in the answer says so."""
+
+class _Receipt:
+    """One message's."""
+
+    __slots__ = ("_outcome", "is_settled")
+
+    def __init__(self, outcome: _Outcome) -> None:
+        self._outcome = outcome
+        self.is_settled = False
+        """The log has what came of it, which nothing else here says."""
+
+    def settle(self) -> None:
+        self.is_settled = True
+        self._outcome.told()
+
+    def leave(self) -> None:
+        """It is not taken now: what is accepted in the answer says so."""
+        self._outcome.told()
 
     def lost(self) -> None:
-        self.is_lost = True
-        self.settle()
+        self._outcome.is_lost = True
+        self._outcome.told()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +194,17 @@ class HttpIntake:
         if self._closed or not intake.started or intake.budget.paused:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "ingest_unavailable")
         outcome = _Outcome(len(said.messages))
+        receipts = [_Receipt(outcome) for _ in said.messages]
         arrivals = [
             # Half a surrogate pair has no UTF-8: so it becomes a dead letter, as by a broker.
             Arrival(
                 f"{said.prefix}/{kind}",
                 text.encode("utf-8", "surrogatepass"),
-                outcome,
+                receipt,
                 via="http",
                 device=said.device,
             )
-            for kind, text in said.messages
+            for (kind, text), receipt in zip(said.messages, receipts, strict=True)
         ]
         for arrival in arrivals:
             intake.offer(arrival)
@@ -198,7 +215,9 @@ class HttpIntake:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "ingest_unavailable") from None
         if outcome.is_lost:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "ingest_unavailable")
-        return {"accepted": intake.done(said.device), "refused": _refusals(arrivals)}
+        # What was left is in no log: its device must not think that anybody will look at it.
+        kept = [arrival for arrival, receipt in zip(arrivals, receipts, strict=True) if receipt.is_settled]
+        return {"accepted": intake.done(said.device), "refused": _refusals(kept)}
 
 
 def server_context(settings: HttpSettings) -> ssl.SSLContext:

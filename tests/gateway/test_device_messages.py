@@ -21,9 +21,10 @@ from gateway.keys.keyring import Keyring, load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
 from ingest import http_intake
 from ingest.http_intake import HttpIntake
+from ingest.policy.rates import Rates
 from ingest.settings import HttpSettings
 from runtime.clock import FakeClock
-from runtime.event_log.interface import DEAD, UP, LogRefusedError
+from runtime.event_log.interface import DEAD, PARTS, UP, LogRefusedError, part_of
 from tests.gateway.test_device_connection import BROKER, asked, challenge
 from tests.gateway.world import Device, World, settings_for
 from tests.ingest import world as ingest_world
@@ -174,6 +175,27 @@ async def test_odd_text_elsewhere_is_no_request(place: Place) -> None:
         answer = await program.post(PATH, json=odd)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), odd
     assert place.bridge.log.kept == {}
+
+
+async def test_what_was_left_is_not_refused(
+    tmp_path: Path, database_url: str, keys_dir: Path, clock: FakeClock
+) -> None:
+    """What is told as refused is a dead letter: its device lets go of it."""
+    one_only = Rates(messages_s=0.01, bytes_s=1e9, burst_s=100.0, most=10)
+    async with placed(tmp_path, database_url, keys_dir, clock, rates=one_only) as place:
+        told = [await place.says(*[b"{"] * 4) for _ in range(3)]
+        assert [[one["reason"] for one in answer["refused"]] for answer in told] == [["bad_json"], [], []]
+        assert len(place.bridge.log.of(DEAD)) == 1
+        assert place.bridge.metric('towline_ingest_left_total{why="rate"}') == 11
+
+
+async def test_what_the_log_did_not_take_is_not_refused(place: Place) -> None:
+    part = part_of(place.device.id.encode(), PARTS[DEAD])
+    place.bridge.log.sick[DEAD, part] = LogRefusedError("no right to this topic")
+    said = place.talker.next()
+    assert await place.says(b"{", said) == {"accepted": {"boot": 1, "seq": 1}, "refused": []}
+    assert place.bridge.log.of(DEAD) == []
+    assert place.stored() == [said]
 
 
 async def test_what_is_bad_in_line_goes_on_as_by_a_broker(place: Place) -> None:
