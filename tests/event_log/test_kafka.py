@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from runtime.event_log.interface import PARTS, UP, LogUnavailableError
@@ -70,6 +71,24 @@ async def test_topics_keep_the_parts_that_they_have(kafka_log: RunningLog) -> No
     writer, reader = await kafka_log.writer(), await kafka_log.reader()
     assert {topic: writer.parts(topic) for topic in PARTS} == {**PARTS, UP: 3}
     assert sorted(await reader.ends(UP)) == [0, 1, 2]
+
+
+@kafka_only
+async def test_what_is_null_there_is_empty_here(kafka_log: RunningLog) -> None:
+    """Whoever may write there may leave out what our writers never do."""
+    assert isinstance(kafka_log, KafkaLog)
+    reader = await kafka_log.reader()
+    producer = AIOKafkaProducer(**kafka_log.address.options())
+    await producer.start()
+    try:
+        sent = await producer.send_and_wait(
+            kafka_log.address.name(UP), partition=PART, headers=[("topic", None), ("detail", b"x")], key=b"k"
+        )
+    finally:
+        await producer.stop()
+    [record] = await read_all(reader, UP, PART, sent.offset)
+    assert (record.entry.key, record.entry.value) == (b"k", b"")
+    assert record.entry.headers == (("topic", b""), ("detail", b"x"))
 
 
 @kafka_only
