@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from gateway.app import main
 from gateway.audit import command as audit
@@ -35,19 +36,10 @@ ISSUE = "issue-node-certificate"
 
 def start(arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 after a crash or for a changed audit log, 2 for bad settings or key files."""
-    if arguments[:1] == [ISSUE]:
-        return _issue(arguments[1:])
-    if arguments[:1] == [audit.COMMAND]:
-        return audit.main(arguments[1:])
-    if arguments[:1] == [MIGRATE]:
-        return migrate_schema(arguments[1:])
-    if arguments[:1] == [ROTATE]:
-        return rotate_keys(arguments[1:])
-    if arguments[:1] == [RESET_LINE]:
-        return reset_line(arguments[1:])
-    if arguments[:1] == [CONSUME]:
-        return consume(arguments[1:])
-    return run("gateway", main, arguments)
+    if arguments and arguments[0] in _OTHERS:
+        command, _ = _OTHERS[arguments[0]]
+        return command(arguments[1:])
+    return run("gateway", main, arguments, others={word: what for word, (_, what) in _OTHERS.items()})
 
 
 def _issue(arguments: Sequence[str]) -> int:
@@ -86,6 +78,17 @@ def _issue(arguments: Sequence[str]) -> int:
     for file in files:
         print(file)
     return EXIT_OK
+
+
+_OTHERS: Final[Mapping[str, tuple[Callable[[Sequence[str]], int], str]]] = {
+    CONSUME: (consume, "store what devices say, apart from the API"),
+    MIGRATE: (migrate_schema, "bring the database's schema up to date, as its owner"),
+    ISSUE: (_issue, "make the files of a node, an ingest, or the gateway at the broker"),
+    ROTATE: (rotate_keys, "begin with a new key for tokens"),
+    RESET_LINE: (reset_line, "let a device begin anew whose numbers are all behind"),
+    audit.COMMAND: (audit.main, "verify or export the audit log"),
+}
+"""What this does beside serving, by its word."""
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def start(arguments: Sequence[str]) -> int:
     if arguments[:1] == [REPLAY]:
         return replay(arguments[1:])
     collector.be_rare()
-    return run("ingest", main, arguments)
+    return run("ingest", main, arguments, others={REPLAY: "try dead letters again, after a mend"})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from device_protocol.errors import Reason
 from ingest.settings import Settings
 from runtime.internal_http import GatewayRefused, GatewayUnavailable, InternalHttp
 from runtime.process import EXIT_BAD_SETTINGS, EXIT_CRASH, EXIT_OK
@@ -71,8 +72,12 @@ def replay(arguments: Sequence[str]) -> int:
     }
     try:
         told = asyncio.run(_replay(http, wanted, parsed.after))
-    except (GatewayUnavailable, GatewayRefused) as error:
+    except GatewayUnavailable as error:
         print(f"ingest: the gateway: {error}", file=sys.stderr)
+        return EXIT_CRASH
+    except GatewayRefused as error:
+        why = f"{error.detail} ({error.code})" if error.detail else str(error)
+        print(f"ingest: the gateway: {why}", file=sys.stderr)
         return EXIT_CRASH
     print(*told.summary(dry=parsed.dry_run), sep="\n")
     return EXIT_OK
@@ -118,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="a settings file of ingest")
     parser.add_argument("--site", metavar="ID", help="of this site alone")
     parser.add_argument("--device", metavar="ID", help="of this device alone")
-    parser.add_argument("--reason", help="with this reason alone: wrong_place, store_refused …")
+    parser.add_argument(
+        "--reason",
+        choices=[reason.value for reason in Reason],
+        metavar="REASON",
+        help="with this reason alone: %(choices)s",
+    )
     parser.add_argument(
         "--since", type=_moment, metavar="TIME", help="RFC 3339, or how long ago: 30m, 12h, 7d"
     )

@@ -27,16 +27,17 @@ class GatewayUnavailable(Exception):
 
 
 class GatewayRefused(Exception):
-    """The gateway decided against it: ``status`` (HTTP) and ``code`` (problem+json) say why."""
+    """The gateway decided against it: ``status`` (HTTP), ``code`` and ``detail`` (problem+json) say why."""
 
-    def __init__(self, status: int, code: str) -> None:
+    def __init__(self, status: int, code: str, detail: str = "") -> None:
         super().__init__(f"{status} {code}")
         self.status = status
         self.code = code
+        self.detail = detail
 
 
 def is_internal_url(text: str) -> str | None:
-    """Check for ``runtime.settings.setting``: what is wrong with the address of an internal listener, or None.
+    """Check for ``runtime.settings.setting``: what is wrong with an internal listener's address, or None.
 
     https:// alone: the certificates of both sides are all that says who speaks.
     """
@@ -311,12 +312,14 @@ def _decoded(status: int, content: bytes) -> Any:
         except ValueError as error:
             raise GatewayUnavailable("the answer is no JSON") from error
     if 400 <= status < 500:
-        raise GatewayRefused(status, _problem_code(content))
+        raise GatewayRefused(status, *_problem(content))
     raise GatewayUnavailable(f"status {status}")
 
 
-def _problem_code(content: bytes) -> str:
+def _problem(content: bytes) -> tuple[str, str]:
+    """Its code and detail."""
     try:
-        return str(json.loads(content)["code"])
-    except (ValueError, KeyError, TypeError):
-        return "unknown"
+        problem = json.loads(content)
+        return str(problem["code"]), str(problem.get("detail") or "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "unknown", ""

@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,21 @@ class Shutdown:
         self.requested.set()
 
 
-def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
+def run(
+    name: str, main: Main, argv: Sequence[str] | None = None, *, others: Mapping[str, str] | None = None
+) -> int:
     """Run the service ``main(config path)`` and return the process's exit code.
 
+    ``others``: what the program does beside serving, by the word that asks for it, for --help.
     0 after a clean end (or what ``main`` returned), 1 after a crash, 2 and a line on stderr for bad settings.
     """
-    parser = argparse.ArgumentParser(prog=name)
+    width = max(map(len, others or ()), default=0)
+    lines = [f"  {word:<{width}}  {what}" for word, what in (others or {}).items()]
+    parser = argparse.ArgumentParser(
+        prog=name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["in place of serving (COMMAND --help says more):", *lines]) if lines else None,
+    )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, a TOML file")
     arguments = parser.parse_args(argv)
     return run_loop(name, main(arguments.config))

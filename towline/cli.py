@@ -13,6 +13,7 @@ from towline import commands, messages
 from towline.data_folder import DataFolder, default_data
 from towline.errors import TowlineError
 from towline.gateway_client import ApiToken, Credentials, GatewayClient
+from towline.launcher.ports import PARTS
 
 EXIT_FAILED = 1
 DEFAULT_DURATION_S = 3600  # a session; the gateway's own ceiling applies
@@ -127,7 +128,7 @@ def _add_up(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         action="append",
         default=[],
         metavar="PART=PORT",
-        help="another port for one part: visitors, agents, internal, gateway-ops, server-ops, demo",
+        help=f"another port for one part: {', '.join(PARTS)}",
     )
     up.add_argument(
         "--tunnel-domain",
@@ -205,7 +206,8 @@ def _add_device(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parsers.add_parser(
             "device",
             help="show what a device says",
-            description="Show a device's newest readings, its health, and what it was asked to do.",
+            description="Show a device's newest readings, its health, its configuration, and what it was"
+            " asked to do.",
         )
     )
     device.add_argument("device", metavar="DEVICE", help="its id or name")

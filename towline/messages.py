@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -36,13 +36,14 @@ class Asked:
 
 
 def device(gateway: GatewayClient, wanted: str) -> str:
-    """A device with its newest readings, its health and its last commands."""
+    """A device with its newest readings, its health, its configuration and its last commands."""
     found = gateway.device(wanted)
     path = f"/v1/devices/{found['id']}"
     state = gateway.get(f"{path}/state")
     last = gateway.get(f"{path}/commands?" + urlencode({"limit": COMMANDS_SHOWN}))["items"]
     tunnel = "online" if found["online"] else "offline"
     lines = [f"{found['name']} ({found['id']})", f"tunnel    {tunnel}", f"messages  {_connection(state)}"]
+    lines.append(f"config    {_configuration(gateway.get(f'{path}/configuration'))}")
     lines += ["", f"readings  {_when(state['telemetry'])}", *_indented(_readings(state["telemetry"]))]
     lines += ["", f"health    {_when(state['heartbeat'])}", *_indented(_health(state["heartbeat"]))]
     rows = [
@@ -116,13 +117,33 @@ def _since(begun: datetime, at: str) -> str:
 
 def _not_done(told: dict[str, Any], asked: Asked) -> str:
     if told["state"] not in FINAL:
-        return f"after {asked.wait_s} s it is {told['state']}, and goes on until {told['expires_at']}"
+        return f"after {asked.wait_s} s it is {told['state']}{_goes_on(told)}"
     why = {
         "failed": f"it failed: {_shown(told['error'] or '')}",
         "timed_out": f"the device had it, and no end came in {told['timeout_s']} s",
         "expired": f"no device said within {asked.ttl_s} s that it has it",
     }
     return why[told["state"]]
+
+
+def _goes_on(told: dict[str, Any]) -> str:
+    if told["delivered_at"] is not None:
+        return f": the device has {told['timeout_s']} s for it from {told['delivered_at']} on"
+    if _moment(told["expires_at"]) <= datetime.now(UTC):
+        return f": its time was over at {told['expires_at']}, and the gateway says so soon (`towline device`)"
+    return f", and goes on until {told['expires_at']}"
+
+
+def _configuration(found: dict[str, Any]) -> str:
+    """What it should run with beside what it says that it runs with."""
+    desired, reported = found["desired"], found["reported"]
+    runs = None if reported is None else reported["version"]
+    wanted = "none set" if desired is None else f"version {desired['version']}"
+    if not found["drift"]:
+        return wanted
+    told = "nothing told yet" if reported is None else "none" if runs is None else f"version {runs}"
+    error = _shown(reported["error"]) if reported is not None and reported["error"] else ""
+    return f"{wanted}; the device runs with another: {told}" + (f" ({error})" if error else "")
 
 
 def _connection(state: dict[str, Any]) -> str:

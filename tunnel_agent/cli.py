@@ -27,6 +27,10 @@ EXIT_PENDING = 3  # nobody decided yet; the same command goes on waiting
 MAX_TOKEN_BYTES = 4096
 MAX_CA_BYTES = 1 << 20
 DEFAULT_WAIT_S = 3600.0
+_OTHERS = {
+    "enrol": "make a key, and ask a gateway to let this device in",
+    "claim": "take this device over for another owner",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return _claim(argv[1:])
     from tunnel_agent.app import run_agent  # enrolment needs neither the event loop nor the tunnel
 
-    return process.run("towline agent", run_agent, argv)
+    return process.run("towline agent", run_agent, argv, others=_OTHERS)
 
 
 def _enrol(argv: Sequence[str]) -> int:

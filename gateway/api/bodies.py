@@ -32,8 +32,8 @@ class Bodies:
         forms: frozenset[str],
         as_it_is: Mapping[str, re.Pattern[str]] = MappingProxyType({}),
     ) -> None:
-        """`forms`: paths that take forms instead. `as_it_is`: of a path, the members whose text no column takes
-        as text, so that it may be odd: who is handed it judges it.
+        """`forms`: paths that take forms instead. `as_it_is`: of a path, the members whose text no column
+        takes as text, so that it may be odd: who is handed it judges it.
         """
         self._app = app
         self._forms = forms

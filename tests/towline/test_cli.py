@@ -15,6 +15,7 @@ from towline.commands import table
 from towline.data_folder import DataFolder
 from towline.errors import TowlineError
 from towline.gateway_client import Credentials, GatewayClient
+from towline.launcher.ports import PARTS
 from towline.launcher.progress import welcome_text
 
 DEVICES = [
@@ -50,6 +51,20 @@ SAID = {
 NEVER = {"connection": None, "telemetry": None, "heartbeat": None}
 
 
+LATER = "2999-07-01T08:00:00.000Z"
+CONFIGURATIONS: dict[str, Any] = {
+    "d_aaaa": {
+        "desired": {"version": 3},
+        "reported": {"version": 2, "error": "no such level\x1b[1m"},
+        "drift": True,
+    },
+    "d_bbbb": {"desired": None, "reported": None, "drift": False},
+}
+
+
+CONFIG_LINE = "config version 3; the device runs with another: version 2 (no such level\\x1b[1m)"
+
+
 def command(state: str, **more: Any) -> dict[str, Any]:
     begun: dict[str, Any] = {
         "id": "c1",
@@ -60,7 +75,7 @@ def command(state: str, **more: Any) -> dict[str, Any]:
         "result": None,
     }
     at: dict[str, Any] = {name: None for name in ("sent_at", "delivered_at", "finished_at")}
-    begun |= at | {"created_at": "2026-07-01T08:00:00.000Z", "expires_at": "later", "timeout_s": 10}
+    begun |= at | {"created_at": "2026-07-01T08:00:00.000Z", "expires_at": LATER, "timeout_s": 10}
     return begun | more
 
 
@@ -131,6 +146,8 @@ class Gateway(BaseHTTPRequestHandler):
         """What shed says, and was asked; None: something else is wanted."""
         if self.path.endswith("/state"):
             return SAID if "d_aaaa" in self.path else NEVER
+        if self.path.endswith("/configuration"):
+            return CONFIGURATIONS[self.path.split("/")[3]]
         if "/commands?limit=" in self.path:
             rows = [command("failed", error="busy\x1b[1m")] if "d_aaaa" in self.path else []
             return {"items": rows, "next_cursor": None}
@@ -301,6 +318,7 @@ def test_a_device_is_shown_with_what_it_says(data: Path, capsys: pytest.CaptureF
         ["shed", "(d_aaaa)"],
         ["tunnel", "online"],
         ["messages", "connected", "since", "2026-07-01T08:00:00.000Z"],
+        CONFIG_LINE.split(),
         [],
         ["readings", "2026-07-01T08:00:10.000Z"],
         ["NAME", "LAST", "BETWEEN"],
@@ -320,6 +338,7 @@ def test_a_device_is_shown_with_what_it_says(data: Path, capsys: pytest.CaptureF
     assert main(["device", "d_bbbb", "--data", str(data)]) == 0
     silent = capsys.readouterr().out
     assert "messages  never connected" in silent
+    assert "config    none set" in silent
     assert "readings  none yet" in silent
 
 
@@ -352,7 +371,15 @@ def test_each_state_of_a_command_is_printed_once(data: Path, capsys: pytest.Capt
         (command("failed", finished_at=SENT, error="busy\x1b[1m"), "it failed: busy\\x1b[1m"),
         (command("timed_out", finished_at=SENT), "no end came in 10 s"),
         (command("expired", finished_at=SENT), "no device said within 60 s"),
-        (command("sent", sent_at=SENT), "after 0 s it is sent, and goes on until later"),
+        (command("sent", sent_at=SENT), f"after 0 s it is sent, and goes on until {LATER}"),
+        (
+            command("sent", sent_at=SENT, expires_at=SENT),
+            f"after 0 s it is sent: its time was over at {SENT}",
+        ),
+        (
+            command("delivered", sent_at=SENT, delivered_at=SENT, expires_at=SENT),
+            f"after 0 s it is delivered: the device has 10 s for it from {SENT} on",
+        ),
     ],
 )
 def test_a_command_that_is_not_done_is_code_1(
@@ -401,6 +428,41 @@ def test_help_is_there(argv: list[str], capsys: pytest.CaptureFixture[str]) -> N
         main(argv)
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("usage: towline")
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("gateway", ["consume", "migrate", "issue-node-certificate", "rotate-keys", "reset-line", "audit"]),
+        ("ingest", ["replay"]),
+        ("agent", ["enrol", "claim"]),
+    ],
+)
+def test_what_a_service_does_beside_serving_is_in_its_help(
+    service: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([service, "--help"])
+    said = capsys.readouterr().out
+    listed = said.partition("in place of serving")[2].splitlines()[1:]
+    assert [line.split()[0] for line in listed] == words
+    for word in words:
+        with pytest.raises(SystemExit) as caught:
+            main([service, word, "--help"])
+        assert caught.value.code == 0
+        assert word in capsys.readouterr().out.splitlines()[0]
+
+
+def test_every_part_that_can_be_moved_is_in_the_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["up", "--help"])
+    said = "".join(capsys.readouterr().out.split())
+    assert ",".join(PARTS) in said
+    assert {"mqtt", "ingest", "ingest-ops", "gateway"} < set(PARTS)
+    assert main(["up", "--data", str(tmp_path), "--listen", "x=1"]) == 1
+    assert ", ".join(PARTS) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["tow"], ["link"], ["up", "--port", "many"]])

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from towline.errors import TowlineError
 
@@ -36,8 +37,7 @@ class Ports:
             part, equals, port = text.partition("=")
             name = part.replace("-", "_")
             if not equals or name not in numbers or not (port.isascii() and port.isdigit()):
-                parts = ", ".join(known.replace("_", "-") for known in numbers)
-                raise TowlineError(f"--listen {text}: must be PART=PORT with one of {parts}")
+                raise TowlineError(f"--listen {text}: must be PART=PORT with one of {', '.join(PARTS)}")
             numbers[name] = int(port)
         ports = cls(**numbers)
         ports._check(base)
@@ -76,3 +76,7 @@ class Ports:
         """``127.0.0.1:PORT`` of a part."""
         port: int = getattr(self, name)
         return f"{LOOPBACK}:{port}"
+
+
+PARTS: Final = tuple(name.replace("_", "-") for name in Ports.__annotations__)
+"""As `--listen` names them."""
