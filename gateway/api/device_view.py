@@ -30,7 +30,10 @@ class ShownReading:
 
 @dataclass(frozen=True, slots=True)
 class ShownCommand:
-    """One command; `way` is each hop that it took, with milliseconds since it was stored."""
+    """One command; `way` is each hop that it took, with milliseconds since it was stored.
+
+    The broker's receipt stands apart: the device may have answered by the time it comes.
+    """
 
     id: str
     name: str
@@ -73,7 +76,11 @@ def health(heartbeat: Latest | None) -> list[tuple[str, str]]:
 
 
 def offered(asked: Asked, resource: Resource) -> list[Offered]:
-    """The commands without parameters that the device does and the person may ask for."""
+    """The commands without parameters that the device does and the person may ask for. None before its first
+    hello: a button would promise what nobody is there to do. The API takes them for when it comes.
+    """
+    if asked.announced is None:
+        return []
     try:
         known = capabilities.read(asked.type.capabilities)
     except BadCapabilitiesError:  # of an older gateway; the API says so when one is sent
@@ -92,13 +99,15 @@ def offered(asked: Asked, resource: Resource) -> list[Offered]:
 def shown_command(command: Command) -> ShownCommand:
     """As the page has it."""
     hops = (
-        ("published", command.sent_at),
         ("received", command.took_at),
         ("done", command.done_at),
         ("logged", command.logged_at),
         ("finished", command.finished_at),
     )
-    way = " → ".join(f"{hop} {_after(at - command.created_at)}" for hop, at in hops if at is not None)
+    chain = [f"{hop} {_after(at - command.created_at)}" for hop, at in hops if at is not None]
+    way = [" → ".join(chain)] if chain else []
+    if command.sent_at is not None:
+        way.insert(0, f"the broker's receipt {_after(command.sent_at - command.created_at)}")
     return ShownCommand(
         id=str(command.id),
         name=command.name,
@@ -106,7 +115,7 @@ def shown_command(command: Command) -> ShownCommand:
         author=command.author,
         created_at=instant(command.created_at),
         error=command.error,
-        way=way,
+        way=" · ".join(way),
     )
 
 

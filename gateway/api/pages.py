@@ -95,6 +95,7 @@ async def _said(tx: Transaction, actor: Actor, device: Device, seen: Resource | 
     newest = await commands.list_of_device(tx, device.id, device.site_id, None, COMMANDS_SHOWN)
     telemetry = latest.get("telemetry")
     sends = seen is not None and may(actor, Action.COMMAND_SEND, seen)
+    asked = await device_types.of_device(tx, device.id)
     return {
         "connection": None
         if connection is None
@@ -102,7 +103,8 @@ async def _said(tx: Transaction, actor: Actor, device: Device, seen: Resource | 
         "readings": readings(telemetry),
         "read_at": None if telemetry is None else instant(unix(telemetry.at)),
         "health": health(latest.get("heartbeat")),
-        "offered": offered(await device_types.of_device(tx, device.id), seen) if sends and seen else [],
+        "announced": asked.announced is not None,
+        "offered": offered(asked, seen) if sends and seen else [],
         "commands": [shown_command(one) for one in newest],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from gateway.policy.capabilities import BadParameterError, UnsupportedError, fie
 # Of what a device says that it runs with. No device was ever set so often: whoever says more is not believed,
 # since the next version must be above it, and numbers end.
 VERSION_MAX: Final = 2**31
+_UNNAMED: Final = ("a member: ", "a member's name: ")  # of device_protocol.schema
+_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Told again while the device is there and no report answers. The first waits cover a restart of a part on the
 # way; the last is for a device that does not know of configurations.
 _TAKEN_S: Final = (5.0, 10.0, 20.0, 40.0, 60.0, 300.0, 900.0, 3600.0)
@@ -26,9 +29,26 @@ def check(capabilities: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     source = capabilities.get("config")
     if source is None:
         raise UnsupportedError("Devices of this type take no configuration.")
-    fault = Schema(source).fault(dict(body))
-    if fault is not None:
-        raise BadParameterError(field_of("body", fault), fault)
+    schema = Schema(source)
+    fault = schema.fault(dict(body))
+    if fault is None:
+        return
+    name = _odd_member(schema, source, body) if fault.startswith(_UNNAMED) else None
+    if name is not None:
+        raise BadParameterError(f"body.{name}", f"{name}: {fault.partition(': ')[2]}")
+    raise BadParameterError(field_of("body", fault), fault)
+
+
+def _odd_member(schema: Schema, source: Mapping[str, Any], body: Mapping[str, Any]) -> str | None:
+    """The member that is at fault and that the type does not know by name: a schema's own words leave it out,
+    since they are kept. None: it is no plain word, which may be anything.
+    """
+    known = {name: value for name, value in body.items() if name in source.get("properties", {})}
+    for name, value in body.items():
+        if name in known or schema.fault({**known, name: value}) is None:
+            continue
+        return name if _WORD.fullmatch(name) else None
+    return None
 
 
 def name_of(body: Mapping[str, Any]) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from gateway.api.device_view import COMMANDS_SHOWN, READINGS_SHOWN, WORD_MAX, health, offered, readings
+from gateway.api.device_view import (
+    COMMANDS_SHOWN,
+    READINGS_SHOWN,
+    WORD_MAX,
+    health,
+    offered,
+    readings,
+    shown_command,
+)
 from gateway.policy.access import Resource, Role
 from gateway.store.device_types import Asked, DeviceType
 from gateway.store.messages import Latest
@@ -19,6 +28,8 @@ from tests.gateway.commands.test_api import member
 AT = datetime(2026, 7, 1, tzinfo=UTC)
 LEVEL = {"type": "object", "required": ["level"], "properties": {"level": {"type": "string"}}}
 COMMANDS = {"ping": {"support": True}, "reboot": {"role": "admin"}, "log_level": {"params": LEVEL}}
+
+ALL = frozenset(COMMANDS)
 
 
 def latest(**body: Any) -> Latest:
@@ -59,11 +70,12 @@ def test_health_says_what_the_device_told() -> None:
 @pytest.mark.parametrize(
     ("role", "consented", "announced", "names"),
     [
-        (Role.MEMBER, False, None, ["ping"]),
-        (Role.ADMIN, False, None, ["ping", "reboot"]),
+        (Role.MEMBER, False, ALL, ["ping"]),
+        (Role.ADMIN, False, ALL, ["ping", "reboot"]),
         (Role.OWNER, False, frozenset({"ping"}), ["ping"]),
-        (Role.SUPPORT, True, None, ["ping"]),
-        (Role.SUPPORT, False, None, []),
+        (Role.OWNER, False, None, []),  # no hello yet: nobody knows
+        (Role.SUPPORT, True, ALL, ["ping"]),
+        (Role.SUPPORT, False, ALL, []),
     ],
 )
 def test_only_what_this_person_may_and_the_device_can_is_offered(
@@ -75,15 +87,31 @@ def test_only_what_this_person_may_and_the_device_can_is_offered(
 
 
 def test_a_type_that_cannot_be_read_offers_nothing() -> None:
-    assert offered(asked(None, {"ping": {"timeout_s": "soon"}}), Resource(Role.OWNER)) == []
+    assert offered(asked(ALL, {"ping": {"timeout_s": "soon"}}), Resource(Role.OWNER)) == []
+
+
+async def test_an_answer_that_came_before_the_brokers_receipt_looks_like_no_fault(yard: Yard) -> None:
+    found = await yard.get(await yard.sent())
+    made = found.created_at
+    quick = replace(found, sent_at=made + 0.033, took_at=made + 0.026, done_at=None, logged_at=made + 0.03)
+    assert shown_command(quick).way == "the broker's receipt +33 ms · received +26 ms → logged +30 ms"
+    assert shown_command(replace(quick, sent_at=None)).way == "received +26 ms → logged +30 ms"
+    assert shown_command(found).way == ""
 
 
 async def test_the_page_has_it_all_and_no_markup_of_the_devices(yard: Yard) -> None:
     path = f"/devices/{yard.device.id}"
     empty = (await yard.owner.get(path)).text
     assert "No readings yet" in empty
-    assert 'data-command="ping"' in empty
-    assert 'data-command="log_level"' not in empty
+    assert "never connected" in empty.partition("What it says")[2]
+    assert "enabled = true" in empty
+    assert "data-command" not in empty
+    await yard.say_hello("ping", "log_level")
+    there = (await yard.owner.get(path)).text
+    assert "enabled = true" not in there
+    assert 'data-command="ping"' in there
+    assert 'data-command="log_level"' not in there
+    assert 'data-command="reboot"' not in there
     ids = [await yard.sent() for _ in range(COMMANDS_SHOWN + 1)]
     await yard.execute(
         "INSERT INTO device_states (device_id, kind, site_id, boot, seq, type, at, received_at, body)"

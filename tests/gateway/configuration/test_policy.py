@@ -26,8 +26,9 @@ def test_a_body_is_checked_by_its_type() -> None:
     with pytest.raises(BadParameterError) as refused:
         check(TYPE, {"net": {"port": "eighty"}})
     assert (refused.value.field, str(refused.value)) == ("body.net.port", "net: port: of another type")
-    with pytest.raises(BadParameterError):
-        check(TYPE, {"other": 1})
+    with pytest.raises(BadParameterError) as refused:
+        check(TYPE, {"net": {"port": 80}, "other": 1})
+    assert (refused.value.field, str(refused.value)) == ("body.other", "other: not one that there may be")
 
 
 def test_equal_bodies_have_one_name() -> None:
