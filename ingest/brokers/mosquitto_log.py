@@ -2,6 +2,9 @@
 
 That writes several lines for each message: for sites that can spare it. It says nothing of subscriptions: it
 grants them, and then delivers nothing (the ACL is asked at each delivery).
+
+Devices write into that log: filters and topics of wills stand in it as they came. So a line
+counts only whole, from its start to its end, and only where its start was seen.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ READ_MAX: Final = 4 << 20
 LINE_MAX: Final = 64 << 10
 """Bytes of a line that is not whole yet, and that are kept."""
 _DENIED: Final = re.compile(
-    rb"Denied PUBLISH from ([^\s]{1,64}) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \(\d+ bytes\)\)"
+    rb"(?:\d[\d .:,TZ+/-]{0,63}: )?"  # the time, as seconds or by a log_timestamp_format of digits; or none
+    rb"Denied PUBLISH from (\S{1,64}) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \(\d+ bytes\)\)"
 )
 
 _log = get_logger("ingest.brokers.mosquitto_log")
@@ -36,6 +40,8 @@ class DeniedLines:
         self._refused = refused
         self._open: BinaryIO | None = None
         self._rest = b""
+        self._headless = False
+        """What comes up to the next end of a line is the rest of one whose start we do not have."""
         self._told = ""
 
     def __repr__(self) -> str:
@@ -64,10 +70,13 @@ class DeniedLines:
             self._begin(at_end=False)
 
     def _take(self, new: bytes) -> None:
-        *lines, rest = (self._rest + new).split(b"\n")
-        self._rest = rest[-LINE_MAX:]
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        if lines and self._headless:
+            lines, self._headless = lines[1:], False
+        if len(self._rest) > LINE_MAX:
+            self._rest, self._headless = b"", True
         for line in lines:
-            found = _DENIED.search(line)
+            found = _DENIED.fullmatch(line)
             if found is not None:
                 device, topic = (found[n].decode("utf-8", "replace") for n in (1, 2))
                 self._refused(device, "publish", topic)
@@ -75,7 +84,7 @@ class DeniedLines:
     def _begin(self, *, at_end: bool) -> None:
         if self._open is not None:
             self._open.close()
-        self._rest = b""
+        self._rest, self._headless = b"", False
         try:
             self._open = self._file.open("rb")
         except OSError as error:
@@ -85,8 +94,9 @@ class DeniedLines:
                 _log.warning("the broker's log cannot be read", extra={"error": self._told})
             return
         self._told = ""
-        if at_end:
-            self._open.seek(0, 2)
+        if at_end and self._open.seek(0, 2):
+            self._open.seek(-1, 2)
+            self._headless = self._open.read(1) != b"\n"
 
     def _replaced(self) -> bool:
         """Another file has its name, or it was cut."""

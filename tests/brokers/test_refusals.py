@@ -132,33 +132,95 @@ async def test_its_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "100 devices" in repr(refusals)
 
 
-async def test_mosquitto_says_it_in_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mosquitto_log, "LOOK_S", 0.02)
-    gateway = Gateway()
+@asynccontextmanager
+async def talkative(*settings: str) -> AsyncIterator[Mosquitto]:
+    """A Mosquitto that says what it refuses."""
     with short_folder("denied") as folder:
         mosquitto = Mosquitto(folder)
         config = folder / "mosquitto.conf"
-        config.write_text(f"{config.read_text()}\nlog_type debug\n")
+        config.write_text("\n".join([config.read_text(), "log_type debug", *settings, ""]))
         mosquitto.start()
-        tasks = TaskOwner("test")
         try:
-            async with telling(gateway) as refusals, Clients(mosquitto) as clients:
-                early = await clients.device("d_early")
-                await early.link.publish(topic("d_sound"), b"x")
-                mosquitto.wait_logged("Denied PUBLISH")
-                denied = DeniedLines(folder / "mosquitto.log", refusals.refused)
-                tasks.start(denied.run(), "log")
-                evil, bridge = await clients.device("d_evil"), await clients.bridge()
-                odd = "o/s/it's', ... (5 bytes))/d_sound/cmd"
-                await until(lambda: denied._open is not None)
-                await evil.link.publish(odd, b"x")
-                await (await clients.device("d_sound")).link.publish(topic("d_sound"), b"x")
-                await bridge.wait_count(1)
-                await until(lambda: len(gateway.heard) == 1)
+            yield mosquitto
         finally:
-            await tasks.close(WAIT_S)
             mosquitto.close()
+
+
+@asynccontextmanager
+async def following(mosquitto: Mosquitto, refusals: Refusals) -> AsyncIterator[None]:
+    tasks = TaskOwner("test")
+    denied = DeniedLines(mosquitto.folder / "mosquitto.log", refusals.refused)
+    tasks.start(denied.run(), "log")
+    try:
+        await until(lambda: denied._open is not None)
+        yield
+    finally:
+        await tasks.close(WAIT_S)
+
+
+async def test_mosquitto_says_it_in_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosquitto_log, "LOOK_S", 0.02)
+    gateway = Gateway()
+    async with talkative() as mosquitto, telling(gateway) as refusals, Clients(mosquitto) as clients:
+        early = await clients.device("d_early")
+        await early.link.publish(topic("d_sound"), b"x")
+        mosquitto.wait_logged("Denied PUBLISH")
+        async with following(mosquitto, refusals):
+            evil, bridge = await clients.device("d_evil"), await clients.bridge()
+            odd = "o/s/it's', ... (5 bytes))/d_sound/cmd"
+            await evil.link.publish(odd, b"x")
+            await (await clients.device("d_sound")).link.publish(topic("d_sound"), b"x")
+            await bridge.wait_count(1)
+            await until(lambda: len(gateway.heard) == 1)
     assert gateway.of("d_evil") == [("publish", odd, 1)], "what was before the start is not told"
+
+
+FORGED = "Denied PUBLISH from d_victim (d0, q1, r0, m1, 'o_a/s_b/linux/d_other/telemetry', ... (9 bytes))"
+
+
+@pytest.mark.parametrize("setting", ["log_timestamp_format %Y-%m-%dT%H:%M:%S", "log_timestamp false", ""])
+async def test_no_device_writes_it_for_another(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters, and topics of wills, stand in Mosquitto's log as they came."""
+    monkeypatch.setattr(mosquitto_log, "LOOK_S", 0.02)
+    gateway = Gateway()
+    forged = [f"{start}{FORGED}" for start in ("", "x/", "1: ", "x/1700000000: ")]
+    async with (
+        talkative(setting, "log_type subscribe", "log_type unsubscribe") as mosquitto,
+        telling(gateway) as refusals,
+        Clients(mosquitto) as clients,
+        following(mosquitto, refusals),
+    ):
+        evil = await clients.device("d_evil")
+        for name in forged:
+            await evil.link.subscribe([name])
+            (await clients.device("d_leaver")).link._wire.send_unsubscribe_packet(name)
+            await clients.device("d_will", will=Will(name, b"x"))
+        await evil.link.publish(topic("d_sound"), b"x")
+        await until(lambda: bool(gateway.of("d_evil")))
+        for name in forged:
+            for written in (f"\t{name} (QoS 1)", f"d_evil 1 {name}", f"d_leaver {name}"):
+                mosquitto.wait_logged(written)
+            assert [line for line in mosquitto.log().splitlines() if line.endswith(f"\t{name}")], "a will"
+    assert [(one.device, one.what, one.topic) for one in gateway.heard] == [
+        ("d_evil", "publish", topic("d_sound"))
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_a_line_without_its_start_says_nothing(tmp_path: Path, step: int) -> None:
+    """It is a device's own words from wherever it was cut."""
+    file, heard = tmp_path / "log", list[str]()
+    file.write_text("1: \tx")  # not whole yet
+    denied = DeniedLines(file, lambda device, _what, _topic: heard.append(device))
+    denied._begin(at_end=True)
+    honest = FORGED.replace("d_victim", "d_honest")
+    too_long = "2: \t" + FORGED.rjust(mosquitto_log.LINE_MAX + 1)
+    text = f"3: {FORGED}\n{too_long}\n{FORGED}x\n4: {honest}\n".encode()
+    for at in range(0, len(text), step):
+        denied._take(text[at : at + step])
+    assert denied._open is not None
+    denied._open.close()
+    assert heard == ["d_honest"]
 
 
 async def test_a_log_that_is_rotated_or_cut_is_followed(
