@@ -52,6 +52,9 @@ HOLD_S: Final = 2.0
 for a sick part holds back all behind it. What is left too early costs a repeat, and no more."""
 REST_S: Final = 1.0
 """After an append to a sick part was given up, nothing is tried there for so long."""
+UNTRIED_S: Final = 100.0
+"""What nobody tried for so long after it failed does not count as failing any more: nobody waits for it.
+Devices that do say what they have at least every 90 s (60 s and half of it: device-v1, section 4)."""
 CLOSE_S: Final = 1.0
 """For appends that are cancelled at the end."""
 
@@ -98,8 +101,8 @@ class Intake:
         self._parts: dict[str, list[Part]] = {}
         self.budget = Budget(bytes_max)
         self.lines = Lines(0, lines_max)
-        self.failing: set[str] = set()
-        """Of what the log did not take the last append, by name."""
+        self._failed_at: dict[str, float] = {}
+        """Of what the log did not take the last append, by name: when it was tried last, monotonic."""
         self._took_at = float("-inf")  # monotonic, when any part took one
         self._told_at: float | None = None
         self._throttled_at: float | None = None
@@ -115,6 +118,13 @@ class Intake:
     @property
     def started(self) -> bool:
         return bool(self._parts)
+
+    @property
+    def failing(self) -> set[str]:
+        """By name, the parts that did not take the last append, as far as somebody waits for them."""
+        since = self._clock.monotonic() - UNTRIED_S
+        tried = {part.name for parts in self._parts.values() for part in parts if part.writing}
+        return {name for name, at in self._failed_at.items() if at > since or name in tried}
 
     @property
     def log_fails(self) -> bool:
@@ -340,23 +350,23 @@ class Intake:
 
     def _failed(self, what: str, error: object) -> None:
         self._metrics.append_failed.inc()
-        self.failing.add(what)
-        now = self._clock.monotonic()
+        now = self._failed_at[what] = self._clock.monotonic()
         if self._told_at is None or now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
             _log.warning("the log does not take appends", extra={"part": what, "error": str(error)})
 
     def _succeeded(self, what: str) -> None:
         self._took_at = self._clock.monotonic()
-        if not self.failing:
+        if not self._failed_at:
             return
-        self.failing = {
-            part.name
+        failing = self.failing
+        self._failed_at = {
+            part.name: self._failed_at[part.name]
             for parts in self._parts.values()
             for part in parts
-            if part.name in self.failing and part.name != what and (part.writing or part.sick)
+            if part.name in failing and part.name != what and (part.writing or part.sick)
         }
-        if not self.failing:
+        if not self._failed_at:
             self._told_at = None
             _log.info("the log takes appends again")
 

@@ -19,7 +19,7 @@ from ingest.acceptances import Acceptances
 from ingest.intake import Arrival, Intake
 from ingest.metrics import Metrics
 from ingest.policy.rates import Rates
-from runtime.clock import SYSTEM_CLOCK
+from runtime.clock import SYSTEM_CLOCK, Clock
 from runtime.event_log.interface import PARTS, UP, Entry, LogError, check_append
 from runtime.metrics import Registry
 from runtime.tasks import TaskOwner
@@ -188,7 +188,9 @@ class World:
         lines_max: int = 1000,
         every_s: float = 0.0,
         rates: Rates | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """`clock`: the intake's."""
         self.log = log or MemoryLog()
         self.ears = Ears()
         self.registry = Registry()
@@ -200,7 +202,7 @@ class World:
             self.log,
             self.acceptances,
             self.metrics,
-            SYSTEM_CLOCK,
+            clock,
             bytes_max=bytes_max,
             lines_max=lines_max,
             append_s=append_s,
