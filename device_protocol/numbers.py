@@ -63,11 +63,3 @@ class Line:
             return Offer(Place.GAP, passed)
         self.have = number
         return Offer(Place.TAKE, passed)
-
-
-def boot_after(told: Number, highest: Number) -> int | None:
-    """The boot with which a device goes on whose counter went back (its storage forgot); None: it did not.
-
-    `told`: what it is told to be accepted or known. `highest`: what it sent with its boot, or (boot, 0).
-    """
-    return None if told <= highest else told.boot + 1

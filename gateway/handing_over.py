@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from device_protocol.numbers import Number
 from gateway.keys.keyring import Keyring, internal_client_files
 from runtime.certificates import CertificateWatch
 from runtime.clock import Clock
+from runtime.event_log.interface import part_of
 from runtime.internal_http import GatewayRefused, GatewayUnavailable, InternalHttp
 from runtime.logs import get_logger
 
@@ -92,7 +92,7 @@ class HandingOver:
         """(kind, envelope as text) each, in the device's order. IngestUnavailableError."""
         if not self._bridges:
             raise IngestUnavailableError("no bridge is known")
-        bridge = self._bridges[zlib.crc32(device_id.encode()) % len(self._bridges)]
+        bridge = self._bridges[part_of(device_id.encode(), len(self._bridges))]
         body = {"device": device_id, "prefix": prefix, "messages": messages}
         try:
             answer = await bridge.call("POST", PATH, body)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Final
+
+from runtime.event_log.interface import part_of
 
 _DEVICE: Final = 3  # the token that names the device, as in device_protocol.topics
 
@@ -18,4 +19,4 @@ def is_ours(topic: str, bridge: int, bridges: int) -> bool:
     tokens = topic.split("/", _DEVICE + 1)
     if len(tokens) <= _DEVICE:
         return bridge == 0
-    return zlib.crc32(tokens[_DEVICE].encode()) % bridges == bridge
+    return part_of(tokens[_DEVICE].encode(), bridges) == bridge

@@ -133,5 +133,7 @@ def check_append(entries: Sequence[Entry]) -> None:
 
 
 def part_of(key: bytes, parts: int) -> int:
-    """Where a device's records are: everywhere the same."""
+    """The share of so many that is a device's, `key` its id: everywhere the same, whether parts of a topic or
+    bridges are shared out.
+    """
     return zlib.crc32(key) % parts

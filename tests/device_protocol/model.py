@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from device_protocol.errors import Standing
-from device_protocol.numbers import NOTHING, Line, Number, Place, boot_after
+from device_protocol.numbers import NOTHING, Line, Number, Place
+
+
+def boot_after(told: Number, highest: Number) -> int | None:
+    """The boot with which a device goes on whose counter went back (its storage forgot); None: it did not.
+
+    `told`: what it is told to be accepted or known. `highest`: what it sent with its boot, or (boot, 0).
+    """
+    return None if told <= highest else told.boot + 1
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from device_protocol.bodies import (
 )
 from device_protocol.envelope import decode, decode_stored, encode, renumbered, sent
 from device_protocol.errors import BadMessageError, BadTopicError, Reason, Standing
-from device_protocol.numbers import Line, Number, Place, boot_after
+from device_protocol.numbers import Line, Number, Place
 from device_protocol.topics import NUMBERED, Kind, parse_subject, parse_topic
+from tests.device_protocol.model import boot_after
 
 FILE = Path(__file__).parents[2] / "docs" / "protocol" / "vectors" / "device-v1.json"
 VECTORS: dict[str, list[dict[str, Any]]] = {
