@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from device_protocol.envelope import READ_MAX
 from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.broker_settings import BrokerSettings as CommonBrokerSettings
 from runtime.event_log.settings import KafkaSettings
@@ -148,7 +149,9 @@ class Settings:
         "The same in bytes a second.", default=1 << 20, check=between(1 << 10, 1 << 30)
     )
     device_burst_s: float = setting(
-        "So many seconds' worth of both a device may say at once.", default=4.0, check=between(1, 3600)
+        "So many seconds' worth of both a device may say at once, and a message of 32 KiB at least.",
+        default=4.0,
+        check=between(1, 3600),
     )
     accept_every_ms: int = setting(
         "A device hears `accepted` at most once in this time.", default=50, check=between(1, 10_000)
@@ -171,6 +174,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.bridge >= self.bridges:
             raise ValueError("bridge must be less than bridges")
+        if self.device_bytes_s * self.device_burst_s < READ_MAX:
+            # Its device would send it again for ever, and nothing behind it.
+            raise ValueError(
+                f"device_bytes_s times device_burst_s must be at least {READ_MAX}, the bytes of one message"
+            )
         if self.keeper is not None and (self.gateway is None or self.embedded_broker is not None):
             raise ValueError("keeper is for a Mosquitto, and needs the table gateway")
         if self.gateway is None and (self.log.kind == "gateway" or self.embedded_broker is not None):

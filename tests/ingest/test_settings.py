@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from device_protocol.envelope import MESSAGE_MAX, READ_MAX
 from ingest.app import main
+from ingest.policy.rates import Rates
 from ingest.settings import Settings
 from runtime.settings import SettingsError, from_table
 from testbed.ops import ask
@@ -54,6 +56,8 @@ def test_what_is_left_out_has_a_reason() -> None:
         ({"bridge": 2, "bridges": 2}, "bridge"),
         ({"bytes_max": 10}, "bytes_max"),
         ({"accept_every_ms": 0}, "accept_every_ms"),
+        ({"device_bytes_s": 4096}, "device_bytes_s times device_burst_s"),
+        ({"device_bytes_s": 32767, "device_burst_s": 1.0}, "device_bytes_s times device_burst_s"),
         (
             {"embedded_broker": {"listen": "0.0.0.0:1883", "gateway_password_file": __file__}},
             "loopback",
@@ -66,6 +70,15 @@ def test_what_cannot_work_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError) as error:
         from_table(Settings, table(**changes), source=Path("ingest.toml"))
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize("size", [MESSAGE_MAX, READ_MAX])  # legal, and one that becomes a dead letter
+def test_the_least_rate_takes_the_largest_message(size: int) -> None:
+    least = table(device_messages_s=1, device_bytes_s=READ_MAX, device_burst_s=1.0)
+    config = from_table(Settings, least, source=Path("ingest.toml"))
+    rates = Rates(config.device_messages_s, config.device_bytes_s, config.device_burst_s, 10)
+    assert rates.takes("d", size, 0.0)
+    assert rates.takes("d", size, 1.0)
 
 
 @pytest.mark.parametrize(
