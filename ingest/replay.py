@@ -24,16 +24,17 @@ from runtime.settings import SettingsError, load
 
 REPLAY: Final = "replay"
 PATH: Final = "/internal/v1/dead-letters/replay"
-# Of one go, where the gateway is busy or restarts: what it did stays done.
-TRIES: Final = 5
+AWAY_S: Final = 60.0
+"""Of one go: a gateway that restarts, or waits for its database, is back by then. What it did stays done."""
 TRY_AGAIN_S: Final = 1.0
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(slots=True)
 class Told:
-    """What came of it so far."""
+    """What came of it so far. `after`: the number of the last one that was looked at."""
 
+    after: int
     looked: int = 0
     stored: int = 0
     known: int = 0
@@ -70,47 +71,60 @@ def replay(arguments: Sequence[str]) -> int:
         "until": _text(parsed.until),
         "dry_run": parsed.dry_run,
     }
+    told = Told(parsed.after)
     try:
-        told = asyncio.run(_replay(http, wanted, parsed.after))
+        asyncio.run(_replay(http, wanted, told))
     except GatewayUnavailable as error:
-        print(f"ingest: the gateway: {error}", file=sys.stderr)
+        _cut_short(told, str(error), dry=parsed.dry_run)
         return EXIT_CRASH
     except GatewayRefused as error:
         why = f"{error.detail} ({error.code})" if error.detail else str(error)
-        print(f"ingest: the gateway: {why}", file=sys.stderr)
+        _cut_short(told, why, dry=parsed.dry_run)
         return EXIT_CRASH
     print(*told.summary(dry=parsed.dry_run), sep="\n")
     return EXIT_OK
 
 
-async def _replay(http: InternalHttp, wanted: dict[str, Any], after: int) -> Told:
-    told, go = Told(), after
+def _cut_short(told: Told, why: str, *, dry: bool) -> None:
+    """Say what was done all the same, and how to go on."""
+    if told.looked:
+        print(*told.summary(dry=dry), sep="\n")
+    print(f"ingest: the gateway: {why}", file=sys.stderr)
+    if told.looked:
+        print(f"ingest: there may be more: go on with --after {told.after}", file=sys.stderr)
+
+
+async def _replay(http: InternalHttp, wanted: dict[str, Any], told: Told) -> None:
     try:
         while True:
-            answer = await _asked(http, wanted | {"after": go})
+            answer = await _asked(http, wanted | {"after": told.after})
             told.add(answer)
             for one in answer["left"]:
                 why = f"{one['reason']}: {one['why']}".removesuffix(": ")
                 print(f"{one['number']} of {one['at']} on {one['topic']} stays ({why})")
             if answer["next"] is None:
-                return told
-            go = answer["next"]
+                return
+            told.after = answer["next"]
             # To be gone on with by --after, should this be interrupted.
-            print(f"looked at {told.looked}, up to number {go}", file=sys.stderr)
+            print(f"looked at {told.looked}, up to number {told.after}", file=sys.stderr)
     finally:
         http.close()
 
 
 async def _asked(http: InternalHttp, body: dict[str, Any]) -> dict[str, Any]:
-    for left in reversed(range(TRIES)):
+    loop = asyncio.get_running_loop()
+    until: float | None = None
+    while True:
         try:
             answer: dict[str, Any] = await http.call("POST", PATH, body)
             return answer
-        except GatewayUnavailable:
-            if not left:
+        except GatewayUnavailable as error:
+            if until is None:
+                until = loop.time() + AWAY_S
+                print(f"ingest: the gateway: {error}; trying for {AWAY_S:g} s more", file=sys.stderr)
+            if loop.time() + TRY_AGAIN_S > until:
                 raise
         await asyncio.sleep(TRY_AGAIN_S)
-    raise AssertionError("the last try returns or raises")
 
 
 def _parser() -> argparse.ArgumentParser:

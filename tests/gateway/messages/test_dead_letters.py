@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Container
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import httpx
 import pytest
 
 from device_protocol.topics import Kind
+from gateway.errors import StoreUnavailableError
 from gateway.keys.keyring import load_keyring
 from gateway.keys.node_certificates import issue_ingest_certificate
-from gateway.messages.replay import replay
+from gateway.messages.replay import Replayed, replay
 from gateway.store import dead_letters, replays
 from gateway.store.replays import Wanted
 from gateway.store.transaction import Row
@@ -381,8 +383,58 @@ async def test_the_command_tells_what_it_does_and_what_stays(
     assert wrong.value.code == 2
     port = str(desk.world.gateway.internal_address.port)
     config.write_text(config.read_text().replace(f"localhost:{port}", "localhost:1"))  # nobody is there
-    monkeypatch.setattr("ingest.replay.TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr("ingest.replay.AWAY_S", 0.0)
     assert (await run())[0] == 1
+
+
+class Sometimes:
+    """The gateway's part of a replay, which cannot be had for the goes `away`, counted from 0."""
+
+    def __init__(self, away: Container[int]) -> None:
+        self._away = away
+        self.asked = 0
+
+    async def __call__(self, *wanted: Any, **how: Any) -> Replayed:
+        self.asked += 1
+        if self.asked - 1 in self._away:
+            raise StoreUnavailableError("away")
+        return await replay(*wanted, **how)
+
+
+async def test_the_command_outlives_a_gateway_that_is_away_for_a_while(
+    desk: Desk, owner: asyncpg.Connection[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await poisoned(desk, owner)
+    await owner.execute(MENDED)
+    gateway = Sometimes(range(20))
+    monkeypatch.setattr("gateway.internal.dead_letters.replay", gateway)
+    monkeypatch.setattr("ingest.replay.TRY_AGAIN_S", 0.01)
+    config = settings_file(desk.world, tmp_path)
+    assert await asyncio.to_thread(command, ["--config", str(config)]) == 0
+    assert gateway.asked == 21
+    assert await desk.site.history(desk.pump) == [(1, 1), (1, 2), (1, 3)]
+
+
+async def test_the_command_that_is_cut_short_tells_what_was_done_and_how_to_go_on(
+    desk: Desk,
+    owner: asyncpg.Connection[Row],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await poisoned(desk, owner)
+    await desk.says(ts=desk.pump.now_ms + 400_000)
+    await desk.stored()
+    await owner.execute(MENDED)
+    monkeypatch.setattr("gateway.messages.replay.AT_ONCE", 1)
+    monkeypatch.setattr("gateway.internal.dead_letters.replay", Sometimes(range(1, 1000)))
+    monkeypatch.setattr("ingest.replay.AWAY_S", 0.0)
+    config = settings_file(desk.world, tmp_path)
+    assert await asyncio.to_thread(command, ["--config", str(config)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "1 dead letters: 1 stored, 0 were stored already\n"
+    first = min(one["number"] for one in await listed(desk))
+    assert f"go on with --after {first}\n" in said.err
 
 
 def settings_file(world: World, folder: Path) -> Path:
