@@ -82,7 +82,11 @@ class KeeperSettings:
     """
 
     crl_file: Path = setting("The broker's `crlfile`. We write beside it and rename.")
-    pid_file: Path = setting("The broker's `pid_file`; we must be allowed to signal it.")
+    pid_file: Path | None = setting(
+        "The broker's `pid_file`; we must be allowed to signal it. Left out: the broker follows its list by"
+        " itself (infra/mosquitto/serve.sh).",
+        default=None,
+    )
     log_file: Path | None = setting(
         "The broker's log, written at `log_type debug`: what it refuses to devices then goes into the"
         " gateway's audit log. It writes several lines for each message: left out where that is too much.",

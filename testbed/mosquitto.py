@@ -36,9 +36,13 @@ class Mosquitto:
         devices: Authority | None = None,
         internal: Authority | None = None,
         server: Authority | None = None,
+        follows: bool = False,
     ) -> None:
-        """The CAs are a gateway's, or made here. `server`: signs what the broker shows, else `internal`."""
+        """The CAs are a gateway's, or made here. `server`: signs what the broker shows, else `internal`.
+        `follows`: it reads its list again by itself, as in infra/compose.yaml.
+        """
         self.folder = folder
+        self._follows = follows
         now = time.time()
         self.devices = devices or load_authority(folder, "devices", "Test devices", now)
         self.internal = internal or load_authority(folder, "internal", "Test internal", now)
@@ -55,7 +59,9 @@ class Mosquitto:
         if "mosquitto" in self._processes:
             self._processes.again("mosquitto")
         else:
-            self._processes.run("mosquitto", [program("mosquitto", "mosquitto"), "-c", str(self._config)])
+            plain = [program("mosquitto", "mosquitto"), "-c", str(self._config)]
+            following = [program("sh", "dash"), str(INFRA / "serve.sh"), str(self._config), str(self.crl)]
+            self._processes.run("mosquitto", following if self._follows else plain)
         self._processes.wait_ready("mosquitto", self._listens)
 
     def close(self) -> None:

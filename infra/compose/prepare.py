@@ -27,7 +27,7 @@ OWNERS = {
     "gateway": TOWLINE,
     "owner": TOWLINE,
     "node-a": TOWLINE,
-    "ingest-0": MOSQUITTO,  # it signals the broker, and writes its list
+    "ingest-0": MOSQUITTO,  # it writes the broker's list
     "ingest-1": TOWLINE,
     "postgres": POSTGRES,
     "redis": REDIS,

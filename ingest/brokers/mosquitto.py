@@ -40,8 +40,9 @@ class ListError(OSError):
 
 
 class MosquittoDoors:
-    """`crl_file`: the broker's `crlfile`; `pid_file`: its own. `options`: how to reach the listener on which
-    a client may take any client id (infra/mosquitto: the internal one).
+    """`crl_file`: the broker's `crlfile`; `pid_file`: its own, None: it follows the list by itself.
+    `options`: how to reach the listener on which a client may take any client id (infra/mosquitto: the
+    internal one).
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class MosquittoDoors:
         fetch: Callable[[], Awaitable[bytes]],
         *,
         crl_file: Path,
-        pid_file: Path,
+        pid_file: Path | None,
         options: Callable[[], MqttOptions],
         clock: Clock,
     ) -> None:
@@ -61,7 +62,7 @@ class MosquittoDoors:
         self._clock = clock
         self._writing = asyncio.Lock()  # an older list must not replace a newer one
         self.refreshed_at: float | None = None
-        """Unix seconds at which the broker was last told of a list; None: not yet."""
+        """Unix seconds at which the broker was last given a list; None: not yet."""
 
     async def run(self) -> None:
         """Keep the list from running out, until cancelled."""
@@ -118,6 +119,8 @@ class MosquittoDoors:
 
     def _tell_broker(self) -> None:
         """SIGHUP. ListError when there is no such process, or it is not ours to signal."""
+        if self._pid_file is None:
+            return
         try:
             pid = int(self._pid_file.read_text())
             if pid <= 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from runtime.mqtt_link import MqttGoneError, MqttLink, MqttOptions
 from runtime.settings import SettingsError, from_table
 from testbed.mosquitto import Mosquitto
 from testbed.processes import short_folder, started
+from testbed.waiting import eventually
 from tests.brokers.test_keeper import GOAL_S, Feed, _keeping
 from tests.mqtt_link.clients import WAIT_S, Clients, topic
 
@@ -46,12 +49,12 @@ class Lists:
         return self.mosquitto.revocations(*self.revoked) if self.instead is None else self.instead
 
 
-def doors(mosquitto: Mosquitto, lists: Lists) -> MosquittoDoors:
+def doors(mosquitto: Mosquitto, lists: Lists, *, told: bool = True) -> MosquittoDoors:
     tls = mosquitto.service("keeper")
     return MosquittoDoors(
         lists.fetch,
         crl_file=mosquitto.crl,
-        pid_file=mosquitto.pid_file,
+        pid_file=mosquitto.pid_file if told else None,
         options=lambda: MqttOptions("127.0.0.1", mosquitto.internal_port, "keeper", tls=tls),
         clock=SYSTEM_CLOCK,
     )
@@ -144,6 +147,32 @@ async def test_what_a_broken_list_would_do(mosquitto: Mosquitto) -> None:
                 break
             except MqttGoneError:
                 continue
+
+
+async def test_a_broker_that_follows_its_list_need_not_be_told() -> None:
+    """The keeper is in another container: two seconds all the same, also for who comes again at once."""
+    with short_folder("follows") as folder, started(Mosquitto(folder, follows=True)) as broker:
+        async with Clients(broker) as clients:
+            lists, feed = Lists(broker), Feed()
+            issued = broker.issue_device("d_a")
+            options = MqttOptions("127.0.0.1", broker.port, "d_a", tls=broker.context(issued))
+            device, other = await clients.connect(options), await clients.device("d_b")
+            async with _keeping(feed, doors(broker, lists, told=False)), asyncio.timeout(GOAL_S):
+                lists.revoked.append(issued.certificate.serial_number)
+                feed.revoke("d_a")
+                assert await device.link.wait_closed()
+                await _refused(options)
+            assert other.link.reason == ""
+
+
+def test_a_broker_whose_list_nobody_watches_ends() -> None:
+    """Else revoked devices stay, and after a week nobody comes in."""
+    with short_folder("follows") as folder, started(Mosquitto(folder, follows=True)) as broker:
+        own = Path(f"/proc/{broker.pid}")
+        assert (own / "comm").read_text() == "mosquitto\n", "signals of a supervisor reach it"
+        (watching,) = (own / f"task/{broker.pid}/children").read_text().split()
+        os.kill(int(watching), signal.SIGTERM)
+        eventually("it ended", lambda: (own / "stat").read_text().split()[2] == "Z")
 
 
 async def test_a_broker_that_cannot_be_told_is_an_error(mosquitto: Mosquitto, tmp_path: Path) -> None:

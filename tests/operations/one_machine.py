@@ -32,7 +32,9 @@ COMPOSE: Final = INFRA / "compose.yaml"
 COMMAND_S: Final = 30.0
 # Folders of the machine that are empty for a service, so that its mounts find their places there. Those that
 # a package makes are there where the package is.
-EMPTY: Final = ("/srv", "/mnt", "/run", "/etc/mosquitto", "/etc/prometheus", "/var/lib/postgresql")
+EMPTY: Final = ("/srv", "/mnt", "/run", "/etc/mosquitto", "/etc/prometheus", "/var/lib")
+# At the root of the machine nothing can be made without touching it.
+ELSEWHERE: Final = {"/prometheus": "/srv/prometheus"}
 JAVA: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
 KAFKA_SETTINGS: Final = "/mnt/shared/config/server.properties"
 
@@ -67,8 +69,12 @@ class OneMachine:
         self.once("migrate")
         for name in ("gateway", "consumer", "node-a", "ingest-0", "ingest-1"):
             self.run(name)
-        argv = [program("prometheus", "prometheus"), *self.services["prometheus"]["command"]]
-        self.run("prometheus", argv)
+        path = "--storage.tsdb.path="
+        words = [
+            path + ELSEWHERE[word.removeprefix(path)] if word.startswith(path) else word
+            for word in self.services["prometheus"]["command"]
+        ]
+        self.run("prometheus", [program("prometheus", "prometheus"), *words])
 
     def close(self) -> None:
         self.processes.close()
@@ -121,6 +127,7 @@ class OneMachine:
         found = []
         for volume in self.services[name].get("volumes", ()):
             source, target = volume.split(":")[:2]
+            target = ELSEWHERE.get(target, target)
             if source.startswith("./site"):
                 path = self.folder / source
                 path.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,15 @@ def machine() -> Iterator[OneMachine]:
         yield running
 
 
+# Where an image has a folder of its own user's: a named volume gets its owner and rights from there. At a
+# place that the image does not have it would be root's, and the service could not write.
+OF_THE_IMAGES = {
+    "postgres": "/var/lib/postgresql/data",
+    "kafka": "/var/lib/kafka/data",  # apache/kafka
+    "prometheus": "/prometheus",  # prom/prometheus
+}
+
+
 def table(name: str) -> dict[str, Any]:
     return tomllib.loads((INFRA / f"compose/{name}.toml").read_text())
 
@@ -62,6 +71,27 @@ def test_compose_itself_takes_the_file() -> None:
     argv = [program("docker-compose", "docker-compose"), "-f", str(COMPOSE), "config", "-q"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_volumes_are_where_the_images_let_their_users_write() -> None:
+    found = {
+        name: place.split(":")
+        for name, service in compose()["services"].items()
+        for place in service.get("volumes", ())
+        if not place.startswith((".", "/"))
+    }
+    assert found == {name: [name, folder] for name, folder in OF_THE_IMAGES.items()}
+    properties = (INFRA / "kafka/server.properties").read_text()
+    assert f"\nlog.dirs={OF_THE_IMAGES['kafka']}/" in properties
+    assert (
+        f"--storage.tsdb.path={OF_THE_IMAGES['prometheus']}" in compose()["services"]["prometheus"]["command"]
+    )
+
+
+def test_no_service_ends_with_another_ones_container() -> None:
+    for name, service in compose()["services"].items():
+        shared = [str(service.get(kind, "")) for kind in ("pid", "ipc", "network_mode")]
+        assert not any(value.startswith(("service:", "container:")) for value in shared), name
 
 
 @pytest.mark.parametrize("name", SETTINGS)
