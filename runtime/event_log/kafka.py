@@ -115,6 +115,11 @@ class KafkaAddress:
 
 def address_of(settings: KafkaSettings) -> KafkaAddress:
     """With one context for all clients. SettingsError for files that cannot be used."""
+    if settings.is_plain_abroad:
+        log.warning(
+            "no TLS to Kafka on another machine: who is between reads and changes what devices say",
+            extra={"servers": list(settings.servers)},
+        )
     address = KafkaAddress(settings.servers, settings.prefix, settings.ca, settings.certificate, settings.key)
     return replace(address, context=address.tls())
 
@@ -331,6 +336,9 @@ class KafkaReader:
                 await consumer.stop()
         except (TimeoutError, KafkaError, OSError) as error:
             log.warning("connections to kafka did not end", extra={"reason": _told(error)})
+
+    def parts(self, topic: str) -> int:
+        return self._parts[topic]
 
     async def ends(self, topic: str) -> dict[int, int]:
         if topic not in self._parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.addresses import is_address, is_loopback, parse_address
 from runtime.settings import not_empty, readable_file, setting
 
 
@@ -24,10 +25,19 @@ class KafkaSettings:
     )
     key: Path | None = setting("PEM key of that certificate.", default=None, check=readable_file)
 
+    @property
+    def is_plain_abroad(self) -> bool:
+        """Whether what devices say goes to another machine for anybody on the way to read and change."""
+        return self.ca is None and not all(is_loopback(parse_address(server).host) for server in self.servers)
+
     def check(self, kind: str) -> None:
         """ValueError for what does not go together."""
         if kind == "kafka" and not self.servers:
             raise ValueError("kafka needs its servers")
+        for server in self.servers:
+            problem = is_address(server)
+            if problem is not None:
+                raise ValueError(f"servers: {server!r} {problem}")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
         if self.certificate is not None and self.ca is None:
