@@ -114,8 +114,8 @@ class Ingest:
         )
         watch(
             "towline_ingest_parts_failing",
-            "Parts of the log that did not take the last append, of the last 100 s; devices of a sick part wait,"
-            " others do not.",
+            "Parts of the log that did not take the last append, of the last 100 s; devices of a sick"
+            " part wait, others do not.",
             lambda: len(intake.failing),
         )
         watch("towline_ingest_lines", "Devices whose place is remembered.", lambda: len(intake.lines))
