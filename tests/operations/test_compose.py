@@ -139,6 +139,20 @@ def test_all_parts_find_each_other(machine: OneMachine) -> None:
     assert "towline_gateway_log_away 0" in machine.get("consumer", READY["consumer"], "/metrics")[1]
 
 
+def test_the_runbooks_commands_are_in_the_containers(machine: OneMachine) -> None:
+    """As they stand there; but for what names a device, or changes keys."""
+    commands = re.findall(
+        r"`docker compose exec (\S+) (python [^`]+)`", (ROOT / "docs/runbook.md").read_text()
+    )
+    assert len(commands) == 4
+    for service, line in commands:
+        words = line.split()
+        if "DEVICE" in words or "rotate-keys" in words:
+            words = [*words[:4], "--help"]
+        assert machine.inside(service, words)
+    machine.once("migrate")
+
+
 def test_a_second_prepare_keeps_what_devices_and_people_know(machine: OneMachine) -> None:
     before = [(machine.folder / "site" / name).read_bytes() for name in KEPT]
     certificate = (machine.folder / "site/node-a/node.crt").read_bytes()
