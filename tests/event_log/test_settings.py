@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import LogSettings
+from gateway.messages.settings import LogSettings
 from runtime.event_log.kafka import address_of
 from runtime.event_log.settings import KafkaSettings
 
