@@ -36,7 +36,7 @@ async def stores(site: Site, process: Process, strange: Talker, **changes: Any) 
 
 async def letters(site: Site) -> list[tuple[str, str, str, str | None]]:
     rows = await site.rows("SELECT reason, detail, topic, device_id FROM dead_letters ORDER BY n")
-    return [tuple(row) for row in rows]  # type: ignore[misc]
+    return [tuple(row) for row in rows]
 
 
 async def two(site: Site) -> tuple[Process, Talker, Talker]:
