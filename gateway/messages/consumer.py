@@ -1,7 +1,8 @@
 """Reads this gateway's parts of the log and writes what they say, for ever.
 
 Two loops, so that a command's answer does not wait behind a thousand readings: one for what is in line, one
-for hello and ack. Beside them: the leases each second, the history's partitions each hour.
+for hello and ack. Beside them, each by itself: the leases each second, how far behind we are each second, the
+history's partitions each hour.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import Final
 
@@ -37,6 +39,7 @@ UP_MOST: Final = 1000
 CONTROL_MOST: Final = 200
 # Nothing comes: then what is owed to live followers is told, and parts that are new are read.
 WAIT_S: Final = 0.5
+LOOK_EVERY_S: Final = 1.0  # how far behind we are, for operators
 PARTS_EVERY_S: Final = 3600.0
 PARTS_RETRY_S: Final = 5.0
 LEAVE_S: Final = 2.0  # others wait for the lease's end instead
@@ -87,7 +90,7 @@ class Consumer:
         await self._first_parts()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(), name="messages.leases")
+                tasks.create_task(self._watch(), name="messages.watch")
                 tasks.create_task(self._keep_parts(), name="messages.parts")
                 tasks.create_task(self._follow((UP, DEAD), self._up, UP_MOST), name="messages.up")
                 tasks.create_task(
@@ -126,52 +129,70 @@ class Consumer:
         return True
 
     async def _watch(self) -> None:
-        """Renew the leases and see how far behind we are."""
-        reader, counts = self._reader(), dict[str, int]()
+        """Renew the leases, and see how far behind we are: neither waits for the other."""
+        reader = self._reader()
         try:
-            await self._patiently(reader.start)
-            while True:
-                ends = await self._ends(reader)
-                counts.update({topic: len(parts) for topic, parts in ends.items()})
-                try:
-                    found = await self.leases.renew(counts)
-                except StoreUnavailableError:  # said by the guard
-                    found = {}
-                self._measure(ends, found)
-                await asyncio.sleep(RENEW_EVERY_S)
+            await self._patiently(lambda: self._begin(reader))
+            counts = {topic: reader.parts(topic) for topic in TOPICS}
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._renew(counts), name="messages.renewal")
+                tasks.create_task(self._look(reader), name="messages.lag")
         finally:
             await reader.close()
 
-    async def _ends(self, reader: LogReader) -> dict[str, dict[int, int]]:
-        """{}: the log does not answer."""
+    async def _begin(self, reader: LogReader) -> None:
         try:
-            ends = {topic: await reader.ends(topic) for topic in TOPICS}
+            await reader.start()
+        except LogError:
+            self._metrics.log_away.set(1)
+            raise
+
+    async def _renew(self, counts: Mapping[str, int]) -> None:
+        """Whatever the log does: a part that does not answer must cost nobody the others."""
+        while True:
+            with suppress(StoreUnavailableError):  # said by the guard
+                await self.leases.renew(counts)
+            await asyncio.sleep(RENEW_EVERY_S)
+
+    async def _look(self, reader: LogReader) -> None:
+        while True:
+            answers = [await self._look_at(reader, topic) for topic in TOPICS]
+            if all(answers):
+                self._said.clear()
+                self._metrics.log_away.set(0)
+            if self._parts_until is not None:
+                today = utc(self._clock.wall()).date()
+                self._metrics.parts_ahead_days.set((self._parts_until - today).days)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_at(self, reader: LogReader, topic: str) -> bool:
+        """Whether the log says where all of the topic's parts end."""
+        try:
+            ends = await reader.ends(topic)
         except LogError as error:
             self._say_once(error)
             self._metrics.log_away.set(1)
-            return {}
-        self._said.clear()
-        self._metrics.log_away.set(0)
-        return ends
+            return False
+        with suppress(StoreUnavailableError):
+            async with self._database.reading() as reading:
+                found = await positions.all_of(reading)
+            self._measure(topic, ends, found)
+        return True
 
-    def _measure(self, ends: Mapping[str, Mapping[int, int]], found: Mapping[Part, Position]) -> None:
-        today = utc(self._clock.wall()).date()
-        if self._parts_until is not None:
-            self._metrics.parts_ahead_days.set((self._parts_until - today).days)
-        for topic, parts in ends.items():
-            behind = {
-                (topic, part): end - found[topic, part].next
-                for part, end in parts.items()
-                if (topic, part) in found
-            }
-            if not behind:
-                continue
-            self._metrics.log_lag.labels(topic).set(sum(max(0, lag) for lag in behind.values()))
-            mine = {p: found[p].next for p, lag in behind.items() if lag > 0 and p in self.leases.held}
-            batches = self._control if topic == CONTROL else self._up
-            now_ms = int(self._clock.wall() * 1000)
-            age_s = self._lateness.look(topic, mine, batches.in_hand(), batches.newest_ms, now_ms)
-            self._metrics.log_age_seconds.labels(topic).set(max(0.0, age_s))
+    def _measure(self, topic: str, ends: Mapping[int, int], found: Mapping[Part, Position]) -> None:
+        behind = {
+            (topic, part): end - found[topic, part].next
+            for part, end in ends.items()
+            if (topic, part) in found
+        }
+        if not behind:
+            return
+        self._metrics.log_lag.labels(topic).set(sum(max(0, lag) for lag in behind.values()))
+        mine = {p: found[p].next for p, lag in behind.items() if lag > 0 and p in self.leases.held}
+        batches = self._control if topic == CONTROL else self._up
+        now_ms = int(self._clock.wall() * 1000)
+        age_s = self._lateness.look(topic, mine, batches.in_hand(), batches.newest_ms, now_ms)
+        self._metrics.log_age_seconds.labels(topic).set(max(0.0, age_s))
 
     async def _follow(self, topics: Collection[str], batches: Batches, most: int) -> None:
         reader = self._reader()

@@ -34,8 +34,8 @@ class Leases:
     def __repr__(self) -> str:
         return f"<Leases {self.owner} held={len(self.held)}>"
 
-    async def renew(self, parts: Mapping[str, int]) -> dict[Part, Position]:
-        """Say that we live, and take our share of so many parts of each topic. The positions of all.
+    async def renew(self, parts: Mapping[str, int]) -> None:
+        """Say that we live, and take our share of so many parts of each topic.
 
         StoreUnavailableError: what we hold we go on to hold, as far as we know.
         """
@@ -54,7 +54,6 @@ class Leases:
         mine = {part for part, position in found.items() if position.owner == self.owner and part in wanted}
         # What a batch moved meanwhile is newer than what was found.
         self.held = {part: self.held.get(part, found[part].next) for part in sorted(mine)}
-        return {part: position for part, position in found.items() if part in wanted}
 
     async def _share(self, tx: Transaction, topic: str, share: int, found: Mapping[Part, Position]) -> None:
         mine = sum(1 for (of, _), position in found.items() if of == topic and position.owner == self.owner)

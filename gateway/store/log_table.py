@@ -128,6 +128,7 @@ class TableReader:
         self._database = database
         self._shortlived = shortlived
         self._tasks = TaskOwner("log reader")
+        self._parts: dict[str, int] = {}
         self._heard: dict[str, Following] = {}
         self._woken = asyncio.Event()
         self._turn = 0
@@ -137,13 +138,16 @@ class TableReader:
 
     async def start(self) -> None:
         async with _logs_errors(), self._database.transaction() as tx:
-            await parts(tx)
+            self._parts = await parts(tx)
 
     async def close(self) -> None:
         for following in self._heard.values():
             following.close()
         await self._tasks.close(TASKS_END_S)
         self._heard.clear()
+
+    def parts(self, topic: str) -> int:
+        return self._parts[topic]
 
     async def ends(self, topic: str) -> dict[int, int]:
         async with _logs_errors(), self._database.reading() as reading:

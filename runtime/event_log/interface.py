@@ -96,9 +96,14 @@ class LogWriter(Protocol):
 class LogReader(Protocol):
     """Reads from where the caller says; it remembers nothing."""
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """Learns the number of parts. LogUnavailableError when it cannot."""
 
     async def close(self) -> None: ...
+
+    def parts(self, topic: str) -> int:
+        """How many parts the topic has; does not change while this is open."""
+        ...
 
     async def ends(self, topic: str) -> dict[int, int]:
         """Of each part the offset that its next record will have. LogUnavailableError; LogRefusedError for a
