@@ -22,6 +22,9 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TAKEN_S: Final = (5.0, 10.0, 20.0, 40.0, 60.0, 300.0, 900.0, 3600.0)
 # The broker is away, which the gateway notices when it is back.
 BROKER_AWAY_S: Final = 1.0
+# A hello is answered at once; those behind it once in so long. A few bytes, said again and again, would have
+# up to 8 KiB published each time.
+HELLO_S: Final = 5.0
 
 
 def check(capabilities: Mapping[str, Any], body: Mapping[str, Any]) -> None:
@@ -77,6 +80,13 @@ def drifts(wanted: tuple[int, str] | None, reported: Reported | None) -> bool:
 def answers(reported: Reported, version: int) -> bool:
     """Whether the device has been told this version, as far as its report goes."""
     return version in {reported.version, reported.told}
+
+
+def due_at(last: float | None, now: float) -> float:
+    """From when on a hello is answered, in Unix seconds. `last`: what this said of the hello before it."""
+    if last is None or last > now + HELLO_S:  # the clock went back
+        return now
+    return last if last > now else max(now, last + HELLO_S)
 
 
 def again_s(publishes: int) -> float:

@@ -151,14 +151,24 @@ async def put(tx: Transaction, device_id: str, site_id: str, body: dict[str, Any
 
 
 async def greeted(tx: Transaction, running: Mapping[str, int | None]) -> None:
-    """These devices said hello, and with which version they run: who runs with another one is told again."""
+    """These devices said hello, and with which version they run: who runs with another one is told again, as
+    often as `policy.due_at` lets it. What is due and in nobody's hand is told after the hello anyway.
+    """
     held = await _hold(tx, running)
-    ids = [row["device_id"] for row in held if row["version"] != running[row["device_id"]]]
-    if ids:
+    due = {
+        row["device_id"]: utc(policy.due_at(_unix(row["greeted_at"]), tx.now))
+        for row in held
+        if row["version"] != running[row["device_id"]]
+    }
+    if due:
         await tx.execute(
-            "UPDATE configuration_heads SET next_at = $2, publishes = 0, leased_until = NULL"
-            " WHERE device_id = ANY($1)",
-            ids,
+            "UPDATE configuration_heads h SET publishes = 0, leased_until = NULL, greeted_at = w.at,"
+            " next_at = CASE WHEN h.next_at <= $3 AND coalesce(h.leased_until <= $3, true)"
+            " THEN h.next_at ELSE w.at END"
+            " FROM unnest($1::text[], $2::timestamptz[]) AS w(device_id, at)"
+            " WHERE h.device_id = w.device_id",
+            list(due),
+            list(due.values()),
             tx.at,
         )
         tx.wake(DUE_CHANNEL)
@@ -244,7 +254,7 @@ async def _hold(tx: Transaction, device_ids: Mapping[str, object]) -> Sequence[R
     if not device_ids:
         return []
     return await tx.fetch(
-        "SELECT device_id, version FROM configuration_heads WHERE device_id = ANY($1)"
+        "SELECT device_id, version, greeted_at FROM configuration_heads WHERE device_id = ANY($1)"
         " ORDER BY device_id FOR UPDATE",
         list(device_ids),
     )

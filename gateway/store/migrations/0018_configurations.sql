@@ -19,7 +19,8 @@ CREATE TABLE configuration_heads (
     sent_at      timestamptz,  -- when the broker first took it; NULL: not yet
     publishes    integer     NOT NULL DEFAULT 0,
     next_at      timestamptz,  -- when it is told (again); NULL: the device answered, or is waited for
-    leased_until timestamptz
+    leased_until timestamptz,
+    greeted_at   timestamptz   -- from when on the last hello with another version is answered
 ) WITH (fillfactor = 70);
 CREATE INDEX configuration_heads_due ON configuration_heads (next_at) WHERE next_at IS NOT NULL;
 

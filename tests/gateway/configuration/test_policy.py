@@ -6,7 +6,16 @@ import pytest
 
 from device_protocol.bodies import Reported
 from gateway.policy.capabilities import BadParameterError, UnsupportedError
-from gateway.policy.configuration import VERSION_MAX, again_s, answers, check, drifts, name_of, next_version
+from gateway.policy.configuration import (
+    VERSION_MAX,
+    again_s,
+    answers,
+    check,
+    drifts,
+    due_at,
+    name_of,
+    next_version,
+)
 
 TYPE = {
     "commands": {},
@@ -77,3 +86,12 @@ def test_it_is_told_again_ever_less_often() -> None:
     waits = [again_s(publishes) for publishes in range(1, 12)]
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (5, 3600)
+
+
+def test_a_hello_is_answered_at_once_and_the_next_one_five_seconds_later() -> None:
+    assert due_at(None, 100.0) == 100.0
+    assert due_at(100.0, 100.5) == 105.0
+    assert due_at(105.0, 101.0) == 105.0, "those behind it do not put it off"
+    assert due_at(105.0, 105.0) == 110.0
+    assert due_at(105.0, 120.0) == 120.0
+    assert due_at(3700.0, 100.0) == 100.0, "the clock went back: it must not be waited for"

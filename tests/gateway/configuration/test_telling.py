@@ -97,6 +97,45 @@ async def test_a_hello_with_what_is_wanted_is_told_nothing(yard: Yard) -> None:
     assert await teller.look() == 1
 
 
+async def test_a_flood_of_hellos_is_answered_once_in_five_seconds(yard: Yard) -> None:
+    """And the last of them is."""
+    teller = yard.teller()
+    await yard.put(BODY)
+    for _ in range(80):
+        await yard.greet(None)
+        await teller.look()
+        yard.clock.advance(0.125)
+    assert len(yard.broker.told) == 2, "at once, and after five seconds; after ten it is due"
+    assert await yard.due_in() == 0
+    assert await teller.look() == 1
+    assert await yard.due_in() == 5
+
+
+async def test_a_flood_of_hellos_while_one_is_told_is_no_flood_of_publishes(yard: Yard) -> None:
+    teller = yard.teller()
+    yard.broker.gate = asyncio.Event()
+    await yard.put(BODY)
+    looking = asyncio.create_task(teller.look())
+    await yard.broker.asked.wait()
+    yard.broker.gate.set()
+    for _ in range(20):
+        await yard.greet(None)
+        await teller.look()
+    await looking
+    assert len(yard.broker.told) == 2
+    assert await yard.due_in() == 5
+
+
+async def test_a_hello_before_what_is_due_was_told_puts_nothing_off(yard: Yard) -> None:
+    teller = yard.teller()
+    await yard.put(BODY)
+    await yard.greet(None)
+    await teller.look()
+    await yard.put({})
+    await yard.greet(1)
+    assert await yard.due_in() == 0
+
+
 async def test_a_hello_while_it_is_being_told_counts(yard: Yard) -> None:
     """The publish found nobody; before that was noted the device came."""
     teller = yard.teller()
