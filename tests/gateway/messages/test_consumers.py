@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -11,7 +13,8 @@ from device_protocol.topics import Kind
 from gateway.messages.consumer import Consumer
 from gateway.messages.leases import LEASE_S, Leases
 from gateway.store.log_table import TableReader
-from runtime.event_log.interface import CONTROL, PARTS, UP, LogUnavailableError, Record
+from runtime.event_log.interface import CONTROL, DEAD, PARTS, UP, LogUnavailableError, Record
+from runtime.event_log.kafka import REQUEST_S
 from tests.gateway.messages.site import Site
 from tests.gateway.messages.talkers import Talker
 
@@ -155,6 +158,77 @@ async def test_a_log_that_is_away_is_asked_until_it_comes_back(
 
     await site.until(asked)
     await stored(site, [pump], 4)
+
+
+class HalfGone(TableReader):
+    """Once `gone` it is as a Kafka of which one broker hangs, where the part of DEAD is: nothing comes for as
+    long as a request may take, then an error.
+    """
+
+    gone: asyncio.Event
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        if topic != DEAD or not self.gone.is_set():
+            return await super().ends(topic)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+        except TimeoutError:
+            raise LogUnavailableError("hangs") from None
+
+
+async def half_gone(site: Site, gone: asyncio.Event) -> Consumer:
+    consumer = await site.consumer()
+
+    def reader() -> HalfGone:
+        made = HalfGone(consumer._database, site.shortlived)
+        made.gone = gone
+        return made
+
+    consumer._reader = reader
+    return consumer
+
+
+async def test_a_consumer_starts_on_what_answers_of_the_log(live_site: Site) -> None:
+    site, gone = live_site, asyncio.Event()
+    gone.set()
+    pump = await site.device()
+    await say(site, [pump], 4)
+    site.run(await half_gone(site, gone))
+    await stored(site, [pump], 4)
+
+    async def told() -> bool:
+        text = site.registry.render().decode()
+        return "towline_gateway_log_away 1" in text and 'towline_gateway_log_lag{topic="up"} 0' in text
+
+    await site.until(told)
+    gone.clear()
+    await site.until(lambda: _is(int(site.metrics.log_away.value), 0))
+
+
+async def test_a_log_that_answers_slowly_moves_no_part_to_another_consumer(live_site: Site) -> None:
+    """One of two asks for longer than a lease lasts."""
+    site, gone = live_site, asyncio.Event()
+    one, two = await half_gone(site, gone), await site.consumer()
+    site.run(one)
+    site.run(two)
+    await share(site, one, two)
+    gone.set()
+    before, since = await leases(site)
+
+    async def renewed_for_long() -> bool:
+        owners, until = await leases(site)
+        assert owners == before
+        return until >= since + timedelta(seconds=2 * REQUEST_S)
+
+    await site.until(renewed_for_long)
+
+
+async def leases(site: Site) -> tuple[dict[tuple[str, int], UUID], datetime]:
+    """Who has each part, and until when all of them are someone's at least."""
+    rows = await site.rows("SELECT topic, part, owner, lease_until FROM log_positions")
+    owners = {(row["topic"], row["part"]): row["owner"] for row in rows}
+    return owners, min(row["lease_until"] for row in rows)
 
 
 async def test_what_the_log_lost_is_counted_and_reading_goes_on_behind_it(live_site: Site) -> None:
