@@ -51,7 +51,8 @@ finds nobody is the end, and `ttl_s` is ten seconds at most, for a broker's or a
 
 `hops` in the answer is the way it went, each step with its time: `stored` and `published` by the gateway's
 clock, `received` and `done` by the device's own, `logged` (with the place of the device's last answer in the
-log) by ingest's, `finished` by the gateway's. `trace` (W3C Trace Context; the caller's, if `POST` had a
+log) by ingest's, `finished` by the gateway's. `published` is when the broker's receipt came, by which the
+device may have the command already. `trace` (W3C Trace Context; the caller's, if `POST` had a
 `traceparent`) stands in the message to the device, in its answers, and in the log lines of gateway and agent:
 one id to search for.
 """
