@@ -85,6 +85,7 @@ PROMISED = {
     "support.log.read": ("admin owner", "support"),
     "audit.list": ("anyone", "audit:read"),
     "audit.read": ("admin owner", "audit:read"),
+    "dead_letter.read": ("admin owner", "audit:read"),
     "events.follow": ("anyone", "devices:read"),
 }
 
