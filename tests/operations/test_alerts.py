@@ -85,6 +85,8 @@ HEALTHY = {
     f'towline_gateway_dead_letters_total{{reason="wrong_place",{GATEWAY}}}': f"0+1x{MINUTES}",
     f'towline_gateway_messages_total{{outcome="stored",{GATEWAY}}}': BUSY,
     f"towline_gateway_parts_ahead_days{{{GATEWAY}}}": f"7x{MINUTES}",
+    # It has just started, and the database is large.
+    f"towline_gateway_database_bytes{{{GATEWAY}}}": f"0x5 80000000000+1000000x{MINUTES - 6}",
     f"towline_ingest_broker_connected{{{INGEST}}}": ONE,
     f"towline_ingest_append_failed_total{{{INGEST}}}": IDLE,
     f"towline_ingest_given_up_total{{{INGEST}}}": IDLE,
@@ -144,6 +146,9 @@ SICK = {
     },
     "TowlineDeadLetters": {
         f'towline_gateway_dead_letters_total{{reason="wrong_place",{GATEWAY}}}': f"0+10x{MINUTES}"
+    },
+    "TowlineDatabaseGrows": {
+        f"towline_gateway_database_bytes{{{GATEWAY}}}": f"80000000000+60000000x{MINUTES}"
     },
     "TowlineHistoryRunsOut": {f"towline_gateway_parts_ahead_days{{{GATEWAY}}}": f"4x{MINUTES}"},
     "TowlineBrokerAway": {f"towline_ingest_broker_connected{{{INGEST}}}": IDLE},
@@ -279,6 +284,15 @@ def test_the_first_certificate_that_cannot_serve_is_heard(tmp_path: Path) -> Non
     assert "TowlineCertificateRefused" in alarms(
         tmp_path, new, scraped(registry.render().decode(), "towline-node")
     )
+
+
+@pytest.mark.parametrize(
+    "series",
+    [f"towline_ingest_append_failed_total{{{INGEST}}}", f"towline_gateway_log_full_total{{{GATEWAY}}}"],
+)
+def test_a_restart_that_fails_some_is_not_heard(series: str, tmp_path: Path) -> None:
+    assert alarms(tmp_path, {series: 0.0}, {series: 50.0}) == set()
+    assert len(alarms(tmp_path, {series: 0.0}, {series: 50.0}, goes_on=True)) == 1
 
 
 def test_each_alarm_says_how_bad_it_is_and_is_in_the_runbook() -> None:
