@@ -62,6 +62,7 @@ class GatewayMetrics:
     dead_letters: Family[Counter]
     dead_letters_left_out: Counter
     parts_ahead_days: Gauge
+    database_bytes: Gauge
 
 
 def gateway_metrics(registry: Registry) -> GatewayMetrics:
@@ -206,5 +207,8 @@ def gateway_metrics(registry: Registry) -> GatewayMetrics:
         ),
         parts_ahead_days=registry.gauge(
             "towline_gateway_parts_ahead_days", "Days to come for which the history has a partition."
+        ),
+        database_bytes=registry.gauge(
+            "towline_gateway_database_bytes", "Of the whole database, on its disk; 0: not looked at yet."
         ),
     )

@@ -48,6 +48,7 @@ async def keep_tidy(parts: GatewayParts) -> None:
         try:
             async with parts.database.transaction(statement_s=UPKEEP_STATEMENT_S) as tx:
                 gone = await upkeep.run(tx)
+                parts.metrics.database_bytes.set(await upkeep.database_bytes(tx))
         except StoreUnavailableError:
             log.info("upkeep waits for Postgres")
             continue

@@ -43,3 +43,9 @@ async def run(tx: Transaction) -> int:
         utc(tx.now - LOG_KEPT_S),
     )
     return gone + await feed.prune(tx) + await events.prune(tx)
+
+
+async def database_bytes(tx: Transaction) -> int:
+    """On the disk, with indexes and what is dead."""
+    size: int = await tx.fetchval("SELECT pg_database_size(current_database())")
+    return size
