@@ -6,9 +6,11 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runtime.addresses import is_loopback
@@ -19,6 +21,8 @@ from towline.errors import TowlineError
 CALL_TIMEOUT_S = 10.0  # the gateway answers in milliseconds; a database that restarts takes seconds
 MAX_ANSWER = 8 << 20  # a list of tens of thousands of devices
 _OTHERS = 0o077
+_AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+_NO_MORE: Mapping[str, str] = MappingProxyType({})
 MAX_PAGES = 200  # of a list; a cursor that never ends is a mistake
 
 
@@ -76,6 +80,10 @@ class ApiToken:
         return cls(gateway.rstrip("/"), token, path)
 
 
+class GatewayAwayError(TowlineError):
+    """Nobody answers, or only a proxy, or a gateway without its database: the same call may do later."""
+
+
 class _LoginNeeded(TowlineError):
     """The access token is not (or no longer) good."""
 
@@ -109,8 +117,9 @@ class GatewayClient:
     def get(self, path: str) -> Any:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._call("POST", path, body)
+    def post(self, path: str, body: dict[str, Any], once: str | None = None) -> Any:
+        """`once` is an Idempotency-Key: repeated with it, what was done is not done again."""
+        return self._call("POST", path, body, {} if once is None else {"Idempotency-Key": once})
 
     def delete(self, path: str) -> None:
         self._call("DELETE", path, None)
@@ -141,14 +150,20 @@ class GatewayClient:
             raise TowlineError(f"{len(found)} devices are named {wanted!r}: use an id")
         return found[0]
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        more: Mapping[str, str] = _NO_MORE,
+    ) -> Any:
         if self._token is not None:
             try:
-                return self._exchange(method, path, body)
+                return self._exchange(method, path, body, more)
             except _LoginNeeded:
                 self._token = None  # it lives 15 minutes
         self._log_in()
-        return self._exchange(method, path, body)
+        return self._exchange(method, path, body, more)
 
     def _log_in(self) -> None:
         if isinstance(self._credentials, ApiToken):
@@ -168,8 +183,14 @@ class GatewayClient:
         except (OSError, ValueError):
             return None
 
-    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        headers = {"Accept": "application/json"}
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        more: Mapping[str, str] = _NO_MORE,
+    ) -> Any:
+        headers = {"Accept": "application/json", **more}
         data = None
         if body is not None:
             data = json.dumps(body).encode()
@@ -181,22 +202,25 @@ class GatewayClient:
             with self._opener.open(request, timeout=CALL_TIMEOUT_S) as answer:
                 raw = answer.read(MAX_ANSWER)
         except urllib.error.HTTPError as error:
-            kind = _LoginNeeded if error.code == HTTPStatus.UNAUTHORIZED else TowlineError
             with error:
-                raise kind(_problem_text(error.code, error.read(MAX_ANSWER))) from None
+                raise _refusal(error.code, error.read(MAX_ANSWER)) from None
         except OSError as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise TowlineError(
+            raise GatewayAwayError(
                 f"no gateway answers at {self._credentials.gateway} ({reason}): is `towline up` running?"
             ) from None
         return json.loads(raw) if raw else None
 
 
-def _problem_text(status: int, raw: bytes) -> str:
+def _refusal(status: int, raw: bytes) -> TowlineError:
     """One line out of a problem+json answer (RFC 9457)."""
     try:
         problem = json.loads(raw)
-        detail = problem.get("detail") or problem.get("title")
-        return f"{detail} ({problem['code']})" if "code" in problem else f"{detail} (HTTP {status})"
+        code, detail = problem.get("code"), problem.get("detail") or problem.get("title")
+        text = f"{detail} ({code or f'HTTP {status}'})"
     except (ValueError, AttributeError):
-        return f"the gateway answered HTTP {status}"
+        code, text = None, f"the gateway answered HTTP {status}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return _LoginNeeded(text)
+    away = status in _AWAY and code in {None, "store_unavailable"}
+    return GatewayAwayError(text) if away else TowlineError(text)

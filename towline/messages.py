@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from towline.commands import table
 from towline.errors import TowlineError
-from towline.gateway_client import CALL_TIMEOUT_S, GatewayClient
+from towline.gateway_client import CALL_TIMEOUT_S, GatewayAwayError, GatewayClient
 
 COMMANDS_SHOWN: Final = 5
 # One call waits so long for a command's end, then another one does; under what a call may take.
@@ -58,9 +60,12 @@ def command(gateway: GatewayClient, wanted: str, asked: Asked, say: Callable[[st
     """Send it, and `say` each state as it is reached. TowlineError unless it succeeds within `wait_s`."""
     found = gateway.device(wanted)
     body = {"name": asked.name, "params": dict(asked.params), "ttl_s": asked.ttl_s, "queue": asked.queue}
-    told = gateway.post(f"/v1/devices/{found['id']}/commands", body)
-    say(f"{asked.name} to {found['name']} ({found['id']}), command {told['id']}")
     said, end = 0, time.monotonic() + asked.wait_s
+    shows = f"`towline device {found['id']}` shows"
+    # With a key: an answer that got lost must not have the device do it twice.
+    path, key = f"/v1/devices/{found['id']}/commands", uuid4().hex
+    told = _patiently(lambda: gateway.post(path, body, key), end, f"{shows} whether it was taken")
+    say(f"{asked.name} to {found['name']} ({found['id']}), command {told['id']}")
     while True:
         steps = _steps(told)
         for step in steps[said:]:
@@ -69,12 +74,24 @@ def command(gateway: GatewayClient, wanted: str, asked: Asked, say: Callable[[st
         left_s = int(end - time.monotonic())
         if told["state"] in FINAL or left_s <= 0:
             break
-        told = _looked_at(gateway, told["id"], min(left_s, WAIT_A_CALL_S))
+        look = partial(_looked_at, gateway, told["id"], min(left_s, WAIT_A_CALL_S))
+        told = _patiently(look, end, f"the command is made, and {shows} what became of it")
     if told["state"] == "succeeded":
         if told["result"] is not None:
             say(_shown(json.dumps(told["result"], ensure_ascii=False, indent=2)))
         return
     raise TowlineError(_not_done(told, asked))
+
+
+def _patiently(call: Callable[[], dict[str, Any]], end: float, else_say: str) -> dict[str, Any]:
+    """Its answer; again and again while the gateway is away, until `end` of time.monotonic()."""
+    while True:
+        try:
+            return call()
+        except GatewayAwayError as error:
+            if time.monotonic() + PAUSE_S >= end:
+                raise GatewayAwayError(f"{error} {else_say}") from None
+        time.sleep(PAUSE_S)
 
 
 def _looked_at(gateway: GatewayClient, command_id: str, wait_s: int) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def params(pairs: Sequence[str]) -> dict[str, Any]:
             raise TowlineError(f"{pair!r} is no parameter: each is NAME=VALUE, once")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 

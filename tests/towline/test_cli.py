@@ -80,8 +80,8 @@ def command(state: str, **more: Any) -> dict[str, Any]:
 
 
 SENT = "2026-07-01T08:00:00.004Z"
-# What the gateway says of a command, one look after the other.
-LOOKS: list[dict[str, Any]] = []
+# What the gateway says of a command, one look after the other; None: it is killed before it answers.
+LOOKS: list[dict[str, Any] | None] = []
 LISTS: dict[str, Any] = {
     "/v1/devices": {"items": DEVICES[:2], "next_cursor": "n"},
     "/v1/devices?cursor=n": {"items": DEVICES[2:], "next_cursor": None},
@@ -99,12 +99,18 @@ class Gateway(BaseHTTPRequestHandler):
     calls: ClassVar[list[tuple[str, str, Any]]] = []
     logins: ClassVar[int] = 0
     uses_left: ClassVar[int] = 0
+    keys: ClassVar[list[str | None]] = []
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.calls.append((self.command, self.path, body))
+        if body is not None and self.path.endswith("/commands"):
+            self.keys.append(self.headers["Idempotency-Key"])
         status, answer = self.answer(body)
+        if status == 0:
+            self.close_connection = True
+            return
         raw = b"" if answer is None else json.dumps(answer).encode()
         self.send_response(status)
         if status == 302:
@@ -135,6 +141,8 @@ class Gateway(BaseHTTPRequestHandler):
             return 201, {"token": "rt_x", "expires_at": "later"}
         if self.command == "DELETE":
             return 204, None
+        if (self.path.endswith("/commands") or self.path.startswith("/v1/commands/")) and LOOKS[0] is None:
+            return 0, LOOKS.pop(0)
         messages = self.messages()
         if messages is not None:
             return 200, messages
@@ -162,6 +170,7 @@ class Gateway(BaseHTTPRequestHandler):
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[Path]:
     Gateway.calls.clear()
+    Gateway.keys.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -388,6 +397,45 @@ def test_a_command_that_is_not_done_is_code_1(
     LOOKS[:] = [end]
     assert main(["command", "shed", "ping", "--wait", "0", "--data", str(data)]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_command_outlives_a_gateway_that_restarts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lost answers are asked for again, the first with its key: the device does it once."""
+    LOOKS[:] = [None, command("queued"), None, None, command("succeeded", finished_at=SENT)]
+    assert main(["command", "shed", "ping", "--data", str(data)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  succeeded  +4 ms"
+    assert len(Gateway.keys) > 1
+    assert len(set(Gateway.keys)) == 1
+    assert None not in Gateway.keys
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([None], "`towline device d_aaaa` shows whether it was taken"),
+        (
+            [command("queued"), *[None] * 9],
+            "the command is made, and `towline device d_aaaa` shows what became of it",
+        ),
+    ],
+    ids=["asked", "made"],
+)
+def test_who_gives_up_on_a_gateway_is_told_where_to_look(
+    data: Path, looks: list[dict[str, Any] | None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LOOKS[:] = looks
+    wait = str(len(looks) // 10 * 2)
+    assert main(["command", "shed", "ping", "--wait", wait, "--data", str(data)]) == 1
+    error = capsys.readouterr().err
+    assert "no gateway answers" in error
+    assert said in error
+
+
+def test_a_parameter_as_deep_as_it_likes_is_text(data: Path) -> None:
+    LOOKS[:] = [command("succeeded", finished_at=SENT)]
+    deep = "[" * 60_000
+    assert main(["command", "shed", "ping", "--param", f"level={deep}", "--data", str(data)]) == 0
+    assert Gateway.calls[-1][2]["params"] == {"level": deep}
 
 
 def test_a_parameter_that_is_none_is_told_before_anything_is_sent(
