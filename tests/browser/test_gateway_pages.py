@@ -103,7 +103,7 @@ def test_the_devices_page_shows_its_readings_and_a_command_as_they_come(
     ping.click()
     newest = logged_in.locator("#commands li").first
     expect(newest.locator(".state")).to_have_text("succeeded", timeout=WAIT_MS)
-    expect(newest).to_contain_text("published")
+    expect(newest).to_contain_text("the broker's receipt")
     expect(newest).to_contain_text("finished")
     before = logged_in.locator("#commands li").count()
     # What somebody else asks of it is seen without a click.

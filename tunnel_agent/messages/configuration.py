@@ -194,7 +194,8 @@ class Configuration:
     # What is told
 
     async def _hear(self, told: Desired) -> None:
-        self._last_told, self._owes_report, self._later = told.version, True, None
+        self._last_told, self._owes_report = told.version, True
+        later, self._later = self._later, None
         running = self._files.running
         if running is not None and told.version <= running.version:
             if told != running:
@@ -203,7 +204,7 @@ class Configuration:
                 self._error = None
             return
         if self._refused is not None and self._refused[0] == told:
-            self._error = self._refused[1]
+            self._error, self._later = self._refused[1], later  # told again before its answer came
             return
         why = fault(told.body, self._settings.configuration.keys)
         if len(strict_json.dumps(told.body)) > CONFIG_MAX:

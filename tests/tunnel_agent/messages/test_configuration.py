@@ -294,7 +294,9 @@ async def test_the_devices_own_address_takes_or_refuses_them(start: Start, folde
 async def test_what_is_told_while_the_service_is_away_is_tried_again(
     start: Start, monkeypatch: pytest.MonkeyPatch, away: tuple[int, bytes] | None
 ) -> None:
-    """Nobody tells it again: the gateway has its answer. It is reported when that changes, not each time."""
+    """Nobody tells it again once the gateway has its answer; before that it may, which changes nothing. It is
+    reported when that changes, not each time.
+    """
     monkeypatch.setattr(module, "APPLY_AGAIN_FIRST_S", 0.02)
     with Service() as service:
         device = start(keys=["vent"], url=service.url)
@@ -310,17 +312,20 @@ async def test_what_is_told_while_the_service_is_away_is_tried_again(
             with monkeypatch.context() as going:
                 going.setattr(module, "fetch", nobody)
                 refused = await device.told(desired(2, vent=41))
+                repeated = await device.told(desired(2, vent=41))
                 await until(lambda: tries > 6)
         else:
             service.answer = away
             refused = await device.told(desired(2, vent=41))
+            repeated = await device.told(desired(2, vent=41))
             await until(lambda: len(service.put) > 6)
             service.answer = (204, b"")
         assert (refused.version, refused.told) == (1, 2)
         assert refused.error is not None
+        assert repeated == refused
         await device.until(lambda: device.it.version == 2)
         await device.until(lambda: device.said[-1].version == 2)
-        assert len(device.said) == 3
+        assert len(device.said) == 4
         assert json.loads(service.put[-1]) == {"vent": 41}
 
 
