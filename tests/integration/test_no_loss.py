@@ -86,10 +86,15 @@ def kill(device: Device, rounds: int, chance: random.Random) -> int:
     """How often a process was killed."""
     victims = [*PARTS] * rounds
     chance.shuffle(victims)
+    silent = False
     for name in victims:
+        if name == "agent" and silent:  # each of its starts has its say
+            device.goes_on()
         device.stack.kill_process(name)
+        silent = silent or name == "agent"
         if chance.random() < 0.7:  # else the next one is killed before this one is well again
             device.goes_on()
+            silent = False
     device.goes_on()
     return len(victims)
 
@@ -98,6 +103,7 @@ def prove(own: Stack, rounds: int, seed: int, figures: Callable[[str, str], None
     own.start()
     with closing(own.newcomer()) as person:
         device = Device(own, person)
+        device.goes_on()
         device.talk()
         device.goes_on()
         kills = kill(device, rounds, random.Random(f"no loss {seed}"))
@@ -105,7 +111,7 @@ def prove(own: Stack, rounds: int, seed: int, figures: Callable[[str, str], None
     figures("messages kept", f"{len(rows)} over {kills} kills")
     assert faults(rows, [number for number in device.told if number != NOTHING]) == []
     assert {row.number.boot for row in rows} >= device.heard
-    assert max(device.heard) >= 2 + rounds  # of two starts in a row the first one may have had no say
+    assert len(device.heard) == 2 + 2 * rounds  # every start of the agent had its say
 
 
 @pytest.mark.timeout(420)
