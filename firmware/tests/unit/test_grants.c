@@ -1,0 +1,316 @@
+/* The agent's own cases (grants_vectors.h), and what only this book does. */
+#include <stdlib.h>
+
+#include "towline/bytes.h"
+#include "check.h"
+#include "towline/grants.h"
+#include "grants_vectors.h"
+#include "token_crypto.h"
+
+#define MONO_MS UINT64_C(1000000)
+#define HOUR_MS UINT64_C(3630000) /* with the leeway */
+#define SERVER 1u
+#define WEB "web"
+
+typedef struct {
+    tl_grants g;
+    tl_grants_scratch scratch;
+} book;
+
+static const uint8_t *bytes(const char *text)
+{
+    return (const uint8_t *)text;
+}
+
+static tl_span list_text(size_t i)
+{
+    return (tl_span){bytes(LISTS[i].text), LISTS[i].n};
+}
+
+static const char *take_list(book *b, size_t i, bool *newer)
+{
+    return tl_grants_take_keys(&b->g, list_text(i), MONO_MS, newer);
+}
+
+static book *new_book(size_t list)
+{
+    book *b = malloc(sizeof *b);
+    bool newer;
+    memset(b, 0xA5, sizeof *b); /* nothing may be taken from memory that was not written */
+    tl_grants_init(&b->g, &HOST_CRYPTO, &b->scratch, tl_text(DEVICE), bytes(ROOT), NOW_S - 86400);
+    CHECK(take_list(b, list, &newer) == NULL && newer);
+    tl_grants_connected(&b->g);
+    return b;
+}
+
+static size_t in_force(const book *b)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < TL_GRANTS_MAX; i++) {
+        n += b->g.accepted[i].ends_at_ms != 0;
+    }
+    return n;
+}
+
+/* In memory of the exact size. */
+static tl_verdict offer_raw(book *b, const uint8_t *id, tl_span token, int64_t wall_s)
+{
+    uint8_t *exact = malloc(token.n);
+    if (token.n > 0) {
+        memcpy(exact, token.at, token.n);
+    }
+    const tl_verdict verdict = tl_grants_offer(&b->g, id, (tl_span){exact, token.n}, wall_s, MONO_MS);
+    free(exact);
+    return verdict;
+}
+
+static tl_verdict offer(book *b, size_t i, int64_t wall_s)
+{
+    return offer_raw(b, bytes(TOKENS[i].id), (tl_span){bytes(TOKENS[i].token), TOKENS[i].n}, wall_s);
+}
+
+static tl_verdict open_web(book *b, size_t i, int64_t wall_s, uint64_t now_ms)
+{
+    return tl_grants_open(&b->g, tl_text(DEVICE), tl_text(WEB), bytes(TOKENS[i].id), wall_s, now_ms);
+}
+
+static size_t named(const char *name)
+{
+    for (size_t i = 0; i < sizeof TOKENS / sizeof *TOKENS; i++) {
+        if (strcmp(TOKENS[i].name, name) == 0) {
+            return i;
+        }
+    }
+    abort();
+}
+
+static void every_token(void)
+{
+    for (size_t i = 0; i < sizeof TOKENS / sizeof *TOKENS; i++) {
+        book *b = new_book(0);
+        const int code = TOKENS[i].code == -1 ? TL_GRANT_INVALID : TOKENS[i].code;
+        const tl_verdict verdict = offer(b, i, NOW_S);
+        if (i != named("a service of another kind") && i != named("ssh under the same id")) {
+            CHECK_NAMED(verdict.code == code, TOKENS[i].name);
+            CHECK_NAMED(open_web(b, i, NOW_S, MONO_MS).code == code, TOKENS[i].name);
+        }
+        CHECK_NAMED(in_force(b) == (verdict.code == 0), TOKENS[i].name);
+        CHECK_NAMED((verdict.code == 0) == (verdict.reason == NULL), TOKENS[i].name);
+        free(b);
+    }
+    CHECK(sizeof TOKENS / sizeof *TOKENS >= 70);
+}
+
+static void a_forgery_displaces_no_genuine_grant(void)
+{
+    book *b = new_book(0);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS);
+    for (size_t i = 1; i < sizeof TOKENS / sizeof *TOKENS; i++) {
+        if (memcmp(TOKENS[i].id, TOKENS[0].id, TL_GRANT_ID) == 0 && i != named("as long as allowed")) {
+            CHECK_NAMED(offer(b, i, NOW_S).code != TL_GRANT_HOLDS, TOKENS[i].name);
+            const tl_verdict verdict = open_web(b, 0, NOW_S, MONO_MS);
+            CHECK_NAMED(verdict.code == TL_GRANT_HOLDS && verdict.grant->ends_at_ms == MONO_MS + HOUR_MS, TOKENS[i].name);
+        }
+    }
+    free(b);
+}
+
+static void every_byte_of_a_token_counts(void)
+{
+    book *b = new_book(0);
+    uint8_t token[TL_GRANT_TOKEN_MAX];
+    for (size_t i = 0; i < TOKENS[0].n; i++) {
+        memcpy(token, TOKENS[0].token, TOKENS[0].n);
+        token[i] ^= 1;
+        CHECK(offer_raw(b, bytes(TOKENS[0].id), (tl_span){token, TOKENS[0].n}, NOW_S).code == TL_GRANT_INVALID);
+        CHECK(offer_raw(b, bytes(TOKENS[0].id), (tl_span){bytes(TOKENS[0].token), i}, NOW_S).code == TL_GRANT_INVALID);
+    }
+    free(b);
+}
+
+static void what_a_grant_tells(void)
+{
+    book *b = new_book(0);
+    tl_verdict verdict = offer(b, 0, NOW_S);
+    CHECK(!verdict.grant->acting && verdict.grant->service_n == 3 && memcmp(verdict.grant->service, WEB, 3) == 0);
+    CHECK(memcmp(verdict.grant->session, TOKENS[0].id, 16) == 0);
+    const unsigned before = verified;
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS && verified == before); /* the same again costs a hash */
+    CHECK(offer(b, named("act"), NOW_S).grant->acting);
+    CHECK(!offer(b, named("act null"), NOW_S).grant->acting);
+    free(b);
+}
+
+static void it_opens_only_what_it_names(void)
+{
+    book *b = new_book(0);
+    const uint8_t *id = bytes(TOKENS[0].id);
+    CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_NONE);
+    (void)offer(b, 0, NOW_S);
+    CHECK(tl_grants_open(&b->g, tl_text(DEVICE), tl_text("ssh"), id, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    CHECK(tl_grants_open(&b->g, tl_text(DEVICE), tl_text(""), id, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    CHECK(tl_grants_open(&b->g, tl_text("d_other"), tl_text(WEB), id, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    const size_t ssh = named("a service of another kind");
+    CHECK(offer(b, ssh, NOW_S).code == TL_GRANT_HOLDS);
+    CHECK(open_web(b, ssh, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    tl_grants_connected(&b->g); /* known to its connection alone */
+    CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_NONE);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS && open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_HOLDS);
+    CHECK(in_force(b) == 2);
+    free(b);
+}
+
+static void revoked_before_and_after(void)
+{
+    book *b = new_book(0);
+    const uint8_t *id = bytes(TOKENS[0].id);
+    uint8_t ended[TL_GRANT_ID];
+    (void)offer(b, 0, NOW_S);
+    CHECK(tl_grants_revoke(&b->g, id, MONO_MS, SERVER) == TL_REVOKE_ENDED);
+    CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_REVOKED);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_REVOKED);
+    CHECK(!tl_grants_expire(&b->g, MONO_MS + HOUR_MS - 1, ended));
+    tl_grants_connected(&b->g);
+    CHECK(offer(b, 0, NOW_S + 3600).code == TL_GRANT_REVOKED);
+    CHECK(!tl_grants_expire(&b->g, MONO_MS + HOUR_MS + 2000, ended) && !tl_revoked_holds(&b->g.revoked, id));
+    free(b);
+    b = new_book(0);
+    CHECK(tl_grants_revoke(&b->g, id, MONO_MS, SERVER) == TL_REVOKE_NEWS);
+    CHECK(tl_grants_revoke(&b->g, id, MONO_MS, SERVER) == TL_REVOKE_KNOWN);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_REVOKED);
+    free(b);
+}
+
+static void ends_and_clocks(void)
+{
+    book *b = new_book(0);
+    uint8_t ended[TL_GRANT_ID];
+    CHECK(tl_grants_next_expiry(&b->g) == UINT64_MAX);
+    (void)offer(b, 0, NOW_S);
+    const uint64_t end = MONO_MS + HOUR_MS;
+    CHECK(tl_grants_next_expiry(&b->g) == end);
+    CHECK(open_web(b, 0, NOW_S - 3600, MONO_MS + 10).code == TL_GRANT_HOLDS);
+    CHECK(open_web(b, 0, NOW_S + 365 * 86400, end - 1).code == TL_GRANT_HOLDS);
+    CHECK(open_web(b, 0, NOW_S, end).code == TL_GRANT_EXPIRED);
+    CHECK(!tl_grants_expire(&b->g, end - 1, ended));
+    CHECK(tl_grants_expire(&b->g, end, ended) && memcmp(ended, TOKENS[0].id, TL_GRANT_ID) == 0);
+    CHECK(!tl_grants_expire(&b->g, end, ended) && in_force(b) == 0);
+    free(b);
+}
+
+static void without_the_time(void)
+{
+    static const int64_t early[] = {-1, 0, 1000, NOW_S - 86400 - 31};
+    const size_t forged = named("claims changed, end");
+    for (size_t i = 0; i < sizeof early / sizeof *early; i++) {
+        book *b = new_book(0);
+        CHECK(offer(b, 0, early[i]).code == TL_GRANT_NO_TIME && open_web(b, 0, early[i], MONO_MS).code == TL_GRANT_NO_TIME);
+        CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_HOLDS && in_force(b) == 1);
+        CHECK(b->g.waiting[0].n == 0 && open_web(b, 0, -1, MONO_MS).code == TL_GRANT_HOLDS);
+        free(b);
+        b = new_book(0);
+        CHECK(offer(b, forged, early[i]).code == TL_GRANT_NO_TIME);
+        CHECK(open_web(b, forged, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+        CHECK(open_web(b, forged, NOW_S, MONO_MS).code == TL_GRANT_INVALID && in_force(b) == 0);
+        free(b);
+    }
+    /* A grant of its future: the clock is behind, and may be set. */
+    book *b = new_book(0);
+    const size_t later = named("too early");
+    CHECK(offer(b, later, NOW_S).code == TL_GRANT_NO_TIME && open_web(b, later, NOW_S, MONO_MS).code == TL_GRANT_NO_TIME);
+    CHECK(open_web(b, later, NOW_S + 1, MONO_MS).code == TL_GRANT_HOLDS);
+    /* Only so many wait; what waited ends with its connection, and by its revocation. */
+    CHECK(offer(b, 0, -1).code == TL_GRANT_NO_TIME && offer(b, named("act"), -1).code == TL_GRANT_NO_TIME);
+    CHECK(offer(b, named("act null"), -1).code == TL_GRANT_INVALID);
+    CHECK(tl_grants_revoke(&b->g, bytes(TOKENS[0].id), MONO_MS, SERVER) == TL_REVOKE_NEWS);
+    CHECK(offer(b, named("act null"), -1).code == TL_GRANT_NO_TIME);
+    tl_grants_connected(&b->g);
+    CHECK(open_web(b, named("act null"), NOW_S, MONO_MS).code == TL_GRANT_NONE);
+    free(b);
+}
+
+static void key_lists(void)
+{
+    book *b = new_book(1);
+    bool newer;
+    uint8_t ended[TL_GRANT_ID];
+    const size_t other = named("another listed key");
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS && offer(b, other, NOW_S).code == TL_GRANT_HOLDS);
+    CHECK(take_list(b, 0, &newer) == NULL && !newer && b->g.keys.number == 2 && b->g.keys.count == 2);
+    CHECK(take_list(b, 1, &newer) == NULL && !newer);
+    CHECK(take_list(b, 2, &newer) == NULL && newer);
+    CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_EXPIRED);
+    CHECK(tl_grants_expire(&b->g, MONO_MS, ended) && memcmp(ended, TOKENS[0].id, TL_GRANT_ID) == 0);
+    CHECK(!tl_grants_expire(&b->g, MONO_MS, ended));
+    CHECK(open_web(b, other, NOW_S, MONO_MS).code == TL_GRANT_HOLDS);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_INVALID);
+    CHECK(take_list(b, 3, &newer) == NULL && newer && b->g.keys.number == (INT64_C(1) << 53) - 1);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS); /* its key is listed again */
+    CHECK(open_web(b, other, NOW_S, MONO_MS).code == TL_GRANT_EXPIRED);
+    free(b);
+    b = new_book(0);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS);
+    CHECK(take_list(b, 2, &newer) == NULL && newer && take_list(b, 3, &newer) == NULL && newer);
+    CHECK(open_web(b, 0, NOW_S, MONO_MS).code == TL_GRANT_EXPIRED); /* it ended, and a later list brings it not back */
+    free(b);
+    for (size_t i = 0; i < sizeof BAD_LISTS / sizeof *BAD_LISTS; i++) {
+        tl_grants_scratch scratch;
+        const tl_out room = {scratch.decoded, 0, sizeof scratch.decoded, false};
+        const tl_span text = {bytes(BAD_LISTS[i].text), BAD_LISTS[i].n};
+        CHECK_NAMED(tl_key_list_read(&scratch.list, text, bytes(LIST_ROOT), &HOST_CRYPTO, room) != NULL, BAD_LISTS[i].name);
+    }
+    b = new_book(0);
+    CHECK(tl_grants_take_keys(&b->g, (tl_span){bytes(BAD_LISTS[0].text), BAD_LISTS[0].n}, MONO_MS, &newer) != NULL);
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_HOLDS); /* a refused list leaves the one in force */
+    free(b);
+}
+
+/* A book of made-up grants: what counts is which of them goes. */
+static void which_goes_when_all_places_are_taken(void)
+{
+    book *b = new_book(0);
+    for (size_t i = 0; i < TL_GRANTS_MAX; i++) {
+        b->g.accepted[i] = (tl_grant){.id = {(uint8_t)(i + 1)}, .ends_at_ms = MONO_MS * 9, .used = (uint32_t)i + 1, .here = i != 5};
+    }
+    b->g.uses = 100;
+    b->g.accepted[0].streams = 1;
+    CHECK(offer(b, 0, NOW_S).grant == &b->g.accepted[5]); /* of an earlier connection */
+    CHECK(offer(b, named("act"), NOW_S).grant == &b->g.accepted[1]); /* unused for longest, without a stream */
+    for (size_t i = 0; i < TL_GRANTS_MAX; i++) {
+        b->g.accepted[i].streams = 1;
+    }
+    CHECK(offer(b, named("act null"), NOW_S).code == TL_GRANT_INVALID);
+    CHECK(open_web(b, named("act null"), NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    free(b);
+}
+
+static void memory_is_bounded(void)
+{
+    book *b = new_book(0);
+    uint8_t id[TL_GRANT_ID] = {0};
+    (void)offer(b, 0, NOW_S);
+    CHECK(tl_grants_revoke(&b->g, bytes(TOKENS[0].id), MONO_MS, SERVER) == TL_REVOKE_ENDED);
+    for (uint32_t i = 0; i < 4000; i++) {
+        memcpy(id, &i, sizeof i);
+        CHECK(tl_grants_revoke(&b->g, id, MONO_MS, 2) == TL_REVOKE_NEWS);
+        CHECK(offer_raw(b, id, tl_text("junk"), NOW_S).code != TL_GRANT_HOLDS);
+    }
+    CHECK(offer(b, 0, NOW_S).code == TL_GRANT_REVOKED);
+    free(b);
+}
+
+int main(void)
+{
+    every_token();
+    a_forgery_displaces_no_genuine_grant();
+    every_byte_of_a_token_counts();
+    what_a_grant_tells();
+    it_opens_only_what_it_names();
+    revoked_before_and_after();
+    ends_and_clocks();
+    without_the_time();
+    key_lists();
+    which_goes_when_all_places_are_taken();
+    memory_is_bounded();
+    return check_result();
+}

@@ -1,0 +1,217 @@
+"""Writes a file of docs/protocol/vectors as C: vectors_to_c.py IN.json OUT.c (types: vectors.h).
+
+A member that this script does not know ends it with an error: what is added to a vector cannot be forgotten
+in C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+_BYTES_A_LINE: Final = 24
+Json = dict[str, Any]
+
+
+class Source:
+    """C text that grows; each byte string and each array stands in it once, before what refers to it."""
+
+    def __init__(self, origin: str) -> None:
+        self._parts = [f'/* Written by vectors_to_c.py from {origin}. */\n#include "vectors.h"\n']
+        self._names: dict[str, str] = {}
+
+    def span(self, hexadecimal: str) -> str:
+        raw = bytes.fromhex(hexadecimal)
+        if not raw:
+            return "{NULL, 0}"
+        rows = [raw[at : at + _BYTES_A_LINE] for at in range(0, len(raw), _BYTES_A_LINE)]
+        body = "\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) + "," for row in rows)
+        return f"{{{self.array('uint8_t', body)}, {len(raw)}}}"
+
+    def array(self, kind: str, body: str) -> str:
+        """The name of a constant array with this body; NULL for an empty one, which C does not have."""
+        if not body:
+            return "NULL"
+        text = f"const {kind} %s[] = {{\n{body}\n}};"
+        if text not in self._names:
+            self._names[text] = f"part_{len(self._names)}"
+            self._parts.append("static " + text.replace("%s", self._names[text], 1))
+        return self._names[text]
+
+    def rows(self, kind: str, rows: list[str]) -> str:
+        return self.array(kind, "\n".join(f"    {row}," for row in rows))
+
+    def public(self, kind: str, name: str, rows: list[str]) -> None:
+        body = "\n".join(f"    {row}," for row in rows)
+        self._parts.append(
+            f"const {kind} {name}[] = {{\n{body}\n}};\nconst size_t {name}_count = {len(rows)};"
+        )
+
+    def single(self, kind: str, name: str, value: str) -> None:
+        self._parts.append(f"const {kind} {name} = {value};")
+
+    def text(self) -> str:
+        return "\n\n".join(self._parts) + "\n"
+
+
+def quoted(text: str | None) -> str:
+    """A C literal of the text's UTF-8."""
+    if text is None:
+        return "NULL"
+    plain = (
+        chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return '"' + "".join(plain) + '"'
+
+
+def truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def braces(members: dict[str, str]) -> str:
+    return "{" + ", ".join(f".{name} = {value}" for name, value in members.items()) + "}"
+
+
+def known(entry: Json, names: set[str]) -> Json:
+    if unknown := entry.keys() - names:
+        raise SystemExit(f"members that no C test knows: {sorted(unknown)}")
+    return entry
+
+
+_NUMBERS: Final = [
+    "stream",
+    "code",
+    "last_id",
+    "retry_after_ms",
+    "offset",
+    "max_frame",
+    "max_message",
+    "stream_window",
+    "connection_window",
+    "max_streams",
+    "keepalive_ms",
+]
+_TEXTS: Final = [
+    "name",
+    "type",
+    "device",
+    "service",
+    "server_name",
+    "token",
+    "message",
+    "reason",
+    "software",
+    "key_list",
+]
+_BYTES: Final = ["nonce", "instance", "key_id", "signature", "grant_id", "data", "opaque"]
+_LISTS: Final = ["features", "children"]
+
+
+def frames(source: Source, whole: Json) -> None:
+    rows = []
+    for entry in known(whole, {"about", "frames"})["frames"]:
+        known(entry, {*_NUMBERS, *_TEXTS, *_BYTES, *_LISTS, "hex", "services"})
+        members = {"raw": source.span(entry["hex"])}
+        members |= {name: str(entry[name]) for name in _NUMBERS if name in entry}
+        members |= {name: quoted(entry[name]) for name in _TEXTS if name in entry}
+        members |= {name: source.span(entry[name]) for name in _BYTES if name in entry}
+        members |= {name: quoted(",".join(entry[name])) for name in _LISTS if name in entry}
+        if services := entry.get("services"):
+            members["services"] = source.rows("vector_service", [_service(one) for one in services])
+            members["service_count"] = str(len(services))
+        rows.append(braces(members))
+    source.public("vector_frame", "vector_frames", rows)
+
+
+def _service(entry: Json) -> str:
+    known(entry, {"name", "kind", "host", "forwarded", "upstream"})
+    members = {name: quoted(entry[name]) for name in ("name", "kind", "upstream")}
+    members |= {"preserve": truth(entry["host"] == "preserve"), "forwarded": truth(entry["forwarded"])}
+    return braces(members)
+
+
+def bad_frames(source: Source, whole: Json) -> None:
+    rows = []
+    for entry in known(whole, {"about", "cases"})["cases"]:
+        known(entry, {"name", "side", "state", "before", "accept", "hex", "close_code"})
+        members = {name: quoted(entry[name]) for name in ("name", "side", "state")}
+        members["before"] = source.rows("tl_span", [source.span(message) for message in entry["before"]])
+        members["before_count"] = str(len(entry["before"]))
+        members["accept"] = truth(entry["accept"])
+        members["raw"] = source.span(entry["hex"])
+        members["close_code"] = str(entry["close_code"])
+        rows.append(braces(members))
+    source.public("vector_bad_frame", "vector_bad_frames", rows)
+
+
+def credit(source: Source, whole: Json) -> None:
+    rows = []
+    for entry in known(whole, {"about", "cases"})["cases"]:
+        known(entry, {"name", "peer", "steps"})
+        peer = known(entry.get("peer", {}), {"stream_window", "connection_window"})
+        members = {"name": quoted(entry["name"])}
+        members |= {f"peer_{name}": str(value) for name, value in peer.items()}
+        members["steps"] = source.rows("vector_step", [_step(source, step) for step in entry["steps"]])
+        members["step_count"] = str(len(entry["steps"]))
+        rows.append(braces(members))
+    source.public("vector_credit", "vector_credits", rows)
+
+
+def _step(source: Source, step: Json) -> str:
+    known(step, {"receive", "consumed", "send", "stream", "answers", "close_code"})
+    kind = next(name for name in ("receive", "consumed", "send") if name in step)
+    members = {"kind": f"STEP_{kind.upper()}", "close_code": str(step.get("close_code", -1))}
+    if kind == "consumed":
+        members["consumed"] = str(step["consumed"])
+    else:
+        members["bytes"] = source.span(step[kind])
+    if "stream" in step:
+        members["stream"] = str(step["stream"])
+    members["answers"] = source.span("".join(step.get("answers", [])))
+    return braces(members)
+
+
+def handshake(source: Source, whole: Json) -> None:
+    rows = []
+    for entry in known(whole, {"about", "server_name", "nonce", "messages"})["messages"]:
+        known(entry, {"from", "hex", "events"})
+        members = {"from_server": truth(entry["from"] == "server"), "raw": source.span(entry["hex"])}
+        rows.append(braces(members | {"events": quoted(",".join(entry["events"]))}))
+    source.public("vector_message", "vector_messages", rows)
+
+
+def auth(source: Source, whole: Json) -> None:
+    spans = ["private_scalar", "public_key_spki", "key_id", "nonce", "instance", "transcript", "signature"]
+    known(whole, {*spans, "about", "server_name", "device", "must_not_verify"})
+    members = {name: source.span(whole[name]) for name in spans}
+    members |= {name: quoted(whole[name]) for name in ("server_name", "device")}
+    wrong = [known(entry, {"name", "transcript"}) for entry in whole["must_not_verify"]]
+    rows = [
+        braces({"name": quoted(one["name"]), "transcript": source.span(one["transcript"])}) for one in wrong
+    ]
+    members["must_not_verify"] = source.rows("vector_wrong_transcript", rows)
+    members["must_not_verify_count"] = str(len(rows))
+    source.single("vector_auth", "vector_auth_case", braces(members))
+
+
+WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
+    "frames.json": frames,
+    "bad_frames.json": bad_frames,
+    "credit.json": credit,
+    "handshake.json": handshake,
+    "auth.json": auth,
+}
+
+
+def main(given: Path, wanted: Path) -> None:
+    source = Source(given.name)
+    WRITERS[given.name](source, json.loads(given.read_text(encoding="utf-8")))
+    wanted.write_text(source.text(), encoding="ascii")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
