@@ -12,7 +12,7 @@ static uint32_t seconds(uint64_t ms)
     return s < INT32_MAX ? (uint32_t)s : INT32_MAX;
 }
 
-void tl_grants_init(tl_grants *g, const tl_token_crypto *crypto, tl_grants_scratch *scratch, tl_span device,
+void tl_grants_init(tl_grants *g, const tl_crypto *crypto, tl_grants_scratch *scratch, tl_span device,
                     const uint8_t root[TL_P256_POINT], int64_t earliest_s)
 {
     memset(g, 0, sizeof *g);
@@ -202,7 +202,7 @@ static tl_verdict check(tl_grants *g, const uint8_t *id, tl_span token, int64_t 
     }
     tl_grant *known = accepted(g, id), fresh;
     uint8_t digest[TL_SHA256];
-    g->crypto->sha256(g->crypto->with, token, digest);
+    g->crypto->sha256(token, digest);
     if (known != NULL && memcmp(known->digest, digest, sizeof digest) == 0) {
         return holds(g, known);
     }

@@ -131,18 +131,18 @@ static const char *read_keys(tl_key_list *list, const tl_json *keys)
 }
 
 static const char *verify_es256(const tl_jws *jws, const uint8_t root[TL_P256_POINT],
-                                const tl_token_crypto *crypto)
+                                const tl_crypto *crypto)
 {
     uint8_t room[TL_P256_SIGNATURE];
     tl_out signature = {room, 0, sizeof room, false};
     if (!tl_base64url_decode(jws->signature, &signature) || signature.n != TL_P256_SIGNATURE) {
         return "signature is not 64 bytes in base64url";
     }
-    return crypto->p256_verify(crypto->with, root, jws->signed_part, room) ? NULL : "signature does not hold";
+    return crypto->p256_verify(root, jws->signed_part, room) ? NULL : "signature does not hold";
 }
 
 const char *tl_key_list_read(tl_key_list *list, tl_span text, const uint8_t root[TL_P256_POINT],
-                             const tl_token_crypto *crypto, tl_out scratch)
+                             const tl_crypto *crypto, tl_out scratch)
 {
     tl_jws jws;
     tl_json claims, keys;
@@ -185,7 +185,7 @@ tl_span tl_key_list_modulus(const tl_key_list *list, size_t key)
     return (tl_span){list->pool + list->key[key].modulus_at, list->key[key].modulus_n};
 }
 
-const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const tl_token_crypto *crypto,
+const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const tl_crypto *crypto,
                                uint8_t *key)
 {
     if (!jws->has_kid) {
@@ -195,7 +195,7 @@ const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const
     if (found < 0) {
         return "kid is not in the key list";
     }
-    uint8_t room[TL_SIGNATURE_MAX];
+    uint8_t room[TL_RSA_BYTES_MAX];
     tl_out signature = {room, 0, sizeof room, false};
     if (!tl_base64url_decode(jws->signature, &signature)) {
         return "signature is not canonical base64url";
@@ -203,7 +203,7 @@ const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const
     *key = (uint8_t)found;
     const tl_span raw = {room, signature.n};
     const tl_span modulus = tl_key_list_modulus(list, (size_t)found);
-    return crypto->rs256_verify(crypto->with, modulus, jws->signed_part, raw)
+    return crypto->rs256_verify(modulus, jws->signed_part, raw)
                ? NULL
                : "signature does not hold";
 }

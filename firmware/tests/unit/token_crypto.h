@@ -13,9 +13,8 @@
 
 static unsigned verified; /* signatures looked at */
 
-static inline void host_sha256(void *with, tl_span message, uint8_t digest[TL_SHA256])
+static inline void host_sha256(tl_span message, uint8_t digest[TL_SHA256])
 {
-    (void)with;
     if (EVP_Digest(message.at, message.n, digest, NULL, EVP_sha256(), NULL) != 1) {
         abort();
     }
@@ -47,10 +46,9 @@ static inline bool verify_by(EVP_PKEY *key, tl_span message, const uint8_t *sign
     return holds;
 }
 
-static inline bool host_p256_verify(void *with, const uint8_t point[TL_P256_POINT], tl_span message,
+static inline bool host_p256_verify(const uint8_t point[TL_P256_POINT], tl_span message,
                                     const uint8_t signature[TL_P256_SIGNATURE])
 {
-    (void)with;
     OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
     OSSL_PARAM_BLD_push_utf8_string(build, OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0);
     OSSL_PARAM_BLD_push_octet_string(build, OSSL_PKEY_PARAM_PUB_KEY, point, TL_P256_POINT);
@@ -64,9 +62,8 @@ static inline bool host_p256_verify(void *with, const uint8_t point[TL_P256_POIN
     return holds;
 }
 
-static inline bool host_rs256_verify(void *with, tl_span modulus, tl_span message, tl_span signature)
+static inline bool host_rs256_verify(tl_span modulus, tl_span message, tl_span signature)
 {
-    (void)with;
     OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
     BIGNUM *n = BN_bin2bn(modulus.at, (int)modulus.n, NULL), *e = BN_new();
     BN_set_word(e, 65537);
@@ -78,6 +75,6 @@ static inline bool host_rs256_verify(void *with, tl_span modulus, tl_span messag
     return holds;
 }
 
-static const tl_token_crypto HOST_CRYPTO = {NULL, host_sha256, host_p256_verify, host_rs256_verify};
+static const tl_crypto HOST_CRYPTO = {.sha256 = host_sha256, .p256_verify = host_p256_verify, .rs256_verify = host_rs256_verify};
 
 #endif

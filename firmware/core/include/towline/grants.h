@@ -68,7 +68,7 @@ typedef struct {
 } tl_grants_scratch;
 
 typedef struct {
-    const tl_token_crypto *crypto;
+    const tl_crypto *crypto;
     tl_grants_scratch *scratch;
     tl_span device; /* the id; the caller's memory */
     uint8_t root[TL_P256_POINT];
@@ -85,7 +85,7 @@ typedef struct {
 typedef enum { TL_REVOKE_ENDED, TL_REVOKE_NEWS, TL_REVOKE_KNOWN } tl_revocation;
 
 /* `earliest_s`: when this device's certificate begins. */
-void tl_grants_init(tl_grants *, const tl_token_crypto *, tl_grants_scratch *, tl_span device,
+void tl_grants_init(tl_grants *, const tl_crypto *, tl_grants_scratch *, tl_span device,
                     const uint8_t root[TL_P256_POINT], int64_t earliest_s);
 /* Takes a list with a higher number; NULL, or why not. Grants whose key is not in it any more end now:
  * `tl_grants_expire` hands them out. `newer`: the list was taken, and is to be stored; one of the same or a lower

@@ -5,28 +5,14 @@
 #ifndef TOWLINE_JWS_H
 #define TOWLINE_JWS_H
 
+#include "towline/crypto.h"
 #include "towline/json.h"
 #include "towline/span.h"
 
 #define TL_GRANT_TOKEN_MAX 1536u    /* specification, section 2 (GRANT) */
 #define TL_KEY_LIST_TEXT_MAX 2040u  /* what the gateway promises for HELLO, and this link takes */
 #define TL_KID_MAX 64u              /* the gateway's are RFC 7638 thumbprints: 43 */
-#define TL_SIGNATURE_MAX 512u       /* RSA of 4096 bits */
-#define TL_P256_POINT 65u           /* uncompressed: 4, x, y */
-#define TL_P256_SIGNATURE 64u       /* r, s */
-#define TL_SHA256 32u
 #define TL_TOKEN_SCRATCH 1536u      /* three quarters of the longer text, and then some */
-
-/* What the port's cryptography does for the readers of tokens. `with` is handed back to it. */
-typedef struct {
-    void *with;
-    void (*sha256)(void *with, tl_span message, uint8_t digest[TL_SHA256]);
-    bool (*p256_verify)(void *with, const uint8_t point[TL_P256_POINT], tl_span message,
-                        const uint8_t signature[TL_P256_SIGNATURE]);
-    /* PKCS#1 v1.5 with SHA-256; the exponent is 65537; `modulus` is big endian without leading zeros. A
-     * signature whose length is not the modulus' is refused. */
-    bool (*rs256_verify)(void *with, tl_span modulus, tl_span message, tl_span signature);
-} tl_token_crypto;
 
 /* A token whose form and header hold. Nothing in it may be believed before its signature was checked. */
 typedef struct {

@@ -9,7 +9,6 @@
 
 #define TL_KEYS_MAX 4u /* a rotation holds two or three */
 #define TL_RSA_BYTES_MIN 256u
-#define TL_RSA_BYTES_MAX 512u /* a larger key only makes every verification slow */
 /* Moduli and kids of all keys: a list's text has 2,040 bytes, so its base64url payload holds less than this. */
 #define TL_KEY_POOL 1280u
 
@@ -29,14 +28,14 @@ typedef struct {
 /* Checks the root's signature and every key, and fills `list`, which must not be one in force: a refused list
  * leaves it half filled. Whether the number rises is the caller's to ask. `scratch`: ≥ TL_TOKEN_SCRATCH bytes. */
 const char *tl_key_list_read(tl_key_list *list, tl_span text, const uint8_t root[TL_P256_POINT],
-                             const tl_token_crypto *crypto, tl_out scratch);
+                             const tl_crypto *crypto, tl_out scratch);
 
 /* The key of this kid, or -1. */
 int tl_key_list_find(const tl_key_list *list, tl_span kid);
 tl_span tl_key_list_kid(const tl_key_list *list, size_t key);
 tl_span tl_key_list_modulus(const tl_key_list *list, size_t key);
 /* Checks the token's RS256 signature by the key that its kid names; which one is told in `key`. */
-const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const tl_token_crypto *crypto,
+const char *tl_key_list_verify(const tl_key_list *list, const tl_jws *jws, const tl_crypto *crypto,
                                uint8_t *key);
 
 #endif
