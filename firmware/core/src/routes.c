@@ -124,7 +124,11 @@ static uint16_t judged(tl_exchange *x, tl_routes routes)
         return status;
     }
     x->route = route;
-    return route->begin != NULL ? route->begin(x) : 0;
+    status = route->begin != NULL ? route->begin(x) : 0;
+    if (status != 0) {
+        x->route = NULL; /* it took nothing, so it has nothing to give back */
+    }
+    return status;
 }
 
 void tl_exchange_refuse(tl_exchange *x, uint16_t status)
@@ -141,7 +145,7 @@ void tl_exchange_refuse(tl_exchange *x, uint16_t status)
 void tl_exchange_begin(tl_exchange *x, tl_routes routes, const tl_exchange_origin *origin, void *owner, tl_out small)
 {
     const tl_http_request *request = origin->request;
-    *x = (tl_exchange){.origin = *origin, .owner = owner, .small = small};
+    *x = (tl_exchange){.origin = *origin, .owner = owner, .small = small, .now_ms = x->now_ms, .again_at_ms = UINT64_MAX};
     if (x->small.cap > TL_SMALL_BODY_MAX) {
         x->small.cap = TL_SMALL_BODY_MAX;
     }
@@ -198,7 +202,7 @@ static tl_fill fill_refusal(tl_exchange *x, tl_out *out)
         return TL_FILL_BROKEN;
     }
     x->started = true;
-    tl_answer_plain(out, x->status, x->head_only, x->close);
+    tl_answer_refusal(out, x->status, x->why, x->head_only, x->close);
     return out->full ? TL_FILL_BROKEN : TL_FILL_END;
 }
 
@@ -221,4 +225,21 @@ tl_fill tl_exchange_fill(tl_exchange *x, tl_out *out)
     const tl_fill filled = x->route->fill(x, out);
     x->started = true;
     return out->full ? TL_FILL_BROKEN : filled;
+}
+
+void tl_exchange_over(tl_exchange *x)
+{
+    if (x->route != NULL && x->route->over != NULL) {
+        x->route->over(x);
+    }
+    *x = (tl_exchange){.route = NULL};
+}
+
+void tl_exchange_end(tl_exchange *x)
+{
+    const tl_route_end end = x->end;
+    x->end = NULL;
+    if (end != NULL) {
+        end(x);
+    }
 }

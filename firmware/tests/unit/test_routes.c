@@ -4,16 +4,21 @@
 #include "towline/routes.h"
 
 typedef struct {
-    unsigned begun, pieces, lasts, fills;
+    unsigned begun, pieces, lasts, fills, overs;
     char body[2048];
     size_t body_n;
-    uint16_t refuse_body;
+    uint16_t refuse, refuse_body;
 } seen;
 
 static uint16_t begin(tl_exchange *x)
 {
     ((seen *)x->owner)->begun++;
-    return 0;
+    return ((seen *)x->owner)->refuse;
+}
+
+static void over(tl_exchange *x)
+{
+    ((seen *)x->owner)->overs++;
 }
 
 static uint16_t on_body(tl_exchange *x, tl_span piece, bool last)
@@ -44,11 +49,11 @@ static tl_fill fill(tl_exchange *x, tl_out *out)
 }
 
 static const tl_route TABLE[] = {
-    {"GET", "/", TL_ANYONE, TL_BODY_NONE, begin, NULL, fill},
-    {"GET", "/status", TL_LOGGED_IN, TL_BODY_NONE, begin, NULL, fill},
-    {"POST", "/settings", TL_LOGGED_IN, TL_BODY_SMALL, begin, on_body, fill},
-    {"DELETE", "/settings", TL_LOGGED_IN, TL_BODY_NONE, begin, NULL, fill},
-    {"POST", "/upload", TL_LOGGED_IN, TL_BODY_STREAMED, begin, on_body, fill},
+    {"GET", "/", TL_ANYONE, TL_BODY_NONE, begin, NULL, fill, over},
+    {"GET", "/status", TL_LOGGED_IN, TL_BODY_NONE, begin, NULL, fill, over},
+    {"POST", "/settings", TL_LOGGED_IN, TL_BODY_SMALL, begin, on_body, fill, over},
+    {"DELETE", "/settings", TL_LOGGED_IN, TL_BODY_NONE, begin, NULL, fill, over},
+    {"POST", "/upload", TL_LOGGED_IN, TL_BODY_STREAMED, begin, on_body, fill, over},
 };
 static const tl_routes ROUTES = {TABLE, sizeof TABLE / sizeof *TABLE};
 
@@ -204,6 +209,19 @@ static void refusals(void)
     CHECK(go(&w, "POST /settings" TUNNEL OURS "Content-Length: 5\r\n\r\n", true, true) == 0);
     tl_exchange_begin(&w.x, ROUTES, &w.origin, &w.s, (tl_out){NULL, 0, 0, false});
     CHECK(w.x.status == 503);
+    /* What a route began it ends once, and not what it refused to begin, nor what never reached it. */
+    CHECK(go(&w, "GET /" TUNNEL "\r\n", true, true) == 0);
+    tl_exchange_over(&w.x);
+    tl_exchange_over(&w.x);
+    CHECK(w.s.overs == 1 && !tl_exchange_may_fill(&w.x));
+    w.s.refuse = 503;
+    tl_exchange_begin(&w.x, ROUTES, &w.origin, &w.s, (tl_out){NULL, 0, 0, false});
+    CHECK(w.x.status == 503);
+    tl_exchange_over(&w.x);
+    CHECK(w.s.overs == 1);
+    CHECK(go(&w, "GET /none" TUNNEL "\r\n", true, true) == 404);
+    tl_exchange_over(&w.x);
+    CHECK(w.s.overs == 0);
     /* Every refusal fits into the least room. */
     for (uint16_t status = 400; status < 600; status++) {
         uint8_t room[TL_FILL_ROOM_MIN];
@@ -215,9 +233,11 @@ static void refusals(void)
 
 int main(void)
 {
-    by_the_tunnel();
-    on_the_lan();
-    how_an_exchange_goes();
-    refusals();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(by_the_tunnel),
+        CHECK_TEST(on_the_lan),
+        CHECK_TEST(how_an_exchange_goes),
+        CHECK_TEST(refusals),
+    };
+    return CHECK_ALL(tests);
 }

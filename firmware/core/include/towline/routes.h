@@ -26,6 +26,10 @@ typedef uint16_t (*tl_route_begin)(tl_exchange *);
 typedef uint16_t (*tl_route_body)(tl_exchange *, tl_span piece, bool last);
 /* Writes the next of the answer, head first; with `head_only` no more than the head. */
 typedef tl_fill (*tl_route_fill)(tl_exchange *, tl_out *);
+/* The exchange is over, however it went. */
+typedef void (*tl_route_end)(tl_exchange *);
+/* The exchange is over, answered or cut short: what `begin` took is given back. Once, and only where `begin` said 0. */
+typedef void (*tl_route_over)(tl_exchange *);
 
 typedef struct {
     const char *method; /* "GET" serves HEAD as well */
@@ -35,6 +39,7 @@ typedef struct {
     tl_route_begin begin;  /* NULL: nothing to do */
     tl_route_body on_body; /* NULL for TL_BODY_NONE */
     tl_route_fill fill;
+    tl_route_over over; /* NULL: nothing to do */
 } tl_route;
 
 typedef struct {
@@ -58,8 +63,11 @@ struct tl_exchange {
     void *owner;           /* the device, for the routes */
     tl_out small;          /* lent for a small body; cap 0: none is free */
     uint64_t body_n;       /* bytes of the body so far */
+    uint64_t now_ms;       /* monotonic; the owner of the line sets it before each call */
+    uint64_t again_at_ms;  /* when TL_FILL_AGAIN is to be asked again, if nothing woke it; UINT64_MAX: never */
     uint64_t progress;     /* the route's own: how far its answer is */
-    uint32_t route_state;  /* the route's own */
+    tl_route_end end;      /* set by the route that has something to let go; NULL: nothing */
+    const char *why;       /* a literal for the reader of a refusal; NULL: its status says it */
     uint16_t status;       /* of a refusal; 0: the route answers */
     bool head_only;        /* HEAD */
     bool body_over;
@@ -84,5 +92,7 @@ void tl_exchange_refuse(tl_exchange *, uint16_t status);
 bool tl_exchange_may_fill(const tl_exchange *);
 /* TL_FILL_END is the end of the answer: of the line only where `close` is set, else the next request may come. */
 tl_fill tl_exchange_fill(tl_exchange *, tl_out *);
+/* The owner is done with it: behind the end of the answer, or because the line is gone. */
+void tl_exchange_over(tl_exchange *);
 
 #endif
