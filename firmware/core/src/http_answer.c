@@ -117,11 +117,15 @@ void tl_answer_head_end(tl_out *out)
     tl_put_text(out, "\r\n");
 }
 
-void tl_answer_plain(tl_out *out, uint16_t status, bool head_only, bool close)
+void tl_answer_refusal(tl_out *out, uint16_t status, const char *why, bool head_only, bool close)
 {
-    uint8_t room[48];
+    uint8_t room[TL_WHY_MAX + 1];
     tl_out body = {room, 0, sizeof room, false};
-    put_status(&body, status);
+    if (why != NULL) {
+        tl_put_text(&body, why);
+    } else {
+        put_status(&body, status);
+    }
     tl_put_u8(&body, '\n');
     const tl_answer answer = {.status = status, .close = close, .length = body.n, .content_type = "text/plain"};
     tl_answer_head(out, &answer);
@@ -129,6 +133,11 @@ void tl_answer_plain(tl_out *out, uint16_t status, bool head_only, bool close)
     if (!head_only && has_body(status)) {
         tl_put(out, room, body.n);
     }
+}
+
+void tl_answer_plain(tl_out *out, uint16_t status, bool head_only, bool close)
+{
+    tl_answer_refusal(out, status, NULL, head_only, close);
 }
 
 void tl_answer_continue(tl_out *out)

@@ -8,6 +8,7 @@
 #define TL_LENGTH_UNKNOWN UINT64_MAX /* chunked */
 #define TL_CHUNK_FRAME 8u            /* bytes around a chunk: four digits, two line ends */
 #define TL_CHUNK_MAX 0xFFFFu
+#define TL_WHY_MAX 80u /* a line on a phone */
 
 /* Everything is a literal of ours: nothing that came from outside gets into a head, except through
  * `tl_answer_header`. */
@@ -28,6 +29,8 @@ void tl_answer_head_end(tl_out *out);
 
 /* A whole answer whose body says what the status means: `404 Not Found`. `head_only`: the request was HEAD. */
 void tl_answer_plain(tl_out *out, uint16_t status, bool head_only, bool close);
+/* The same, with `why` instead where it is not NULL: a literal of at most TL_WHY_MAX bytes. */
+void tl_answer_refusal(tl_out *out, uint16_t status, const char *why, bool head_only, bool close);
 void tl_answer_continue(tl_out *out);
 
 /* A chunk is written in place: begin, write to `out`, end. One of no bytes would end the answer, so it is taken
