@@ -3,7 +3,7 @@
 #include "towline/bytes.h"
 #include "check.h"
 
-int main(void)
+static void encoded_and_back(void)
 {
     static const char *const url[] = {"", "Zg", "Zm8", "Zm9v", "Zm9vYg", "Zm9vYmE", "Zm9vYmFy"};
     static const char *const pem[] = {"", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
@@ -28,5 +28,10 @@ int main(void)
     tl_out small = {room, 0, 3, false};
     tl_put_base64url(&small, tl_text("foobar"));
     CHECK(small.full && small.n == 3);
-    return check_result();
+}
+
+int main(void)
+{
+    static const check_test tests[] = {CHECK_TEST(encoded_and_back)};
+    return CHECK_ALL(tests);
 }

@@ -132,11 +132,13 @@ static void test_a_field_is_never_read_beyond_its_end(void)
 
 int main(void)
 {
-    test_transcript();
-    test_auth();
-    test_hellos_are_read();
-    test_our_hello_is_written();
-    test_hello_rules();
-    test_a_field_is_never_read_beyond_its_end();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(test_transcript),
+        CHECK_TEST(test_auth),
+        CHECK_TEST(test_hellos_are_read),
+        CHECK_TEST(test_our_hello_is_written),
+        CHECK_TEST(test_hello_rules),
+        CHECK_TEST(test_a_field_is_never_read_beyond_its_end),
+    };
+    return CHECK_ALL(tests);
 }

@@ -210,11 +210,13 @@ static void test_unknown_codes_read_as_internal(void)
 
 int main(void)
 {
-    test_vectors();
-    test_several_in_one_message();
-    test_utf8();
-    test_names_and_hosts();
-    test_base64url();
-    test_unknown_codes_read_as_internal();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(test_vectors),
+        CHECK_TEST(test_several_in_one_message),
+        CHECK_TEST(test_utf8),
+        CHECK_TEST(test_names_and_hosts),
+        CHECK_TEST(test_base64url),
+        CHECK_TEST(test_unknown_codes_read_as_internal),
+    };
+    return CHECK_ALL(tests);
 }

@@ -301,16 +301,18 @@ static void memory_is_bounded(void)
 
 int main(void)
 {
-    every_token();
-    a_forgery_displaces_no_genuine_grant();
-    every_byte_of_a_token_counts();
-    what_a_grant_tells();
-    it_opens_only_what_it_names();
-    revoked_before_and_after();
-    ends_and_clocks();
-    without_the_time();
-    key_lists();
-    which_goes_when_all_places_are_taken();
-    memory_is_bounded();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(every_token),
+        CHECK_TEST(a_forgery_displaces_no_genuine_grant),
+        CHECK_TEST(every_byte_of_a_token_counts),
+        CHECK_TEST(what_a_grant_tells),
+        CHECK_TEST(it_opens_only_what_it_names),
+        CHECK_TEST(revoked_before_and_after),
+        CHECK_TEST(ends_and_clocks),
+        CHECK_TEST(without_the_time),
+        CHECK_TEST(key_lists),
+        CHECK_TEST(which_goes_when_all_places_are_taken),
+        CHECK_TEST(memory_is_bounded),
+    };
+    return CHECK_ALL(tests);
 }

@@ -299,15 +299,17 @@ static void damage(void)
 
 int main(void)
 {
-    damage();
-    what_passes();
-    what_does_not();
-    chunks_that_do_not_pass();
-    how_long();
-    what_a_head_tells();
-    busy();
-    answers();
-    chunks();
-    etags();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(damage),
+        CHECK_TEST(what_passes),
+        CHECK_TEST(what_does_not),
+        CHECK_TEST(chunks_that_do_not_pass),
+        CHECK_TEST(how_long),
+        CHECK_TEST(what_a_head_tells),
+        CHECK_TEST(busy),
+        CHECK_TEST(answers),
+        CHECK_TEST(chunks),
+        CHECK_TEST(etags),
+    };
+    return CHECK_ALL(tests);
 }

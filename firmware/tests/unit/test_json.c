@@ -234,14 +234,16 @@ static void damage(void)
 
 int main(void)
 {
-    what_comes_through();
-    what_does_not();
-    twice();
-    how_deep_and_how_many();
-    odd_text();
-    reading();
-    whole_numbers();
-    writing();
-    damage();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(what_comes_through),
+        CHECK_TEST(what_does_not),
+        CHECK_TEST(twice),
+        CHECK_TEST(how_deep_and_how_many),
+        CHECK_TEST(odd_text),
+        CHECK_TEST(reading),
+        CHECK_TEST(whole_numbers),
+        CHECK_TEST(writing),
+        CHECK_TEST(damage),
+    };
+    return CHECK_ALL(tests);
 }

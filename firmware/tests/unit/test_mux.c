@@ -529,32 +529,34 @@ static void test_a_close_of_ours_says_what_was_said_before(void)
 
 int main(void)
 {
-    test_the_ring_keeps_every_byte();
-    test_no_stream_credit_behind_fin();
-    test_both_fins_end_a_stream();
-    test_a_late_caller_does_nothing();
-    test_refusals();
-    test_what_comes_for_a_cut_stream_is_foreseen();
-    test_more_than_the_connections_credit();
-    test_credit_never_falls();
-    test_streams_take_turns();
-    test_fill_that_has_nothing_is_asked_again_only_when_woken();
-    test_a_broken_answer_is_cut();
-    test_a_message_holds_the_peers_max_message_and_max_frame();
-    test_a_hello_that_does_not_fit_ends_the_connection();
-    test_what_is_moved_earns_frames();
-    test_a_flood_of_nothing_is_cut();
-    test_a_full_control_queue_is_an_overflow();
-    test_pongs_that_left_count_no_more();
-    test_the_handshake_ends_within_its_time();
-    test_silence_is_asked_about_and_then_fatal();
-    test_a_part_of_a_message_is_a_sign_of_life();
-    test_a_task_that_slept_asks_before_it_judges();
-    test_traffic_does_not_keep_the_round_trip_from_being_measured();
-    test_a_drain_lets_streams_finish();
-    test_a_goaway_that_ends();
-    test_a_goaway_that_repeats_itself_says_nothing_new();
-    test_the_link_breaks();
-    test_a_close_of_ours_says_what_was_said_before();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(test_the_ring_keeps_every_byte),
+        CHECK_TEST(test_no_stream_credit_behind_fin),
+        CHECK_TEST(test_both_fins_end_a_stream),
+        CHECK_TEST(test_a_late_caller_does_nothing),
+        CHECK_TEST(test_refusals),
+        CHECK_TEST(test_what_comes_for_a_cut_stream_is_foreseen),
+        CHECK_TEST(test_more_than_the_connections_credit),
+        CHECK_TEST(test_credit_never_falls),
+        CHECK_TEST(test_streams_take_turns),
+        CHECK_TEST(test_fill_that_has_nothing_is_asked_again_only_when_woken),
+        CHECK_TEST(test_a_broken_answer_is_cut),
+        CHECK_TEST(test_a_message_holds_the_peers_max_message_and_max_frame),
+        CHECK_TEST(test_a_hello_that_does_not_fit_ends_the_connection),
+        CHECK_TEST(test_what_is_moved_earns_frames),
+        CHECK_TEST(test_a_flood_of_nothing_is_cut),
+        CHECK_TEST(test_a_full_control_queue_is_an_overflow),
+        CHECK_TEST(test_pongs_that_left_count_no_more),
+        CHECK_TEST(test_the_handshake_ends_within_its_time),
+        CHECK_TEST(test_silence_is_asked_about_and_then_fatal),
+        CHECK_TEST(test_a_part_of_a_message_is_a_sign_of_life),
+        CHECK_TEST(test_a_task_that_slept_asks_before_it_judges),
+        CHECK_TEST(test_traffic_does_not_keep_the_round_trip_from_being_measured),
+        CHECK_TEST(test_a_drain_lets_streams_finish),
+        CHECK_TEST(test_a_goaway_that_ends),
+        CHECK_TEST(test_a_goaway_that_repeats_itself_says_nothing_new),
+        CHECK_TEST(test_the_link_breaks),
+        CHECK_TEST(test_a_close_of_ours_says_what_was_said_before),
+    };
+    return CHECK_ALL(tests);
 }

@@ -83,10 +83,12 @@ static void test_endings(void)
 
 int main(void)
 {
-    test_the_backoff_doubles_up_to_a_minute();
-    test_only_a_stable_connection_starts_a_new_count();
-    test_slow_endings();
-    test_a_server_may_call_back_a_few_times();
-    test_endings();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(test_the_backoff_doubles_up_to_a_minute),
+        CHECK_TEST(test_only_a_stable_connection_starts_a_new_count),
+        CHECK_TEST(test_slow_endings),
+        CHECK_TEST(test_a_server_may_call_back_a_few_times),
+        CHECK_TEST(test_endings),
+    };
+    return CHECK_ALL(tests);
 }

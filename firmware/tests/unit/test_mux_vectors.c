@@ -158,8 +158,10 @@ static void test_handshake(void)
 
 int main(void)
 {
-    test_bad_frames();
-    test_credit();
-    test_handshake();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(test_bad_frames),
+        CHECK_TEST(test_credit),
+        CHECK_TEST(test_handshake),
+    };
+    return CHECK_ALL(tests);
 }

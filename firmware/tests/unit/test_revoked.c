@@ -113,9 +113,11 @@ static void over_a_restart(void)
 
 int main(void)
 {
-    a_flood_pushes_out_its_own();
-    every_server_tells_one();
-    known_ones_stand_apart();
-    over_a_restart();
-    return check_result();
+    static const check_test tests[] = {
+        CHECK_TEST(a_flood_pushes_out_its_own),
+        CHECK_TEST(every_server_tells_one),
+        CHECK_TEST(known_ones_stand_apart),
+        CHECK_TEST(over_a_restart),
+    };
+    return CHECK_ALL(tests);
 }

@@ -1,0 +1,20 @@
+# TOWLINE_KIND says what is built:
+#   sim       the simulator as a user runs it
+#   asan      units and simulator with the address and undefined-behaviour sanitizers
+#   tsan      units and simulator with the thread sanitizer
+#   coverage  units with gcov
+#   fuzz      the fuzz targets (clang)
+#   rv32      the core and its units for rv32imc, run under qemu (cmake/rv32_toolchain.cmake)
+include(cmake/flags.cmake)
+enable_testing()
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
+add_subdirectory(core)
+if(NOT TOWLINE_KIND STREQUAL "rv32")
+    add_subdirectory(port)
+endif()
+if(TOWLINE_KIND STREQUAL "fuzz")
+    add_subdirectory(tests/fuzz)
+elseif(NOT TOWLINE_KIND STREQUAL "sim")
+    add_subdirectory(tests)
+endif()

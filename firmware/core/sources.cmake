@@ -1,0 +1,25 @@
+# What the core is made of, one file a line; nothing is found by itself.
+set(TOWLINE_CORE_SOURCES
+    src/base64.c
+    src/bytes.c
+    src/fields.c
+    src/frame.c
+    src/grants.c
+    src/grants_claims.c
+    src/http_answer.c
+    src/http_parse.c
+    src/http_parse_head.c
+    src/json.c
+    src/json_write.c
+    src/jws.c
+    src/key_list.c
+    src/mux.c
+    src/mux_allowance.c
+    src/mux_liveness.c
+    src/mux_receive.c
+    src/mux_send.c
+    src/reconnect.c
+    src/revoked.c
+    src/routes.c
+    src/stream.c
+)

@@ -1,0 +1,5 @@
+# What the POSIX port is made of, one file a line. The simulator's main() stands apart, so that units can link the rest.
+set(TOWLINE_PORT_SOURCES
+)
+set(TOWLINE_SIMULATOR_SOURCES
+)

@@ -1,0 +1,12 @@
+# The units, one a line (CMakeLists.txt says what the words mean); nothing is found by itself.
+towline_unit(test_base64)
+towline_unit(test_fields VECTORS frames auth)
+towline_unit(test_frame VECTORS frames)
+towline_unit(test_grants HOST_ONLY LIBRARIES crypto)
+towline_unit(test_http)
+towline_unit(test_json)
+towline_unit(test_mux VECTORS frames auth)
+towline_unit(test_mux_reconnect)
+towline_unit(test_mux_vectors VECTORS frames bad_frames credit handshake auth)
+towline_unit(test_revoked)
+towline_unit(test_routes)
