@@ -234,12 +234,3 @@ void tl_exchange_over(tl_exchange *x)
     }
     *x = (tl_exchange){.route = NULL};
 }
-
-void tl_exchange_end(tl_exchange *x)
-{
-    const tl_route_end end = x->end;
-    x->end = NULL;
-    if (end != NULL) {
-        end(x);
-    }
-}

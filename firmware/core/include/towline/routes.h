@@ -26,8 +26,6 @@ typedef uint16_t (*tl_route_begin)(tl_exchange *);
 typedef uint16_t (*tl_route_body)(tl_exchange *, tl_span piece, bool last);
 /* Writes the next of the answer, head first; with `head_only` no more than the head. */
 typedef tl_fill (*tl_route_fill)(tl_exchange *, tl_out *);
-/* The exchange is over, however it went. */
-typedef void (*tl_route_end)(tl_exchange *);
 /* The exchange is over, answered or cut short: what `begin` took is given back. Once, and only where `begin` said 0. */
 typedef void (*tl_route_over)(tl_exchange *);
 
@@ -66,7 +64,6 @@ struct tl_exchange {
     uint64_t now_ms;       /* monotonic; the owner of the line sets it before each call */
     uint64_t again_at_ms;  /* when TL_FILL_AGAIN is to be asked again, if nothing woke it; UINT64_MAX: never */
     uint64_t progress;     /* the route's own: how far its answer is */
-    tl_route_end end;      /* set by the route that has something to let go; NULL: nothing */
     const char *why;       /* a literal for the reader of a refusal; NULL: its status says it */
     uint16_t status;       /* of a refusal; 0: the route answers */
     bool head_only;        /* HEAD */
