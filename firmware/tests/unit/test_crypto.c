@@ -246,18 +246,19 @@ static void random_numbers(void)
 
 int main(void)
 {
+    static const check_test tests[] = {
+        CHECK_TEST(digests),
+        CHECK_TEST(a_million_letters_beside_another_digest),
+        CHECK_TEST(signatures_of_the_rfc),
+        CHECK_TEST(every_bit_of_a_signature_counts),
+        CHECK_TEST(numbers_that_are_no_key),
+        CHECK_TEST(new_keys_differ_and_sign),
+        CHECK_TEST(the_handshake_s_vector),
+        CHECK_TEST(rs256),
+        CHECK_TEST(moduli_of_other_sizes),
+        CHECK_TEST(es256),
+        CHECK_TEST(random_numbers),
+    };
     crypto = tl_psa_crypto();
-    CHECK(crypto != NULL);
-    digests();
-    a_million_letters_beside_another_digest();
-    signatures_of_the_rfc();
-    every_bit_of_a_signature_counts();
-    numbers_that_are_no_key();
-    new_keys_differ_and_sign();
-    the_handshake_s_vector();
-    rs256();
-    moduli_of_other_sizes();
-    es256();
-    random_numbers();
-    return check_result();
+    return crypto == NULL ? 1 : CHECK_ALL(tests);
 }
