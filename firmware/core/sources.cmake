@@ -2,6 +2,7 @@
 set(TOWLINE_CORE_SOURCES
     src/base64.c
     src/bytes.c
+    src/exchange.c
     src/fields.c
     src/frame.c
     src/grants.c

@@ -111,6 +111,16 @@ struct tl_mux { /* private; here so that its size is known */
 void tl_mux_init(tl_mux *mux, const tl_mux_config *config, uint64_t now_ms);
 uint32_t tl_mux_epoch(const tl_mux *mux);
 
+/* For owners who keep something a stream, and are told of it without a time. */
+static inline uint32_t tl_mux_max_streams(const tl_mux *mux)
+{
+    return mux->config.hello->limits.max_streams;
+}
+static inline uint64_t tl_mux_now(const tl_mux *mux)
+{
+    return mux->now_ms;
+}
+
 /* One whole WebSocket message. */
 void tl_mux_receive(tl_mux *mux, tl_span message, uint64_t now_ms);
 /* A part of a message came: also that proves life. */

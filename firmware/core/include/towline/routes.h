@@ -22,7 +22,8 @@ typedef enum { TL_BODY_NONE, TL_BODY_SMALL, TL_BODY_STREAMED } tl_body_kind;
 
 /* 0: go on; else the status to answer. */
 typedef uint16_t (*tl_route_begin)(tl_exchange *);
-/* A small body comes whole, in one call with `last`; a streamed one in pieces, then an empty one with `last`. */
+/* A small body comes whole, in one call with `last`, and is gone behind it; a streamed one in pieces, then an empty
+ * one with `last`. */
 typedef uint16_t (*tl_route_body)(tl_exchange *, tl_span piece, bool last);
 /* Writes the next of the answer, head first; with `head_only` no more than the head. */
 typedef tl_fill (*tl_route_fill)(tl_exchange *, tl_out *);
