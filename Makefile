@@ -5,6 +5,7 @@ SECONDS ?= 600
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
 .PHONY: help setup setup-dev run test test-fast soak check format bench bench-setup bench-compare load fuzz docs lock clean
+.PHONY: firmware-sim firmware-test firmware-fuzz
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,7 +26,7 @@ test: setup-dev ## every test: installs the system packages it needs as root on 
 	$(PYTHON_BIN) -m pytest -n 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Those drive whole stacks, browsers and other programs, some as root.
-WHOLE := browser cluster connect deployment device_uis fuzz hostile integration networks testbed
+WHOLE := browser cluster connect deployment device_uis firmware fuzz hostile integration networks testbed
 FAST := $(WHOLE:%=--ignore=tests/%) -m "not database and not soak"
 
 test-fast: setup-dev ## the tests that need no whole stack, no database and no other program: about a minute
@@ -45,6 +46,19 @@ soak: setup-dev ## the tests that take long, as root, about an hour and a half: 
 fuzz: setup-dev ## fuzz the tunnel's decoder and machine (SECONDS=600); what it finds goes to ./build/fuzz
 	@mkdir -p build/fuzz
 	$(PYTHON_BIN) -m tests.fuzz.fuzz_decoder build/fuzz tests/fuzz/corpus -max_total_time=$(SECONDS) -max_len=4096
+
+# The firmware (firmware/README.md): each kind of build in a folder of its own under ./build/firmware.
+firmware-sim: setup ## build the device simulator, build/firmware/sim/port/towline-device
+	@sh scripts/system_packages.sh firmware-sim
+	$(PYTHON_BIN) scripts/build_firmware.py sim
+
+firmware-test: setup-dev ## the firmware's own tests: units, rv32, sizes, ESP port, simulator
+	@sh scripts/system_packages.sh firmware-test
+	$(PYTHON_BIN) -m pytest tests/firmware -n 2 --dist loadgroup $(ARGS)
+
+firmware-fuzz: setup ## fuzz the firmware's decoders in turn (SECONDS=600 each); what it finds goes to ./build/fuzz
+	@sh scripts/system_packages.sh firmware-test
+	$(PYTHON_BIN) scripts/build_firmware.py fuzz --seconds $(SECONDS) $(ARGS)
 
 check: setup-dev ## ruff, mypy --strict, import contracts, file sizes
 	$(PYTHON_BIN) -m ruff check .
@@ -78,4 +92,4 @@ lock: ## lock the dependencies of pyproject.toml again (needs uv)
 	@sh scripts/lock.sh
 
 clean: ## remove what was installed and built (keeps ./data)
-	rm -rf .venv .venv-bench-peers .venv-load build/device-uis .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench-peers .venv-load build/device-uis build/firmware .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

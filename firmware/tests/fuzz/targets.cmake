@@ -1,0 +1,1 @@
+# The fuzz targets, one a line (CMakeLists.txt); nothing is found by itself.
