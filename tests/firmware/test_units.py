@@ -31,6 +31,7 @@ def run(folder: Path, unit: str) -> None:
 
 
 def listed(folder: Path) -> set[str]:
+    command = ["ctest", "--test-dir", str(folder), "-N"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return set(re.findall(r"Test +#\d+: (\S+)", done.stdout))
 
