@@ -1,8 +1,8 @@
 """Build the firmware for this machine: build_firmware.py KIND, or: fuzz --seconds N [TARGET…].
 
-Each kind (firmware/cmake/host.cmake) has a folder of its own. `fuzz` with a time runs the targets one after the
-other, each from the committed corpus; what it finds goes to build/fuzz. scripts/system_packages.sh installs what
-is needed.
+Each kind (firmware/cmake/host.cmake) has a folder of its own. `fuzz` with a time runs the targets one after
+the other, each from the committed corpus; what it finds goes to build/fuzz. scripts/system_packages.sh
+installs what is needed.
 """
 
 from __future__ import annotations
