@@ -2,8 +2,10 @@
 set(TOWLINE_CORE_SOURCES
     src/base64.c
     src/bytes.c
+    src/crc.c
     src/exchange.c
     src/fields.c
+    src/flash_ring.c
     src/frame.c
     src/grants.c
     src/grants_claims.c
@@ -22,5 +24,6 @@ set(TOWLINE_CORE_SOURCES
     src/reconnect.c
     src/revoked.c
     src/routes.c
+    src/settings.c
     src/stream.c
 )
