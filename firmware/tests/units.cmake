@@ -1,6 +1,7 @@
 # The units, one a line (CMakeLists.txt says what the words mean); nothing is found by itself.
 towline_unit(test_base64)
 towline_unit(test_crypto HOST_ONLY VECTORS auth LIBRARIES towline_crypto)
+towline_unit(test_exchange VECTORS frames auth)
 towline_unit(test_fields VECTORS frames auth)
 towline_unit(test_frame VECTORS frames)
 towline_unit(test_grants HOST_ONLY LIBRARIES crypto)

@@ -67,6 +67,7 @@ static void cut(tl_exchanges *all, tl_line *line, tl_reset_code code)
 
 static void finish(tl_exchanges *all, tl_line *line)
 {
+    end_exchange(all, line);
     enter(all, line, TL_LINE_LINGER);
     tl_stream_finish(all->mux, line->stream);
 }
@@ -164,13 +165,8 @@ static void read_on(tl_exchanges *all, tl_line *line)
             break;
         }
     }
-    if (line_of(all, stream) == NULL || !reads(line) || !tl_stream_peer_finished(all->mux, stream)) {
-        return;
-    }
-    if (line->phase == TL_LINE_IDLE) {
-        finish(all, line);
-    } else {
-        cut(all, line, TL_RESET_CANCELLED); /* half a request: who wanted the answer is gone */
+    if (line_of(all, stream) != NULL && reads(line) && tl_stream_peer_finished(all->mux, stream)) {
+        finish(all, line); /* half a request too: who wanted its answer is gone */
     }
 }
 
