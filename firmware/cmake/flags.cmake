@@ -26,9 +26,9 @@ elseif(TOWLINE_KIND STREQUAL "fuzz")
         -fno-sanitize-recover=all)
     target_link_options(towline_flags INTERFACE -fsanitize=fuzzer,address,undefined)
 elseif(TOWLINE_KIND STREQUAL "rv32")
-    # As IDF compiles for size: a section a function, so that what nobody calls is not linked.
-    target_compile_options(towline_flags INTERFACE ${TOWLINE_WARNINGS} -Os -ffunction-sections -fdata-sections
-        -fstack-usage -fcallgraph-info=su -DTOWLINE_RV32)
+    # As sdkconfig.defaults.esp32c3 makes IDF compile; a section a function: what nobody calls is not linked.
+    target_compile_options(towline_flags INTERFACE ${TOWLINE_WARNINGS} -Os -msave-restore -ffunction-sections
+        -fdata-sections -fstack-usage -fcallgraph-info=su -DTOWLINE_RV32)
 else()
     message(FATAL_ERROR "TOWLINE_KIND=${TOWLINE_KIND}: see cmake/host.cmake")
 endif()

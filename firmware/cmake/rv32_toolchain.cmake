@@ -9,4 +9,4 @@ set(CMAKE_EXE_LINKER_FLAGS_INIT "--oslib=semihost --crt0=hosted -Wl,--gc-section
 -Wl,--defsym=__flash=0x80000000,--defsym=__flash_size=0x800000 \
 -Wl,--defsym=__ram=0x80800000,--defsym=__ram_size=0x800000")
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-system-riscv32 -M virt -cpu rv32 -m 64M -bios none -nographic -monitor none
-    -serial none -semihosting-config enable=on,target=native -kernel)
+    -serial none -semihosting-config enable=on,target=native -kernel CACHE STRING "how a program is run")

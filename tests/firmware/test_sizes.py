@@ -1,0 +1,68 @@
+"""What the core may take on a chip, and what it may lean on: read from its objects for rv32imc."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from scripts.build_firmware import FIRMWARE
+from tests.firmware.sizes import defined, frames, objects, sizes_of, structures, undefined
+
+CORE: Final = FIRMWARE / "core"
+
+# Bytes. The page is data that is read from flash, and has a budget of its own.
+MAX_TEXT: Final = 40 * 1024
+MAX_STREAM: Final = 6 * 1024
+STREAM_RING: Final = 4096
+MAX_FRAME: Final = 640  # a function's own share of the core task's stack of 8 KiB
+# Of what a program keeps once: bytes each.
+MAX_STRUCTURES: Final = {
+    "tl_mux": 4096,
+    "tl_grants": 9216,
+    "tl_revoked": 2048,
+    "tl_ring": 512,
+    "tl_settings": 1024,
+}
+# What the compiler and any libc bring: nothing that allocates, prints, waits or asks for the time.
+ALLOWED: Final = re.compile(
+    r"mem(cpy|move|set|cmp|chr)|str(len|cmp|ncmp|chr)|__\w+[ds]i\d|__riscv_(save|restore)_\d+"
+)
+HEADERS: Final = {"stdint.h", "stddef.h", "stdbool.h", "string.h", "limits.h"}
+
+
+def test_every_source_is_built(rv32: Path) -> None:
+    assert set(objects(rv32)) == {path.name for path in (CORE / "src").glob("*.c")}
+
+
+def test_text_and_static(rv32: Path) -> None:
+    sizes = {name: sizes_of(path) for name, path in objects(rv32).items()}
+    assert {name for name, size in sizes.items() if size.static} == set()
+    assert sum(size.text for size in sizes.values()) <= MAX_TEXT, sizes
+
+
+def test_the_core_leans_on_nothing(rv32: Path) -> None:
+    own = set[str]().union(*(defined(path) for path in objects(rv32).values()))
+    wanted = set[str]().union(*(undefined(path) for path in objects(rv32).values()))
+    assert {name for name in wanted - own if not ALLOWED.fullmatch(name)} == set()
+
+
+def test_the_core_includes_nothing_else() -> None:
+    included = {
+        (path.name, header)
+        for path in CORE.rglob("*.[ch]")
+        for header in re.findall(r"^\s*#\s*include\s*<([^>]+)>", path.read_text(), re.MULTILINE)
+    }
+    assert {pair for pair in included if pair[1] not in HEADERS} == set()
+
+
+def test_structures(rv32: Path) -> None:
+    sizes = structures(rv32)
+    assert STREAM_RING + sizes["tl_stream"] + sizes["tl_line"] <= MAX_STREAM
+    assert {name: sizes[name] for name, most in MAX_STRUCTURES.items() if sizes[name] > most} == {}
+
+
+def test_stack_frames(rv32: Path) -> None:
+    sizes = frames(rv32)
+    assert len(sizes) > 100
+    assert {name: size for name, size in sizes.items() if size > MAX_FRAME} == {}
