@@ -16,6 +16,7 @@ set(TOWLINE_CORE_SOURCES
     src/json_write.c
     src/jws.c
     src/key_list.c
+    src/login.c
     src/mux.c
     src/mux_allowance.c
     src/mux_liveness.c
@@ -26,4 +27,10 @@ set(TOWLINE_CORE_SOURCES
     src/routes.c
     src/settings.c
     src/stream.c
+    src/ui.c
+    src/ui_firmware.c
+    src/ui_login.c
+    src/ui_logs.c
+    src/ui_settings.c
+    src/ui_status.c
 )

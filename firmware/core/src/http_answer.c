@@ -4,13 +4,6 @@
 
 #include "towline/bytes.h"
 
-/* Nothing is loaded from elsewhere, and nothing may frame the page. Its script and style stand in it, since each
- * further request costs a stream. */
-static const char PAGE[] =
-    "Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src data:; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'\r\n"
-    "Referrer-Policy: no-referrer\r\n";
-
 /* Status and meaning one behind the other, each ended by NUL: a table would be twice as large. */
 static const char MEANINGS[] =
     "200OK\0" "202Accepted\0" "204No Content\0" "303See Other\0" "304Not Modified\0" "400Bad Request\0"
@@ -95,8 +88,8 @@ void tl_answer_head(tl_out *out, const tl_answer *answer)
         tl_put_text(out, "Connection: close\r\n");
     }
     tl_put_text(out, "X-Content-Type-Options: nosniff\r\n");
-    if (answer->page) {
-        tl_put_text(out, PAGE);
+    if (answer->policy != NULL) {
+        put_line(out, "Content-Security-Policy: ", answer->policy);
     }
 }
 

@@ -145,7 +145,7 @@ void tl_exchange_refuse(tl_exchange *x, uint16_t status)
 void tl_exchange_begin(tl_exchange *x, tl_routes routes, const tl_exchange_origin *origin, void *owner, tl_out small)
 {
     const tl_http_request *request = origin->request;
-    *x = (tl_exchange){.origin = *origin, .owner = owner, .small = small, .now_ms = x->now_ms, .again_at_ms = UINT64_MAX};
+    *x = (tl_exchange){.origin = *origin, .owner = owner, .small = small};
     if (x->small.cap > TL_SMALL_BODY_MAX) {
         x->small.cap = TL_SMALL_BODY_MAX;
     }

@@ -192,13 +192,13 @@ static void answers(void)
 {
     uint8_t room[1024];
     tl_out out = {room, 0, sizeof room, false};
-    const tl_answer page = {.status = 200, .gzip = true, .page = true, .length = 4711, .content_type = "text/html", .etag = "\"e\""};
+    const tl_answer page = {.status = 200, .gzip = true, .policy = "default-src 'none'", .length = 4711, .content_type = "text/html", .etag = "\"e\""};
     tl_answer_head(&out, &page);
     tl_answer_header(&out, "X-A", tl_text("b c"));
     tl_answer_head_end(&out);
     static const char begins[] = "HTTP/1.1 200 OK\r\nContent-Length: 4711\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n"
                                  "ETag: \"e\"\r\nCache-Control: no-cache\r\nVary: Accept-Encoding\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: ";
-    static const char ends[] = "Referrer-Policy: no-referrer\r\nX-A: b c\r\n\r\n";
+    static const char ends[] = "default-src 'none'\r\nX-A: b c\r\n\r\n";
     CHECK(!out.full && memcmp(room, begins, sizeof begins - 1) == 0);
     CHECK(memcmp(room + out.n - (sizeof ends - 1), ends, sizeof ends - 1) == 0);
     for (size_t cap = 0; cap < out.n; cap++) {

@@ -15,7 +15,7 @@
 typedef struct {
     uint16_t status;
     bool gzip, close;
-    bool page;              /* a document that a browser shows: it says what the page may do */
+    const char *policy;       /* of a page: what a browser may do with it (CSP); NULL: no page */
     uint64_t length;          /* ignored for 1xx, 204 and 304, which have no body */
     const char *content_type; /* NULL: none */
     const char *etag;         /* with its quotes; NULL: none, and not to be kept by anybody */

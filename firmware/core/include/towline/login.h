@@ -18,10 +18,9 @@
 #define TL_LOGIN_LIFE_MS (12u * 3600000u) /* a working day; a restart ends all logins */
 #define TL_LOGINS_MAX 4u                  /* at once; the oldest gives way */
 #define TL_LOGIN_TOKEN 16u
-#define TL_LOGIN_COOKIE_MAX 128u          /* bytes of a Set-Cookie value of ours */
 
 typedef struct {
-    uint64_t until_ms; /* 0: the place is free */
+    uint64_t until_ms; /* past: the place is free */
     uint8_t token[TL_LOGIN_TOKEN];
 } tl_login_place;
 
@@ -42,8 +41,10 @@ void tl_login_new_pin(tl_login *, char pin[TL_PIN_DIGITS + 1]);
 /* The same for a PIN that was chosen elsewhere: in production, or by a test. False: it is none. */
 bool tl_login_set_pin(tl_login *, tl_span pin);
 
-/* 0 and the value of Set-Cookie, or the status: 401 for a wrong PIN, 429 while nobody may try. */
-uint16_t tl_login_try(tl_login *, tl_span pin, uint64_t now_ms, tl_out *cookie);
+/* 0 and the place of the new login, or the status: 401 for a wrong PIN, 429 while nobody may try. */
+uint16_t tl_login_try(tl_login *, tl_span pin, uint64_t now_ms, unsigned *place);
+/* The value of Set-Cookie for it. */
+void tl_login_cookie(const tl_login *, unsigned place, tl_out *out);
 /* Whether the request's Cookie header holds a login; for tl_exchange_origin.logged_in. */
 bool tl_login_holds(const tl_login *, tl_span cookie, uint64_t now_ms);
 void tl_login_end(tl_login *, tl_span cookie);

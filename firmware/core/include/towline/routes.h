@@ -62,8 +62,6 @@ struct tl_exchange {
     void *owner;           /* the device, for the routes */
     tl_out small;          /* lent for a small body; cap 0: none is free */
     uint64_t body_n;       /* bytes of the body so far */
-    uint64_t now_ms;       /* monotonic; the owner of the line sets it before each call */
-    uint64_t again_at_ms;  /* when TL_FILL_AGAIN is to be asked again, if nothing woke it; UINT64_MAX: never */
     uint64_t progress;     /* the route's own: how far its answer is */
     const char *why;       /* a literal for the reader of a refusal; NULL: its status says it */
     uint16_t status;       /* of a refusal; 0: the route answers */

@@ -85,12 +85,20 @@ typedef struct {
     const tl_ui_device *calls;
     void *device;
     tl_login *login;
-    uint8_t live_lan, live_tunnel; /* live answers under way */
-    uint8_t live_tunnel_max;       /* one less than streams: the page's requests need one */
-    bool receiving;                /* an image comes */
+    uint64_t now_ms;
+    uint64_t next_ms;           /* when the next of live answers is due */
+    uint32_t round;             /* of live answers */
+    uint8_t live[2];            /* under way: on the LAN, through the tunnel */
+    uint8_t live_tunnel_max;    /* one less than streams: the page's requests need one */
+    bool receiving;             /* an image comes */
 } tl_ui;
 
 void tl_ui_init(tl_ui *, const tl_ui_device *, void *device, tl_login *, unsigned max_streams);
+/* Each turn of the device's loop, before its events: routes know the time from here. True: live answers are due,
+ * so whatever said TL_FILL_AGAIN is to be asked again, in the tunnel and on the LAN. */
+bool tl_ui_tick(tl_ui *, uint64_t now_ms);
+/* When it wants to be called at the latest; UINT64_MAX: nobody watches. */
+uint64_t tl_ui_timer(const tl_ui *);
 extern const tl_routes TL_UI_ROUTES;
 
 /* Written by the build out of web/page.html: gzip, its entity tag, and what the browser may do with it. */
