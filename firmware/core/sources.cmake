@@ -2,6 +2,7 @@
 set(TOWLINE_CORE_SOURCES
     src/base64.c
     src/bytes.c
+    src/certificate.c
     src/crc.c
     src/exchange.c
     src/fields.c
@@ -22,6 +23,7 @@ set(TOWLINE_CORE_SOURCES
     src/mux_liveness.c
     src/mux_receive.c
     src/mux_send.c
+    src/pem.c
     src/reconnect.c
     src/revoked.c
     src/routes.c
@@ -33,4 +35,5 @@ set(TOWLINE_CORE_SOURCES
     src/ui_logs.c
     src/ui_settings.c
     src/ui_status.c
+    src/url.c
 )
