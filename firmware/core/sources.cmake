@@ -4,6 +4,8 @@ set(TOWLINE_CORE_SOURCES
     src/bytes.c
     src/certificate.c
     src/crc.c
+    src/device_line.c
+    src/envelope.c
     src/exchange.c
     src/fields.c
     src/flash_ring.c
@@ -23,12 +25,15 @@ set(TOWLINE_CORE_SOURCES
     src/mux_liveness.c
     src/mux_receive.c
     src/mux_send.c
+    src/outbox_flash.c
     src/pem.c
     src/reconnect.c
     src/revoked.c
     src/routes.c
+    src/sending.c
     src/settings.c
     src/stream.c
+    src/told.c
     src/ui.c
     src/ui_firmware.c
     src/ui_login.c

@@ -101,6 +101,30 @@ bool tl_is(tl_span bytes, const char *text)
     return tl_same(bytes, tl_text(text));
 }
 
+void tl_put_hex(tl_out *out, tl_span bytes)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < bytes.n; i++) {
+        tl_put_u8(out, (uint8_t)digits[bytes.at[i] >> 4]);
+        tl_put_u8(out, (uint8_t)digits[bytes.at[i] & 15]);
+    }
+}
+
+bool tl_hex(const uint8_t *text, uint8_t *byte)
+{
+    unsigned value = 0;
+    for (int i = 0; i < 2; i++) {
+        const uint8_t c = text[i];
+        const bool digit = c >= '0' && c <= '9';
+        if (!digit && (c < 'a' || c > 'f')) {
+            return false;
+        }
+        value = value << 4 | (unsigned)(digit ? c - '0' : c - 'a' + 10);
+    }
+    *byte = (uint8_t)value;
+    return true;
+}
+
 bool tl_is_ascii(tl_span bytes)
 {
     for (size_t i = 0; i < bytes.n; i++) {

@@ -24,6 +24,10 @@ tl_span tl_split(tl_span *from, uint8_t end); /* up to `end`, which is dropped; 
 bool tl_same(tl_span one, tl_span other);
 bool tl_is(tl_span bytes, const char *text);
 
+void tl_put_hex(tl_out *out, tl_span bytes); /* two digits each, in lower case */
+/* The two digits at `text`, in lower case. */
+bool tl_hex(const uint8_t *text, uint8_t *byte);
+
 bool tl_is_ascii(tl_span bytes);
 bool tl_is_utf8(tl_span bytes); /* strict: RFC 3629, no surrogates, nothing overlong */
 bool tl_is_name(tl_span bytes); /* [a-z0-9_-]{1,64}: a device id or a service */
