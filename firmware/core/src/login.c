@@ -121,8 +121,8 @@ void tl_login_cookie(const tl_login *login, unsigned place, tl_out *out)
     tl_put_text(out, "; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200");
 }
 
-/* The place of a login in the header; TL_LOGINS_MAX: none. */
-static unsigned place_of(const tl_login *login, tl_span cookie)
+/* The place of a login in the header that still holds; TL_LOGINS_MAX: none. */
+static unsigned place_of(const tl_login *login, tl_span cookie, uint64_t now_ms)
 {
     while (cookie.n > 0) {
         tl_span one = tl_split(&cookie, ';');
@@ -135,7 +135,7 @@ static unsigned place_of(const tl_login *login, tl_span cookie)
             continue;
         }
         for (unsigned i = 0; i < TL_LOGINS_MAX; i++) {
-            if (same_secret(token, login->place[i].token, sizeof token)) {
+            if (now_ms < login->place[i].until_ms && same_secret(token, login->place[i].token, sizeof token)) {
                 return i;
             }
         }
@@ -145,13 +145,12 @@ static unsigned place_of(const tl_login *login, tl_span cookie)
 
 bool tl_login_holds(const tl_login *login, tl_span cookie, uint64_t now_ms)
 {
-    const unsigned place = place_of(login, cookie);
-    return place < TL_LOGINS_MAX && now_ms < login->place[place].until_ms;
+    return place_of(login, cookie, now_ms) < TL_LOGINS_MAX;
 }
 
 void tl_login_end(tl_login *login, tl_span cookie)
 {
-    const unsigned place = place_of(login, cookie);
+    const unsigned place = place_of(login, cookie, 0);
     if (place < TL_LOGINS_MAX) {
         login->place[place] = (tl_login_place){.until_ms = 0};
     }
