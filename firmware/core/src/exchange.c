@@ -67,7 +67,6 @@ static void cut(tl_exchanges *all, tl_line *line, tl_reset_code code)
 
 static void finish(tl_exchanges *all, tl_line *line)
 {
-    end_exchange(all, line);
     enter(all, line, TL_LINE_LINGER);
     tl_stream_finish(all->mux, line->stream);
 }
@@ -155,7 +154,7 @@ static bool reads(const tl_line *line)
 static void read_on(tl_exchanges *all, tl_line *line)
 {
     const tl_stream_ref stream = line->stream;
-    while (line_of(all, stream) != NULL && reads(line)) {
+    while (reads(line)) {
         const tl_span in = tl_stream_peek(all->mux, stream);
         size_t taken;
         const tl_http_result result = tl_http_feed(&line->parser, in, &taken);
@@ -165,7 +164,7 @@ static void read_on(tl_exchanges *all, tl_line *line)
             break;
         }
     }
-    if (line_of(all, stream) != NULL && reads(line) && tl_stream_peer_finished(all->mux, stream)) {
+    if (reads(line) && tl_stream_peer_finished(all->mux, stream)) {
         finish(all, line); /* half a request too: who wanted its answer is gone */
     }
 }
@@ -197,7 +196,6 @@ void tl_exchanges_came(tl_exchanges *all, tl_stream_ref stream)
 /* The answer is whole. */
 static tl_fill next_request(tl_exchanges *all, tl_line *line)
 {
-    const tl_stream_ref stream = line->stream;
     const bool close = line->exchange.close || all->draining;
     end_exchange(all, line);
     if (close) {
@@ -206,9 +204,6 @@ static tl_fill next_request(tl_exchanges *all, tl_line *line)
     }
     enter(all, line, TL_LINE_IDLE);
     read_on(all, line);
-    if (line_of(all, stream) == NULL) {
-        return TL_FILL_AGAIN;
-    }
     if (line->phase == TL_LINE_LINGER) {
         return TL_FILL_END;
     }
@@ -218,7 +213,7 @@ static tl_fill next_request(tl_exchanges *all, tl_line *line)
 tl_fill tl_exchanges_fill(tl_exchanges *all, tl_stream_ref stream, tl_out *out)
 {
     tl_line *line = line_of(all, stream);
-    if (line == NULL || !tl_exchange_may_fill(&line->exchange)) {
+    if (line == NULL) {
         return TL_FILL_AGAIN;
     }
     const size_t before = out->n;
@@ -273,9 +268,7 @@ void tl_exchanges_drain(tl_exchanges *all, uint64_t now_ms)
 void tl_exchanges_wake(tl_exchanges *all)
 {
     for (uint32_t i = 0; i < tl_mux_max_streams(all->mux); i++) {
-        if (all->lines[i].phase == TL_LINE_ANSWER) {
-            tl_stream_wake(all->mux, all->lines[i].stream);
-        }
+        tl_stream_wake(all->mux, all->lines[i].stream); /* a stream that is over does not wake */
     }
 }
 
