@@ -19,6 +19,7 @@ set(TOWLINE_CORE_SOURCES
     src/json_write.c
     src/jws.c
     src/key_list.c
+    src/log_ring.c
     src/login.c
     src/mux.c
     src/mux_allowance.c
@@ -34,6 +35,8 @@ set(TOWLINE_CORE_SOURCES
     src/settings.c
     src/stream.c
     src/told.c
+    src/tunnel.c
+    src/tunnel_trust.c
     src/ui.c
     src/ui_firmware.c
     src/ui_login.c

@@ -1,0 +1,83 @@
+#include "lws_context.h"
+
+#include <arpa/inet.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <string.h>
+
+/* libwebsockets counts its contexts and sets up OpenSSL's data without a lock. */
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+static bool copied(char *to, size_t cap, tl_span text)
+{
+    if (text.n >= cap || memchr(text.at, 0, text.n) != NULL) {
+        return false;
+    }
+    memcpy(to, text.at, text.n);
+    to[text.n] = '\0';
+    return true;
+}
+
+/* Other names may lead anywhere, so they do not count. */
+static bool is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1) {
+        return ntohl(v4.s_addr) >> 24 == 127;
+    }
+    return strcmp(host, "localhost") == 0 || (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
+}
+
+bool tl_lws_address_read(tl_lws_address *to, const tl_address *from)
+{
+    static const uint8_t root[] = {'/'};
+    const tl_span path = from->path.n > 0 ? from->path : (tl_span){root, sizeof root};
+    to->port = from->port;
+    to->secure = from->secure;
+    to->ca = from->ca;
+    return copied(to->host, sizeof to->host, from->host) && copied(to->path, sizeof to->path, path) &&
+           (to->secure || is_loopback(to->host));
+}
+
+int tl_lws_trust(void *ssl_context, tl_span ca)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl_context);
+    BIO *text = ca.n > 0 ? BIO_new_mem_buf(ca.at, (int)ca.n) : NULL;
+    int taken = 0;
+    for (X509 *one = NULL; text != NULL && (one = PEM_read_bio_X509(text, NULL, NULL, NULL)) != NULL; taken++) {
+        X509_STORE_add_cert(store, one);
+        X509_free(one);
+    }
+    ERR_clear_error(); /* the end of the text is one */
+    BIO_free(text);
+    return ca.n > 0 && taken == 0; /* nobody would be trusted: say so now */
+}
+
+struct lws_context *tl_lws_begin(const struct lws_protocols *protocols, tl_span ca, void *user)
+{
+    struct lws_context_creation_info info = {
+        .port = CONTEXT_PORT_NO_LISTEN,
+        .protocols = protocols,
+        .options = LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT,
+        .gid = -1,
+        .uid = -1,
+        .user = user,
+    };
+    if (ca.n > 0) {
+        info.options |= LWS_SERVER_OPTION_DISABLE_OS_CA_CERTS; /* these alone */
+    }
+    pthread_mutex_lock(&one_at_a_time);
+    lws_set_log_level(0, NULL); /* what went wrong comes with the callbacks */
+    struct lws_context *context = lws_create_context(&info);
+    pthread_mutex_unlock(&one_at_a_time);
+    return context;
+}
+
+void tl_lws_end(struct lws_context *context)
+{
+    pthread_mutex_lock(&one_at_a_time);
+    lws_context_destroy(context);
+    pthread_mutex_unlock(&one_at_a_time);
+}
