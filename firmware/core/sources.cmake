@@ -15,6 +15,7 @@ set(TOWLINE_CORE_SOURCES
     src/http_answer.c
     src/http_parse.c
     src/http_parse_head.c
+    src/identity.c
     src/json.c
     src/json_write.c
     src/jws.c
