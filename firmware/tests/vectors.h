@@ -3,6 +3,7 @@
 #ifndef TOWLINE_VECTORS_H
 #define TOWLINE_VECTORS_H
 
+#include "towline/http_parse.h"
 #include "towline/span.h"
 
 typedef struct {
@@ -76,6 +77,26 @@ typedef struct {
     size_t must_not_verify_count;
 } vector_auth;
 
+/* Texts that the head does not have are NULL. */
+typedef struct {
+    const char *name;
+    tl_span head;
+    const char *method, *path, *query;
+    const char *header[TL_H_COUNT];
+    uint64_t content_length;
+    bool chunked, expect_continue, upgrade;
+} vector_http_request;
+
+typedef struct {
+    const char *name;
+    tl_span head;
+    uint16_t status; /* 0: it is taken */
+} vector_http_head;
+
+extern const vector_http_request vector_http_requests[];
+extern const size_t vector_http_requests_count;
+extern const vector_http_head vector_http_heads[];
+extern const size_t vector_http_heads_count;
 extern const vector_frame vector_frames[];
 extern const size_t vector_frames_count;
 extern const vector_bad_frame vector_bad_frames[];

@@ -198,12 +198,57 @@ def auth(source: Source, whole: Json) -> None:
     source.single("vector_auth", "vector_auth_case", braces(members))
 
 
+_TOLD: Final = [
+    "host",
+    "origin",
+    "cookie",
+    "content_type",
+    "if_none_match",
+    "accept_encoding",
+    "x_towline",
+]
+_TOLD_TRUTHS: Final = ["chunked", "expect_continue", "upgrade"]
+
+
+def http_requests(source: Source, whole: Json) -> None:
+    known(whole, {"about", "requests", "bad"})
+    rows = []
+    for entry in whole["requests"]:
+        known(entry, {"name", "visitor", "client", "service", "device", "told"})
+        told = known(entry["told"], {"method", "path", "query", "content_length", *_TOLD, *_TOLD_TRUTHS})
+        members = {"name": quoted(entry["name"]), "head": _head(source, entry["device"])}
+        members |= {name: quoted(told[name]) for name in ("method", "path", "query")}
+        values = [quoted(told.get(name)) for name in _TOLD]  # the order of tl_http_header
+        members["header"] = "{" + ", ".join(values) + "}"
+        members["content_length"] = str(told["content_length"])
+        members |= {name: truth(told[name]) for name in _TOLD_TRUTHS}
+        rows.append(braces(members))
+    source.public("vector_http_request", "vector_http_requests", rows)
+    bad = []
+    for entry in whole["bad"]:
+        known(entry, {"name", "head", "status", "passed_on"})
+        bad.append(_bad_head(source, entry["name"], entry))
+        if passed_on := entry.get("passed_on"):
+            bad.append(_bad_head(source, f"{entry['name']}, as it is passed on", passed_on))
+    source.public("vector_http_head", "vector_http_heads", bad)
+
+
+def _head(source: Source, text: str) -> str:
+    return source.span(text.encode("latin-1").hex())
+
+
+def _bad_head(source: Source, name: str, entry: Json) -> str:
+    head = _head(source, entry["head"])
+    return braces({"name": quoted(name), "head": head, "status": str(entry["status"])})
+
+
 WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "frames.json": frames,
     "bad_frames.json": bad_frames,
     "credit.json": credit,
     "handshake.json": handshake,
     "auth.json": auth,
+    "http_requests.json": http_requests,
 }
 
 

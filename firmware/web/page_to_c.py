@@ -20,7 +20,7 @@ _ELEMENT: Final = r"<{0}>(.*?)</{0}>"
 
 
 def shrunk(page: str) -> str:
-    """Without indentation and empty lines; comments and the lines stay, so that a browser's messages name them."""
+    """Without indentation and empty lines; the lines stay, so that a browser's messages can name one."""
     return "\n".join(line.strip() for line in page.splitlines() if line.strip()) + "\n"
 
 
