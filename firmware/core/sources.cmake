@@ -1,8 +1,11 @@
 # What the core is made of, one file a line; nothing is found by itself.
 set(TOWLINE_CORE_SOURCES
     src/base64.c
+    src/bodies.c
     src/bytes.c
     src/certificate.c
+    src/command.c
+    src/configuration.c
     src/crc.c
     src/device_line.c
     src/envelope.c
@@ -20,8 +23,10 @@ set(TOWLINE_CORE_SOURCES
     src/json_write.c
     src/jws.c
     src/key_list.c
+    src/ledger.c
     src/log_ring.c
     src/login.c
+    src/messages.c
     src/mux.c
     src/mux_allowance.c
     src/mux_liveness.c
@@ -33,8 +38,10 @@ set(TOWLINE_CORE_SOURCES
     src/revoked.c
     src/routes.c
     src/sending.c
+    src/session_mqtt.c
     src/settings.c
     src/stream.c
+    src/telemetry.c
     src/told.c
     src/tunnel.c
     src/tunnel_trust.c
