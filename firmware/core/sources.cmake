@@ -3,16 +3,21 @@ set(TOWLINE_CORE_SOURCES
     src/base64.c
     src/bodies.c
     src/bytes.c
+    src/call.c
     src/certificate.c
+    src/challenge.c
     src/command.c
     src/configuration.c
+    src/connection_ask.c
     src/crc.c
     src/device_line.c
+    src/enrolment.c
     src/envelope.c
     src/exchange.c
     src/fields.c
     src/flash_ring.c
     src/frame.c
+    src/gateway.c
     src/grants.c
     src/grants_claims.c
     src/http_answer.c
@@ -35,6 +40,7 @@ set(TOWLINE_CORE_SOURCES
     src/outbox_flash.c
     src/pem.c
     src/reconnect.c
+    src/renewal.c
     src/revoked.c
     src/routes.c
     src/sending.c

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "record.h"
+
 #define FORMAT 1u
 
 static bool keep(const tl_port_kv *kv, const char *name, tl_span value)
@@ -16,14 +18,13 @@ static tl_out over(uint8_t *room, size_t cap)
 
 /* --- the record --- */
 
-static void put_field(tl_out *out, tl_span field)
+void tl_record_put(tl_out *out, tl_span field)
 {
     tl_put_u16(out, (uint16_t)field.n);
     tl_put_span(out, field);
 }
 
-/* False: it does not fit, and the record is none. */
-static bool take_field(tl_span *rest, uint8_t *to, size_t cap, size_t *n)
+bool tl_record_take(tl_span *rest, uint8_t *to, size_t cap, size_t *n)
 {
     const tl_span length = tl_take(rest, 2);
     *n = length.n == 2 ? tl_u16(length.at) : SIZE_MAX;
@@ -41,9 +42,9 @@ static void put_record(const tl_identity *id, tl_out *out)
     tl_put_u64(out, (uint64_t)id->validity.from_s);
     tl_put_u64(out, (uint64_t)id->validity.until_s);
     tl_put_u16(out, id->server_ca_n); /* one that was lost must not turn into "the system's roots" */
-    put_field(out, tl_identity_device(id));
-    put_field(out, (tl_span){id->gateway, id->gateway_n});
-    put_field(out, (tl_span){id->urls, id->urls_n});
+    tl_record_put(out, tl_identity_device(id));
+    tl_record_put(out, (tl_span){id->gateway, id->gateway_n});
+    tl_record_put(out, (tl_span){id->urls, id->urls_n});
 }
 
 static bool take_record(tl_identity *id, tl_span rest)
@@ -58,9 +59,9 @@ static bool take_record(tl_identity *id, tl_span rest)
     at += sizeof id->root;
     id->validity = (tl_validity){(int64_t)tl_u64(at), (int64_t)tl_u64(at + 8)};
     id->server_ca_n = tl_u16(at + 16);
-    if (!take_field(&rest, id->device, sizeof id->device, &device) ||
-        !take_field(&rest, id->gateway, sizeof id->gateway, &gateway) ||
-        !take_field(&rest, id->urls, sizeof id->urls, &urls) || rest.n != 0) {
+    if (!tl_record_take(&rest, id->device, sizeof id->device, &device) ||
+        !tl_record_take(&rest, id->gateway, sizeof id->gateway, &gateway) ||
+        !tl_record_take(&rest, id->urls, sizeof id->urls, &urls) || rest.n != 0) {
         return false;
     }
     id->device_n = (uint8_t)device;
