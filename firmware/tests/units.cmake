@@ -2,6 +2,7 @@
 towline_unit(test_base64)
 towline_unit(test_crypto HOST_ONLY VECTORS auth LIBRARIES towline_crypto)
 towline_unit(test_exchange VECTORS frames auth)
+towline_unit(test_device_vectors VECTORS device-v1)
 towline_unit(test_fields VECTORS frames auth)
 towline_unit(test_frame VECTORS frames)
 towline_unit(test_grants HOST_ONLY LIBRARIES crypto)

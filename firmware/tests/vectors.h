@@ -5,6 +5,7 @@
 
 #include "towline/http_parse.h"
 #include "towline/span.h"
+#include "vectors_device.h"
 
 typedef struct {
     const char *name;

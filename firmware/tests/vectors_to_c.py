@@ -242,6 +242,106 @@ def _bad_head(source: Source, name: str, entry: Json) -> str:
     return braces({"name": quoted(name), "head": head, "status": str(entry["status"])})
 
 
+def device_v1(source: Source, whole: Json) -> None:
+    known(whole, {"about", "topics", "good", "bad", "sending", "told", "bodies", "lines", "counters"})
+    source.public("vector_topic", "vector_topics", [_topic(source, one) for one in whole["topics"]])
+    source.public("vector_sending", "vector_sendings", [_sending(source, one) for one in whole["sending"]])
+    source.public("vector_told", "vector_tolds", [_told(source, one) for one in whole["told"]])
+    source.public("vector_body", "vector_bodies", [_body(source, one) for one in whole["bodies"]])
+    source.public("vector_line", "vector_lines", [_line(source, one) for one in whole["lines"]])
+    source.public("vector_counter", "vector_counters", [_counter(one) for one in whole["counters"]])
+    source.single("size_t", "vector_messages_for_readers", str(len(whole["good"]) + len(whole["bad"])))
+
+
+def _pair(number: list[int]) -> str:
+    boot, seq = number
+    return f"{{{boot}u, {seq}u}}"
+
+
+def _compact(value: object) -> str | None:
+    return None if value is None else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _topic(source: Source, entry: Json) -> str:
+    known(entry, {"text", "tokens", "subject"})
+    tokens = entry["tokens"]
+    members = {"text": source.span(entry["text"].encode().hex()), "subject": quoted(entry["subject"])}
+    return braces(members | {"tokens": quoted(None if tokens is None else ",".join(tokens))})
+
+
+def _sending(source: Source, entry: Json) -> str:
+    known(entry, {"name", "stored", "floor", "prev", "sent"})
+    members = {"name": quoted(entry["name"]), "floor": _pair(entry["floor"])}
+    members |= {name: source.span(entry[name]) for name in ("stored", "sent")}
+    members["tells_prev"] = truth(entry["prev"] is not None)
+    return braces(members | {"prev": _pair(entry["prev"] or [0, 0])})
+
+
+def _told(source: Source, entry: Json) -> str:
+    known(entry, {"name", "kind", "hex", "what", "fields"})
+    members = {name: quoted(entry[name]) for name in ("name", "kind", "what")}
+    members["raw"] = source.span(entry["hex"])
+    fields = dict(entry["fields"])
+    if number := fields.pop("number", fields.pop("known", None)):
+        members["number"] = _pair(number)
+    if "name" in fields:
+        members["command"] = quoted(fields.pop("name"))
+    for name in ("params", "body"):
+        if name in fields:
+            members[name] = quoted(_compact(fields.pop(name)))
+    members["has_trace"] = truth(fields.pop("trace", None) is not None)
+    for name in ("hello", "time", "ttl_ms", "expires", "timeout_ms", "version"):
+        if name in fields:
+            members[name] = f"{fields.pop(name)}u"
+    for name in ("reason", "id", "prefix", "sha256"):
+        members[name] = quoted(fields.pop(name, None))
+    known(fields, set())
+    return braces(members)
+
+
+def _body(source: Source, entry: Json) -> str:
+    known(entry, {"name", "kind", "hex", "fields"})
+    members = {name: quoted(entry[name]) for name in ("name", "kind")}
+    members["raw"] = source.span(entry["hex"])
+    fields = dict(entry["fields"])
+    if "gone" in fields:
+        members["gone"] = "true"
+        fields["instance"] = fields.pop("gone")
+    if outbox := fields.pop("outbox", None):
+        members |= {"outbox": "{" + ", ".join(map(str, outbox)) + "}", "has_outbox": "true"}
+    if "at" in fields:
+        members["has_at"] = truth(fields["at"] is not None)
+    members["commands"] = quoted(",".join(fields.pop("commands", [])))
+    members["result"] = quoted(_compact(fields.pop("result", None)))
+    members["ok"] = truth(fields.pop("ok", None) is True)
+    for name in ("boot", "config", "at", "version", "told"):
+        members[name] = f"{fields.pop(name, None) or 0}u"
+    for name in ("instance", "software", "type", "command", "stage", "error", "sha256"):
+        members[name] = quoted(fields.pop(name, None))
+    known(fields, set())
+    return braces(members)
+
+
+def _line(source: Source, entry: Json) -> str:
+    known(entry, {"name", "have", "steps"})
+    rows = []
+    for step in entry["steps"]:
+        known(step, {"number", "before", "floor", "have", "place", "passed"})
+        members = {name: _pair(step[name]) for name in ("number", "before", "floor", "have")}
+        members |= {"place": quoted(step["place"]), "passed": truth(step["passed"])}
+        rows.append(braces(members))
+    members = {"name": quoted(entry["name"]), "have": _pair(entry["have"])}
+    members |= {"steps": source.rows("vector_line_step", rows), "step_count": str(len(rows))}
+    return braces(members)
+
+
+def _counter(entry: Json) -> str:
+    known(entry, {"name", "highest", "told", "went_back", "next_boot"})
+    members = {"name": quoted(entry["name"]), "went_back": truth(entry["went_back"])}
+    members |= {name: _pair(entry[name]) for name in ("highest", "told")}
+    return braces(members | {"next_boot": str(entry["next_boot"] or 0)})
+
+
 WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "frames.json": frames,
     "bad_frames.json": bad_frames,
@@ -249,6 +349,7 @@ WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "handshake.json": handshake,
     "auth.json": auth,
     "http_requests.json": http_requests,
+    "device-v1.json": device_v1,
 }
 
 
