@@ -28,6 +28,7 @@ set(TOWLINE_CORE_SOURCES
     src/json_write.c
     src/jws.c
     src/key_list.c
+    src/lan.c
     src/ledger.c
     src/log_ring.c
     src/login.c

@@ -13,6 +13,13 @@ static uint64_t now_of(const tl_tunnel *t)
     return t->parts.port->sys->now_ms(t->parts.port->sys->with);
 }
 
+static uint32_t draw(const tl_tunnel *t)
+{
+    uint32_t random;
+    t->parts.port->crypto->random((uint8_t *)&random, sizeof random);
+    return random;
+}
+
 static void set_hello(tl_tunnel *t)
 {
     t->service = (tl_service){
@@ -44,37 +51,36 @@ void tl_tunnel_init(tl_tunnel *t, const tl_tunnel_parts *parts)
     parts->port->crypto->random(t->instance, sizeof t->instance);
 }
 
-static bool take_key(tl_tunnel *t)
+/* Anyone of the servers: devices that start together spread over them. */
+static bool choose_server(tl_tunnel *t)
 {
-    uint8_t point[TL_P256_POINT];
-    if (!t->parts.port->crypto->p256_public(t->identity->key, point)) {
-        return false;
+    uint32_t count = 0;
+    while (tl_identity_tunnel(t->identity, count, &t->url)) {
+        count++;
     }
-    tl_tunnel_key_id(t->parts.port->crypto, point, t->key_id);
-    return true;
+    t->server = count > 0 ? draw(t) % count : 0;
+    return count > 0;
 }
 
-bool tl_tunnel_start(tl_tunnel *t, const tl_tunnel_identity *identity)
+bool tl_tunnel_start(tl_tunnel *t, const tl_identity *identity)
 {
     if (t->state != TL_TUNNEL_OFF) {
         return false;
     }
     t->identity = identity;
-    if (identity->servers == 0 || identity->device.n > TL_MAX_NAME || !take_key(t)) {
-        tl_log(t->parts.log, TL_LOG_ERROR, "the identity cannot be used", identity->device);
+    if (!choose_server(t)) {
+        tl_log_text(t->parts.log, TL_LOG_ERROR, "no tunnel server is known", NULL);
+        t->identity = NULL;
         return false;
     }
     tl_out upstream = {t->upstream, 0, sizeof t->upstream, false};
-    tl_put_span(&upstream, identity->device);
+    tl_put_span(&upstream, tl_identity_device(identity));
     tl_put_text(&upstream, ".local");
     t->upstream_n = (uint8_t)upstream.n;
     set_hello(t);
-    tl_grants_init(&t->grants, t->parts.port->crypto, t->parts.scratch, identity->device, identity->root,
-                   identity->earliest_s);
+    tl_grants_init(&t->grants, t->parts.port->crypto, t->parts.scratch, tl_identity_device(identity), identity->root,
+                   identity->validity.from_s);
     tl_tunnel_load_trust(t);
-    uint32_t any;
-    t->parts.port->crypto->random((uint8_t *)&any, sizeof any);
-    t->server = any % (uint32_t)identity->servers;
     t->state = TL_TUNNEL_WAITING;
     t->dial_at_ms = now_of(t);
     return true;
@@ -123,10 +129,12 @@ static void on_challenge(void *owner, const uint8_t *nonce, tl_span server_name)
         tl_mux_close(&t->mux, TL_CLOSE_WRONG_SERVER_NAME, "not the name that was dialled");
         return;
     }
-    tl_auth_transcript(&transcript, nonce, server_name, t->identity->device, t->instance);
+    const tl_identity *identity = t->identity;
+    const tl_span device = tl_identity_device(identity);
+    tl_auth_transcript(&transcript, nonce, server_name, device, t->instance);
     const tl_span message = {transcript.at, transcript.n};
-    if (transcript.full || !t->parts.port->crypto->p256_sign(t->identity->key, message, signature) ||
-        !tl_mux_authenticate(&t->mux, t->identity->device, t->instance, t->key_id, signature)) {
+    if (transcript.full || !t->parts.port->crypto->p256_sign(identity->key, message, signature) ||
+        !tl_mux_authenticate(&t->mux, device, t->instance, identity->key_id, signature)) {
         tl_mux_close(&t->mux, TL_CLOSE_INTERNAL, "signing failed");
     }
 }
@@ -189,20 +197,13 @@ static void on_goaway(void *owner, uint32_t retry_after_ms, tl_close_code code, 
     }
 }
 
-static uint32_t draw(const tl_tunnel *t)
-{
-    uint32_t random;
-    t->parts.port->crypto->random((uint8_t *)&random, sizeof random);
-    return random;
-}
-
 /* Dials the next server when it is time, unless the tunnel was stopped. */
 static void wait_to_dial(tl_tunnel *t, const tl_close *why)
 {
     const uint64_t now_ms = now_of(t);
     const uint32_t wait = tl_reconnect_ended(&t->reconnect, tl_ending_of(why), now_ms, draw(t), t->retry_after_ms);
     t->dial_at_ms = now_ms + wait;
-    t->server = (t->server + 1) % (uint32_t)t->identity->servers;
+    t->server++;
 }
 
 static void on_lost(void *owner, const tl_close *why)
@@ -235,15 +236,18 @@ static const tl_mux_events EVENTS = {
 
 static void dial(tl_tunnel *t)
 {
-    const tl_span text = t->identity->server[t->server];
-    const char *wrong = tl_url_read(text, TL_URL_TUNNEL, &t->url);
+    if (!tl_identity_tunnel(t->identity, t->server, &t->url)) {
+        t->server = 0; /* behind the last one comes the first */
+        tl_identity_tunnel(t->identity, 0, &t->url);
+    }
     const tl_port_link *link = t->parts.port->link;
-    const tl_address to = {t->url.host, t->url.port, t->url.secure, t->url.path, t->identity->server_ca};
+    const tl_url *url = &t->url;
+    const tl_address to = {url->host, url->port, url->secure, url->path, tl_identity_server_ca(t->identity)};
     t->retry_after_ms = 0;
     t->close_said = false;
-    t->link = wrong == NULL ? link->open(link->with, &to) : 0;
+    t->link = link->open(link->with, &to);
     if (t->link == 0) {
-        tl_log_text(t->parts.log, TL_LOG_ERROR, "cannot dial", wrong);
+        tl_log(t->parts.log, TL_LOG_ERROR, "cannot dial", url->host);
         wait_to_dial(t, &(tl_close){.fault = TL_FAULT_LOCAL});
         return;
     }

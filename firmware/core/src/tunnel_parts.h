@@ -4,7 +4,6 @@
 
 #include "towline/tunnel.h"
 
-void tl_tunnel_key_id(const tl_crypto *crypto, const uint8_t point[TL_P256_POINT], uint8_t id[TL_KEY_ID_SIZE]);
 /* The key list and the revocations that were stored. */
 void tl_tunnel_load_trust(tl_tunnel *);
 void tl_tunnel_take_keys(tl_tunnel *, tl_span text);

@@ -5,19 +5,6 @@
 
 #include "towline/bytes.h"
 
-/* SubjectPublicKeyInfo of a P-256 key up to its point (RFC 5480). */
-static const uint8_t SPKI_P256[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01,
-                                    0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00};
-
-void tl_tunnel_key_id(const tl_crypto *crypto, const uint8_t point[TL_P256_POINT], uint8_t id[TL_KEY_ID_SIZE])
-{
-    uint8_t spki[sizeof SPKI_P256 + TL_P256_POINT], digest[TL_SHA256];
-    memcpy(spki, SPKI_P256, sizeof SPKI_P256);
-    memcpy(spki + sizeof SPKI_P256, point, TL_P256_POINT);
-    crypto->sha256((tl_span){spki, sizeof spki}, digest);
-    memcpy(id, digest, TL_KEY_ID_SIZE);
-}
-
 static uint64_t now_of(const tl_tunnel *t)
 {
     return t->parts.port->sys->now_ms(t->parts.port->sys->with);
@@ -28,20 +15,6 @@ static int64_t wall_of(const tl_tunnel *t)
     return t->parts.port->sys->wall_s(t->parts.port->sys->with);
 }
 
-static bool stored(const tl_tunnel *t, const char *key, tl_out *value)
-{
-    const tl_port_kv *kv = t->parts.port->kv;
-    return kv->get(kv->with, key, value);
-}
-
-static void store(const tl_tunnel *t, const char *key, tl_span value)
-{
-    const tl_port_kv *kv = t->parts.port->kv;
-    if (!kv->set(kv->with, key, value) || !kv->commit(kv->with)) {
-        tl_log_text(t->parts.log, TL_LOG_ERROR, "cannot be stored", key);
-    }
-}
-
 /* --- keys --- */
 
 void tl_tunnel_take_keys(tl_tunnel *t, tl_span text)
@@ -50,8 +23,8 @@ void tl_tunnel_take_keys(tl_tunnel *t, tl_span text)
     const char *wrong = tl_grants_take_keys(&t->grants, text, now_of(t), &newer);
     if (wrong != NULL) {
         tl_log_text(t->parts.log, TL_LOG_WARNING, "a key list was refused", wrong);
-    } else if (newer) {
-        store(t, TL_KEY_LIST_KEY, text);
+    } else if (newer && !tl_identity_keep_key_list(t->parts.port->kv, text)) {
+        tl_log_text(t->parts.log, TL_LOG_ERROR, "the key list cannot be stored", NULL);
     }
 }
 
@@ -59,15 +32,16 @@ void tl_tunnel_load_trust(tl_tunnel *t)
 {
     /* The link's buffers hold nothing yet, so the streams' rings lend the room. */
     tl_out text = {t->parts.rings, 0, t->parts.max_streams * TL_STREAM_WINDOW, false};
+    const tl_port_kv *kv = t->parts.port->kv;
     bool newer;
-    if (stored(t, TL_KEY_LIST_KEY, &text)) {
+    if (tl_identity_key_list(kv, &text)) {
         const char *wrong = tl_grants_take_keys(&t->grants, (tl_span){text.at, text.n}, now_of(t), &newer);
         if (wrong != NULL) {
             tl_log_text(t->parts.log, TL_LOG_ERROR, "the stored key list cannot be used", wrong);
         }
     }
     text.n = 0;
-    if (stored(t, TL_REVOKED_KEY, &text) &&
+    if (kv->get(kv->with, TL_REVOKED_KEY, &text) &&
         !tl_revoked_restore(&t->grants.revoked, (tl_span){text.at, text.n}, wall_of(t), (uint32_t)(now_of(t) / 1000))) {
         tl_log_text(t->parts.log, TL_LOG_ERROR, "the stored revocations cannot be read", NULL);
     }
@@ -119,24 +93,27 @@ static void save_revoked(tl_tunnel *t)
 {
     tl_out saved = {(uint8_t *)t->parts.scratch, 0, sizeof *t->parts.scratch, false};
     tl_revoked_save(&t->grants.revoked, wall_of(t), (uint32_t)(now_of(t) / 1000), &saved);
-    store(t, TL_REVOKED_KEY, (tl_span){saved.at, saved.n});
+    const tl_port_kv *kv = t->parts.port->kv;
+    if (!kv->set(kv->with, TL_REVOKED_KEY, (tl_span){saved.at, saved.n}) || !kv->commit(kv->with)) {
+        tl_log_text(t->parts.log, TL_LOG_ERROR, "revocations cannot be stored", NULL);
+    }
     t->unseen_to_save = false;
     t->unseen_saved_ms = now_of(t);
 }
 
-/* The same number for a server over restarts, and for each of its addresses another (FNV-1a). */
-static uint32_t number_of(tl_span text)
+/* The same number for a server over restarts, and for each of them another (FNV-1a). */
+static uint32_t number_of(const tl_url *url)
 {
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < text.n; i++) {
-        hash = (hash ^ text.at[i]) * 16777619u;
+    uint32_t hash = 2166136261u ^ url->port;
+    for (size_t i = 0; i < url->host.n; i++) {
+        hash = (hash ^ url->host.at[i]) * 16777619u;
     }
     return hash != 0 ? hash : 1;
 }
 
 void tl_tunnel_revoked(tl_tunnel *t, const uint8_t *id)
 {
-    const uint32_t server = number_of(t->identity->server[t->server]);
+    const uint32_t server = number_of(&t->url);
     switch (tl_grants_revoke(&t->grants, id, now_of(t), server)) {
     case TL_REVOKE_ENDED:
         tl_exchanges_end_grant(&t->exchanges, id);

@@ -41,10 +41,10 @@ typedef enum {
     TL_EVENT_FETCH_FAILED, /* `why` */
     /* `number`: the request's, a tl_web_ref. */
     TL_EVENT_WEB_REQUEST,   /* `bytes`: its head as HTTP/1.1 writes one; valid until the request is over */
-    TL_EVENT_WEB_BODY,      /* `bytes`: lent until web.release; no more comes before that */
+    TL_EVENT_WEB_BODY,      /* `bytes`: lent until web.read_on */
     TL_EVENT_WEB_BODY_OVER,
     TL_EVENT_WEB_ROOM,      /* the answer may go on */
-    TL_EVENT_WEB_GONE,      /* the client went; web.take says no from now on */
+    TL_EVENT_WEB_GONE,      /* the client went; to be answered with web.send of nothing, TL_FILL_BROKEN */
     /* `number`: which endpoint, a tl_provisioning_endpoint. */
     TL_EVENT_PROVISIONING_REQUEST, /* `bytes`: lent until provisioning.answer */
     TL_EVENT_PROVISIONING_OVER
@@ -174,14 +174,16 @@ static inline unsigned tl_web_slot(tl_web_ref ref)
 
 typedef struct {
     void *with;
-    bool (*start)(void *with, uint16_t port);
-    /* Room for the next of the answer: HTTP/1.1 as it stands on the line. False: what was sent has not left yet,
+    bool (*start)(void *with);
+    /* The next piece of the body may come, or its end: once after WEB_REQUEST, unless it is refused, and once after
+     * each WEB_BODY. */
+    void (*read_on)(void *with, tl_web_ref request);
+    /* Room for the next of the answer: HTTP/1.1 as it stands on the line, its head and each chunk whole. False: what was sent has not left yet,
      * and TL_EVENT_WEB_ROOM follows; or the request is over. */
     bool (*take)(void *with, tl_web_ref request, tl_out *answer);
-    /* Sends what was written into that room. END: the answer is whole; BROKEN: the connection is cut. After both
-     * the request is over, and its reference dead. */
+    /* Sends what was written into that room; of nothing: gives it back. END: the answer is whole; BROKEN: the
+     * connection is cut. After both the request is over, and its reference dead. */
     void (*send)(void *with, tl_web_ref request, size_t n, tl_fill how);
-    void (*release)(void *with, tl_web_ref request); /* of a body's piece */
     void (*stop)(void *with);
 } tl_port_web;
 

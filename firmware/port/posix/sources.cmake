@@ -3,6 +3,8 @@ set(TOWLINE_PORT_SOURCES
     posix/link_lws.c
     posix/lws_context.c
     posix/queue.c
+    posix/web_answer.c
+    posix/web_mhd.c
 )
 set(TOWLINE_SIMULATOR_SOURCES
 )

@@ -7,9 +7,9 @@
 #define TOWLINE_TUNNEL_H
 
 #include "towline/exchange.h"
+#include "towline/identity.h"
 #include "towline/log_ring.h"
 #include "towline/reconnect.h"
-#include "towline/url.h"
 
 #define TL_TUNNEL_SERVICE "web"
 #define TL_STREAM_WINDOW 4096u
@@ -20,20 +20,8 @@
 #define TL_NETWORK_SETTLE_MS 1000u  /* from an address on the network to the first dial: routes and names follow it */
 #define TL_UNSEEN_SAVE_MS 10000u    /* a server that invents revocations must not wear the flash */
 #define TL_LOGGED_REFUSALS 20u      /* a connection; a hostile server must not fill the log */
-#define TL_KEY_LIST_KEY "keylist"   /* in the key-value store */
-#define TL_REVOKED_KEY "revoked"
+#define TL_REVOKED_KEY "revoked"    /* in the key-value store */
 #define TL_UPSTREAM_MAX (TL_MAX_NAME + 6u) /* the device's id, `.local` */
-
-/* Who this device is, and whom it trusts. All of it stays where it is while the tunnel runs. */
-typedef struct {
-    tl_span device;
-    const uint8_t *key;    /* TL_P256_PRIVATE bytes */
-    const uint8_t *root;   /* TL_P256_POINT bytes */
-    int64_t earliest_s;    /* when the certificate begins: before it the clock is certainly wrong */
-    const tl_span *server; /* URLs */
-    size_t servers;        /* ≥ 1 */
-    tl_span server_ca;     /* PEM; empty: the system's */
-} tl_tunnel_identity;
 
 typedef enum {
     TL_TUNNEL_OFF,
@@ -62,7 +50,7 @@ typedef struct {
 
 typedef struct {
     tl_tunnel_parts parts;
-    const tl_tunnel_identity *identity;
+    const tl_identity *identity; /* NULL: off, or about to be */
     uint8_t state; /* a tl_tunnel_state */
     bool network;
     bool support;  /* whether who acts for another may come in */
@@ -72,7 +60,7 @@ typedef struct {
     uint8_t logged;
     uint8_t upstream_n;
     uint32_t link;   /* the port's number of it; 0: none */
-    uint32_t server; /* which of the identity's is dialled */
+    uint32_t server; /* which of the identity's is dialled, or was */
     uint32_t epoch;  /* of the mux, over all connections */
     uint32_t retry_after_ms;
     uint64_t dial_at_ms;
@@ -80,7 +68,6 @@ typedef struct {
     uint64_t drain_until_ms; /* TL_NEVER: no server said goodbye */
     uint64_t unseen_saved_ms;
     uint8_t instance[TL_INSTANCE_SIZE];
-    uint8_t key_id[TL_KEY_ID_SIZE];
     tl_url url; /* of the server that is dialled */
     uint8_t upstream[TL_UPSTREAM_MAX];
     tl_service service;
@@ -92,8 +79,8 @@ typedef struct {
 } tl_tunnel;
 
 void tl_tunnel_init(tl_tunnel *, const tl_tunnel_parts *);
-/* Dials from now on. False: the identity cannot be used, the log says why; or the tunnel is not off yet. */
-bool tl_tunnel_start(tl_tunnel *, const tl_tunnel_identity *);
+/* Dials from now on. `identity` stays where it is meanwhile. False: it names no server, or the tunnel is not off yet. */
+bool tl_tunnel_start(tl_tunnel *, const tl_identity *identity);
 /* Says goodbye and is off, once the link is closed. `reason`: a literal. */
 void tl_tunnel_stop(tl_tunnel *, const char *reason);
 /* LINK_* and NETWORK_*. */
