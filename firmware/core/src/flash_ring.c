@@ -157,7 +157,7 @@ static bool begin_sector(tl_ring *r, uint16_t sector)
 
 static tl_ring_result next_sector(tl_ring *r)
 {
-    const uint16_t next = r->sequence == 0 ? 0 : (uint16_t)((r->head + 1) % r->sectors);
+    const uint16_t next = (uint16_t)((r->head + (r->sequence != 0)) % r->sectors); /* the first is 0 */
     if (r->live[next] > 0) {
         return TL_RING_NO_ROOM;
     }

@@ -154,7 +154,7 @@ static void take_fields(tl_settings *s, tl_span fields)
         const tl_span head = tl_take(&fields, 2);
         const tl_span value = tl_take(&fields, head.at[1]);
         const field *f = field_of(head.at[0]);
-        if (f == NULL) {
+        if (f == NULL || value.n != head.at[1]) {
             continue;
         }
         if (f->text) {

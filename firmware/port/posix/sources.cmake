@@ -1,5 +1,8 @@
 # What the POSIX port is made of, one file a line. The simulator's main() stands apart, so that units can link the rest.
 set(TOWLINE_PORT_SOURCES
+    posix/disk.c
+    posix/flash_file.c
+    posix/kv_file.c
     posix/link_lws.c
     posix/lws_context.c
     posix/queue.c
