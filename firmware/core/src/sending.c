@@ -71,8 +71,8 @@ void tl_sending_sent(tl_sending *s, const tl_outbox *o, uint16_t index, uint64_t
 {
     const tl_number number = tl_outbox_number(o, index);
     s->next = o->gone + index + 1;
-    if (number.boot == o->boot && number.seq > s->said) {
-        s->said = (uint32_t)number.seq;
+    if (tl_number_above(number, s->said)) {
+        s->said = number;
     }
     if (s->again_at == TL_NEVER_DUE) {
         be_patient(s, now_ms, random);
@@ -94,16 +94,16 @@ uint64_t tl_sending_due(const tl_sending *s, const tl_outbox *o, uint64_t now_ms
 
 tl_taken tl_sending_accepted(tl_sending *s, tl_outbox *o, tl_number number, uint64_t now_ms, uint32_t random)
 {
-    const tl_number highest = {tl_outbox_boot(o), o->counting ? s->said : 0};
+    const uint64_t boot = tl_outbox_boot(o);
+    const tl_number highest = {boot, s->said.boot == boot ? s->said.seq : 0};
     if (tl_went_back(highest, number)) {
         if (now_ms < s->renumber_after) {
             return TL_TAKEN_OLD;
         }
         s->renumber_after = now_ms + TL_RENUMBER_EVERY_MS;
-        (void)tl_outbox_renumber(o, number); /* where it fails, it is told again */
-        s->said = 0;
+        const bool done = tl_outbox_renumber(o, number); /* where it fails, it is told again */
         go_back(s, o);
-        return TL_TAKEN_RENUMBERED;
+        return done ? TL_TAKEN_RENUMBERED : TL_TAKEN_OLD;
     }
     if (!tl_number_above(number, o->floor)) {
         return TL_TAKEN_OLD;

@@ -24,7 +24,7 @@ typedef struct {
     uint64_t renumber_after;
     uint32_t patience_ms;
     uint32_t next; /* as outbox.gone counts: the first that was not sent since the last step back */
-    uint32_t said; /* the highest seq of this boot that was ever sent */
+    tl_number said; /* the highest that was sent since the start */
     uint8_t refusals;
     bool connected, was_connected;
 } tl_sending;
