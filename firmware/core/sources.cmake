@@ -39,6 +39,7 @@ set(TOWLINE_CORE_SOURCES
     src/mux_receive.c
     src/mux_send.c
     src/outbox_flash.c
+    src/panel.c
     src/pem.c
     src/reconnect.c
     src/renewal.c
