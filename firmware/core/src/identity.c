@@ -41,16 +41,16 @@ static void put_record(const tl_identity *id, tl_out *out)
     tl_put(out, id->root, sizeof id->root);
     tl_put_u64(out, (uint64_t)id->validity.from_s);
     tl_put_u64(out, (uint64_t)id->validity.until_s);
-    tl_put_u16(out, id->server_ca_n); /* one that was lost must not turn into "the system's roots" */
+    tl_put_u8(out, id->server_ca_n > 0); /* one that was lost must not turn into "the system's roots" */
     tl_record_put(out, tl_identity_device(id));
     tl_record_put(out, (tl_span){id->gateway, id->gateway_n});
     tl_record_put(out, (tl_span){id->urls, id->urls_n});
 }
 
-static bool take_record(tl_identity *id, tl_span rest)
+static bool take_record(tl_identity *id, tl_span rest, bool *has_ca)
 {
     size_t device, gateway, urls;
-    const size_t fixed = 1 + sizeof id->root + 16 + 2;
+    const size_t fixed = 1 + sizeof id->root + 16 + 1;
     if (rest.n < fixed || rest.at[0] != FORMAT) {
         return false;
     }
@@ -58,7 +58,7 @@ static bool take_record(tl_identity *id, tl_span rest)
     memcpy(id->root, at, sizeof id->root);
     at += sizeof id->root;
     id->validity = (tl_validity){(int64_t)tl_u64(at), (int64_t)tl_u64(at + 8)};
-    id->server_ca_n = tl_u16(at + 16);
+    *has_ca = at[16] != 0;
     if (!tl_record_take(&rest, id->device, sizeof id->device, &device) ||
         !tl_record_take(&rest, id->gateway, sizeof id->gateway, &gateway) ||
         !tl_record_take(&rest, id->urls, sizeof id->urls, &urls) || rest.n != 0) {
@@ -101,12 +101,10 @@ static bool load_pem(const tl_port_kv *kv, const char *name, uint8_t *to, size_t
 
 static bool load_rest(tl_identity *id, const tl_port_kv *kv, tl_span record)
 {
-    if (!take_record(id, record) || !load_pem(kv, "certificate", id->certificate, sizeof id->certificate, &id->certificate_n)) {
-        return false;
-    }
-    const uint16_t wanted = id->server_ca_n;
-    return wanted == 0 || (load_pem(kv, "server_ca", id->server_ca, sizeof id->server_ca, &id->server_ca_n) &&
-                           id->server_ca_n == wanted);
+    bool has_ca;
+    return take_record(id, record, &has_ca) &&
+           load_pem(kv, "certificate", id->certificate, sizeof id->certificate, &id->certificate_n) &&
+           (!has_ca || load_pem(kv, "server_ca", id->server_ca, sizeof id->server_ca, &id->server_ca_n));
 }
 
 bool tl_identity_load(tl_identity *id, const tl_port_kv *kv, const tl_crypto *crypto, tl_out scratch)
@@ -214,20 +212,17 @@ static const char *check_offer(offer *o, const tl_identity *id, tl_out decoded)
     return reason;
 }
 
-/* A PEM of the answer goes to the store and to its place; an absent one leaves both empty. */
+/* A PEM of the answer goes to its place and to the store. Where the answer has none, an old one stays in the store
+ * unread: the record says that it does not count. */
 static bool keep_pem(const offer *o, const tl_port_kv *kv, const char *name, uint8_t *to, uint16_t *n)
 {
     tl_span text = {NULL, 0};
-    (void)text_of(o->answer, name, o->room, &text);
-    if (!keep(kv, name, text)) {
-        return false;
-    }
-    *n = (uint16_t)text.n;
-    if (text.n > 0) {
+    if (text_of(o->answer, name, o->room, &text)) {
         memcpy(to, text.at, text.n);
     }
     to[text.n] = 0;
-    return true;
+    *n = (uint16_t)text.n;
+    return text.n == 0 || keep(kv, name, text);
 }
 
 static const char *keep_offer(const offer *o, tl_identity *id, const tl_port_kv *kv)

@@ -2,7 +2,7 @@
  *
  * key          the P-256 private number; made once, before anyone hears of it
  * certificate  of the gateway's CA for that key, PEM
- * server_ca    of the tunnel servers and the broker, PEM; absent: the system's roots
+ * server_ca    of the tunnel servers and the broker, PEM; counts when `identity` says so, else the system's roots do
  * gateway_ca   of the gateway's HTTPS, PEM; absent: the system's roots; whoever sets the device up puts it there
  * key_list     the newest verified list of grant keys, as it came
  * identity     device id, pinned root, addresses, the certificate's times; written last: there, the rest is whole
@@ -20,7 +20,7 @@
 #define TL_CERTIFICATE_MAX 1536u /* the gateway's have 900 bytes */
 #define TL_CA_MAX 2048u          /* two certificates of P-256, or one of RSA */
 #define TL_TUNNEL_URLS_MAX 512u  /* all together, each with its end; those that do not fit are left out */
-#define TL_IDENTITY_SAVED_MAX (3u + 3u * 2u + TL_MAX_NAME + TL_URL_MAX + TL_TUNNEL_URLS_MAX + TL_P256_POINT + 16u)
+#define TL_IDENTITY_SAVED_MAX (2u + 3u * 2u + TL_MAX_NAME + TL_URL_MAX + TL_TUNNEL_URLS_MAX + TL_P256_POINT + 16u)
 
 /* A NUL stands behind each text of PEM, as some libraries want one. */
 typedef struct {
