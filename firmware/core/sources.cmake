@@ -10,6 +10,8 @@ set(TOWLINE_CORE_SOURCES
     src/configuration.c
     src/connection_ask.c
     src/crc.c
+    src/device.c
+    src/device_cloud.c
     src/device_line.c
     src/enrolment.c
     src/envelope.c
@@ -24,6 +26,7 @@ set(TOWLINE_CORE_SOURCES
     src/http_parse.c
     src/http_parse_head.c
     src/identity.c
+    src/image.c
     src/json.c
     src/json_write.c
     src/jws.c
@@ -38,6 +41,7 @@ set(TOWLINE_CORE_SOURCES
     src/mux_liveness.c
     src/mux_receive.c
     src/mux_send.c
+    src/ota.c
     src/outbox_flash.c
     src/panel.c
     src/pem.c

@@ -218,6 +218,7 @@ typedef struct {
 typedef struct {
     void *with;
     uint16_t target;      /* of images that run here: IDF's chip id, or the simulator's */
+    uint8_t slot;         /* 0 or 1: from which of the two this image runs; another is written into the other */
     uint32_t largest;     /* bytes an image may have */
     bool (*begin)(void *with, uint32_t size);
     bool (*write)(void *with, tl_span bytes);

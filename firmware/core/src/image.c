@@ -1,0 +1,142 @@
+#include "towline/image.h"
+
+#include "towline/bytes.h"
+
+#include <string.h>
+
+#define MAGIC 0x54574C46u /* TWLF */
+#define FORMAT 1u
+
+/* Where things stand in the head. */
+enum {
+    AT_FORMAT = 4,
+    AT_LENGTH = 6,
+    AT_TARGET = 8,
+    AT_VERSION = 12,
+    AT_SECURITY = 24,
+    AT_SIZE = 28,
+    AT_DIGEST = 32,
+    AT_HARDWARE = 64,
+    AT_KEY = 96,
+    KEY_ID = 16,
+    AT_RESERVED = AT_KEY + KEY_ID
+};
+
+static bool all_zero(const uint8_t *at, size_t n)
+{
+    while (n > 0 && at[n - 1] == 0) {
+        n--;
+    }
+    return n == 0;
+}
+
+static bool is_head(const uint8_t *head)
+{
+    return tl_u32(head) == MAGIC && tl_u16(head + AT_FORMAT) == FORMAT && tl_u16(head + AT_LENGTH) == TL_IMAGE_HEAD;
+}
+
+/* The key that the head names; NULL: none of ours. */
+static const uint8_t *key_of(const uint8_t *head, const tl_image_rules *rules)
+{
+    for (size_t i = 0; i < TL_IMAGE_KEYS; i++) {
+        const uint8_t *point = rules->runs->key[i];
+        uint8_t digest[TL_SHA256];
+        if (point[0] == 0) {
+            continue;
+        }
+        rules->crypto->sha256((tl_span){point, TL_P256_POINT}, digest);
+        if (memcmp(digest, head + AT_KEY, KEY_ID) == 0) {
+            return point;
+        }
+    }
+    return NULL;
+}
+
+static bool for_this_hardware(const uint8_t *head, const char *hardware)
+{
+    const size_t n = strlen(hardware);
+    return n <= TL_HARDWARE_MAX && memcmp(head + AT_HARDWARE, hardware, n) == 0 &&
+           all_zero(head + AT_HARDWARE + n, TL_HARDWARE_MAX + 1 - n);
+}
+
+static void read_head(const uint8_t *head, tl_image *image)
+{
+    image->target = tl_u16(head + AT_TARGET);
+    for (size_t i = 0; i < 3; i++) {
+        image->version.part[i] = tl_u32(head + AT_VERSION + 4 * i);
+    }
+    image->security = tl_u32(head + AT_SECURITY);
+    image->size = tl_u32(head + AT_SIZE);
+    memcpy(image->digest, head + AT_DIGEST, TL_SHA256);
+}
+
+static const char *judge_signed(const uint8_t *head, const tl_image_rules *rules, const tl_image *image)
+{
+    if (!all_zero(head + AT_TARGET + 2, 2) || !all_zero(head + AT_RESERVED, TL_IMAGE_SIGNED - AT_RESERVED)) {
+        return "It asks for more than this firmware knows.";
+    }
+    if (image->target != rules->target) {
+        return "It is for another chip.";
+    }
+    if (!for_this_hardware(head, rules->runs->hardware)) {
+        return "It is for other hardware.";
+    }
+    if (image->size == 0 || image->size > rules->largest) {
+        return "It does not fit.";
+    }
+    if (image->security < rules->floor || image->security < rules->runs->security) {
+        return "Its security version is too old.";
+    }
+    if (!rules->force && tl_version_compare(&image->version, &rules->runs->version) <= 0) {
+        return "It is not newer than what runs here.";
+    }
+    return NULL;
+}
+
+/* Nothing of a head counts before its signature. */
+const char *tl_image_judge(const uint8_t head[TL_IMAGE_HEAD], const tl_image_rules *rules, tl_image *image)
+{
+    if (!is_head(head)) {
+        return "It is no firmware image.";
+    }
+    const uint8_t *point = key_of(head, rules);
+    if (point == NULL) {
+        return "It was signed with a key that is not known here.";
+    }
+    if (!rules->crypto->p256_verify(point, (tl_span){head, TL_IMAGE_SIGNED}, head + TL_IMAGE_SIGNED)) {
+        return "Its signature does not hold.";
+    }
+    read_head(head, image);
+    return judge_signed(head, rules, image);
+}
+
+int tl_version_compare(const tl_version *one, const tl_version *other)
+{
+    for (size_t i = 0; i < 3; i++) {
+        if (one->part[i] != other->part[i]) {
+            return one->part[i] < other->part[i] ? -1 : 1;
+        }
+    }
+    return 0;
+}
+
+static void put_number(tl_out *out, uint32_t number)
+{
+    char digits[10];
+    size_t n = 0;
+    do {
+        digits[sizeof digits - ++n] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    tl_put(out, digits + sizeof digits - n, n);
+}
+
+void tl_version_put(tl_out *out, const tl_version *version)
+{
+    for (size_t i = 0; i < 3; i++) {
+        if (i > 0) {
+            tl_put_text(out, ".");
+        }
+        put_number(out, version->part[i]);
+    }
+}
