@@ -71,9 +71,10 @@ static void rollback(void *with)
 const tl_port_ota *tl_esp_ota(void)
 {
     static tl_port_ota group = {
-        NULL, CONFIG_IDF_FIRMWARE_CHIP_ID, 0, begin, write_piece, finish, abandon, on_trial, mark_valid, rollback};
+        NULL, CONFIG_IDF_FIRMWARE_CHIP_ID, 0, 0, begin, write_piece, finish, abandon, on_trial, mark_valid, rollback};
     const esp_partition_t *next = esp_ota_get_next_update_partition(NULL);
     configASSERT(next != NULL);
+    group.slot = esp_ota_get_running_partition()->subtype == ESP_PARTITION_SUBTYPE_APP_OTA_1;
     group.largest = next->size;
     return &group;
 }
