@@ -43,6 +43,7 @@ set(TOWLINE_CORE_SOURCES
     src/mux_send.c
     src/ota.c
     src/outbox_flash.c
+    src/panel.c
     src/pem.c
     src/reconnect.c
     src/renewal.c
