@@ -5,6 +5,7 @@ set(TOWLINE_PORT_SOURCES
     posix/kv_file.c
     posix/link_lws.c
     posix/lws_context.c
+    posix/ota_files.c
     posix/queue.c
     posix/web_answer.c
     posix/web_mhd.c
