@@ -46,7 +46,7 @@ void tl_tunnel_init(tl_tunnel *t, const tl_tunnel_parts *parts)
 {
     memset(t, 0, sizeof *t);
     t->parts = *parts;
-    t->support = true;
+    t->support = t->may_dial = true;
     t->drain_until_ms = TL_NEVER;
     parts->port->crypto->random(t->instance, sizeof t->instance);
 }
@@ -338,7 +338,7 @@ uint64_t tl_tunnel_run(tl_tunnel *t)
 {
     const uint64_t now_ms = now_of(t);
     uint64_t next = tl_tunnel_keep_trust(t, now_ms);
-    if (t->state == TL_TUNNEL_WAITING && t->network && now_ms >= t->dial_at_ms) {
+    if (t->state == TL_TUNNEL_WAITING && t->network && t->may_dial && now_ms >= t->dial_at_ms) {
         dial(t);
     }
     if (t->mux_lives) {
@@ -352,7 +352,7 @@ uint64_t tl_tunnel_run(tl_tunnel *t)
             next = earlier(next, t->close_at_ms);
         }
     }
-    if (t->state == TL_TUNNEL_WAITING && t->network) {
+    if (t->state == TL_TUNNEL_WAITING && t->network && t->may_dial) {
         next = earlier(next, t->dial_at_ms);
     }
     if (t->mux_lives) {

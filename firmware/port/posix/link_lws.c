@@ -213,12 +213,11 @@ static int failed(tl_link *link, const char *error, size_t n)
 
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
 {
-    (void)user;
     struct lws_context *context = lws_get_context(wsi);
     tl_link *link = context != NULL ? lws_context_user(context) : NULL;
     switch (reason) {
     case LWS_CALLBACK_OPENSSL_LOAD_EXTRA_CLIENT_VERIFY_CERTS:
-        return tl_lws_trust(in == NULL ? user : in, link->to.ca);
+        return tl_lws_trust(user, link->to.ca);
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
         return connected(link, wsi);
     case LWS_CALLBACK_CLIENT_RECEIVE:
@@ -248,7 +247,7 @@ static void dial(tl_link *link, struct lws_context *context)
     struct lws_client_connect_info info = {
         .context = context,
         .address = link->to.host,
-        .host = link->to.host,
+        .host = link->to.authority,
         .port = link->to.port,
         .path = link->to.path,
         .ssl_connection = link->to.secure ? LCCSCF_USE_SSL : 0,

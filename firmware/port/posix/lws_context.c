@@ -4,6 +4,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 /* libwebsockets counts its contexts and sets up OpenSSL's data without a lock. */
@@ -30,6 +31,16 @@ static bool is_loopback(const char *host)
     return strcmp(host, "localhost") == 0 || (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
 }
 
+static void write_authority(tl_lws_address *to)
+{
+    const bool v6 = strchr(to->host, ':') != NULL, usual = to->port == (to->secure ? 443 : 80);
+    char port[8] = "";
+    if (!usual) {
+        snprintf(port, sizeof port, ":%u", to->port);
+    }
+    snprintf(to->authority, sizeof to->authority, "%s%s%s%s", v6 ? "[" : "", to->host, v6 ? "]" : "", port);
+}
+
 bool tl_lws_address_read(tl_lws_address *to, const tl_address *from)
 {
     static const uint8_t root[] = {'/'};
@@ -37,8 +48,11 @@ bool tl_lws_address_read(tl_lws_address *to, const tl_address *from)
     to->port = from->port;
     to->secure = from->secure;
     to->ca = from->ca;
-    return copied(to->host, sizeof to->host, from->host) && copied(to->path, sizeof to->path, path) &&
-           (to->secure || is_loopback(to->host));
+    if (!copied(to->host, sizeof to->host, from->host) || !copied(to->path, sizeof to->path, path)) {
+        return false;
+    }
+    write_authority(to);
+    return to->secure || is_loopback(to->host);
 }
 
 int tl_lws_trust(void *ssl_context, tl_span ca)

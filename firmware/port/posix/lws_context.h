@@ -12,6 +12,7 @@
 /* An address as libwebsockets wants it. */
 typedef struct {
     char host[TL_HOST_MAX + 1];
+    char authority[TL_HOST_MAX + 11]; /* for Host: with the port where it is not the usual one */
     char path[TL_PATH_MAX + 1];
     uint16_t port;
     bool secure;

@@ -53,6 +53,7 @@ typedef struct {
     const tl_identity *identity; /* NULL: off, or about to be */
     uint8_t state; /* a tl_tunnel_state */
     bool network;
+    bool may_dial; /* false: somebody else shakes hands just now; the owner calls `run` when he is done */
     bool support;  /* whether who acts for another may come in */
     bool unseen_to_save;
     bool mux_lives;  /* the link is open, and the mux has not been lost */

@@ -1,0 +1,9 @@
+/* What this build of the simulator calls itself. */
+#ifndef TOWLINE_POSIX_VERSION_H
+#define TOWLINE_POSIX_VERSION_H
+
+#ifndef TL_SIMULATOR_VERSION
+#define TL_SIMULATOR_VERSION "0.1.0"
+#endif
+
+#endif
