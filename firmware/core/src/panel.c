@@ -38,7 +38,7 @@ static void facts(void *device, tl_ui_facts *f)
         .hardware = tl_text(p->hardware),
         .version = tl_text(p->version),
         .reset_reason = tl_text(reasons[sys->reset_reason(sys->with)]),
-        .firmware = tl_text("idle"),
+        .firmware = tl_text(p->ota != NULL ? tl_ota_name(p->ota) : NULL),
         .ssid = wifi ? tl_text(p->settings->ssid) : (tl_span){NULL, 0},
         .address = address_of(panel),
         .tunnel = link_word(p->tunnel->state == TL_TUNNEL_UP, p->tunnel->state == TL_TUNNEL_OFF),
@@ -51,7 +51,7 @@ static void facts(void *device, tl_ui_facts *f)
         .memory_block = memory.largest,
         .outbox = p->messages->outbox.count,
         .streams = tl_tunnel_open_streams(p->tunnel),
-        .received = TL_UI_UNKNOWN,
+        .received = known(p->ota != NULL, p->ota != NULL ? p->ota->received : 0),
     };
 }
 
@@ -159,28 +159,33 @@ static const char *change(void *device, const tl_ui_settings *changes)
 
 /* --- an image --- */
 
+static tl_ota *ota_of(void *device)
+{
+    return ((const tl_panel *)device)->parts.ota;
+}
+
 static const char *image_begin(void *device, uint64_t size, bool force)
 {
-    (void)device;
-    (void)size;
-    (void)force;
-    return "This device takes no images.";
+    return ota_of(device) != NULL ? tl_ota_begin(ota_of(device), size, force) : "This device takes no images.";
 }
 
 static const char *image_add(void *device, tl_span piece)
 {
-    (void)piece;
-    return image_begin(device, 0, false);
+    return tl_ota_add(ota_of(device), piece);
 }
 
 static const char *image_end(void *device)
 {
-    return image_begin(device, 0, false);
+    const char *why = tl_ota_end(ota_of(device));
+    if (why == NULL) {
+        later(device, TL_DO_RESTART);
+    }
+    return why;
 }
 
 static void image_drop(void *device)
 {
-    (void)device;
+    tl_ota_drop(ota_of(device));
 }
 
 /* --- what ends this run --- */

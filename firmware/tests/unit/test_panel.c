@@ -77,9 +77,12 @@ static tl_settings settings;
 static tl_settings_store slots;
 static tl_panel panel;
 
+static tl_ota ota;
+static tl_ota *images; /* NULL: the device takes none */
+
 static void started(void)
 {
-    static const tl_panel_parts parts = {&port, &ring, &identity, &tunnel, &messages, &settings, &slots, "esp32", "1.2.3", work, &m};
+    const tl_panel_parts parts = {&port, &ring, &identity, &tunnel, &messages, &settings, &slots, "esp32", "1.2.3", work, &m, images};
     m = (machine){.now_ms = 61000, .wall_s = -1, .address = "192.0.2.7"};
     sys = (tl_port_sys){.with = &m, .now_ms = now_ms, .wall_s = wall_s, .log = console, .memory = memory, .reset_reason = reset_reason};
     network = (tl_port_network){.with = &m, .rssi = rssi, .name = host_name};
@@ -224,9 +227,40 @@ static void what_is_done_later(void)
     CHECK(m.works == 2);
 }
 
+static bool on_trial(void *with)
+{
+    (void)with;
+    return false;
+}
+
+static void images_are_the_updates(void)
+{
+    static const tl_firmware runs = {.hardware = "esp32"};
+    static const tl_port_ota slots_of_code = {.largest = 1000, .on_trial = on_trial};
+    uint8_t rubbish[TL_IMAGE_HEAD] = {0};
+    tl_ui_facts f;
+    begun();
+    calls()->facts(&panel, &f);
+    CHECK(calls()->image_begin(&panel, 500, false) != NULL && f.firmware.n == 0 && f.received == TL_UI_UNKNOWN);
+    images = &ota;
+    tl_ota_open(&ota, &(tl_ota_means){&slots_of_code, &store.port, &TOY_CRYPTO, &runs, 1000, 1000});
+    begun();
+    calls()->facts(&panel, &f);
+    CHECK(tl_is(f.firmware, "idle") && f.received == 0);
+    CHECK(calls()->image_begin(&panel, 5000, false) != NULL && calls()->image_begin(&panel, 500, true) == NULL && ota.force);
+    CHECK(calls()->image_add(&panel, (tl_span){rubbish, 100}) == NULL);
+    calls()->facts(&panel, &f);
+    CHECK(tl_is(f.firmware, "receiving") && f.received == 100);
+    calls()->image_drop(&panel);
+    CHECK(calls()->image_begin(&panel, 500, false) == NULL && calls()->image_add(&panel, (tl_span){rubbish, sizeof rubbish}) != NULL);
+    CHECK(calls()->image_begin(&panel, 500, false) == NULL && calls()->image_end(&panel) != NULL && panel.work == 0);
+    images = NULL;
+}
+
 int main(void)
 {
     static const check_test tests[] = {CHECK_TEST(what_is_told), CHECK_TEST(sensors_and_lines), CHECK_TEST(the_pin_stays),
-                                       CHECK_TEST(what_changes), CHECK_TEST(what_is_done_later)};
+                                       CHECK_TEST(what_changes), CHECK_TEST(what_is_done_later),
+                                       CHECK_TEST(images_are_the_updates)};
     return CHECK_ALL(tests);
 }

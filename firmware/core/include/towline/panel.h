@@ -7,6 +7,7 @@
 
 #include "towline/lan.h"
 #include "towline/messages.h"
+#include "towline/ota.h"
 #include "towline/settings.h"
 #include "towline/tunnel.h"
 #include "towline/ui.h"
@@ -35,6 +36,7 @@ typedef struct {
     const char *hardware, *version;
     void (*work)(void *device, unsigned what);
     void *device;
+    tl_ota *ota; /* NULL: it takes no images */
 } tl_panel_parts;
 
 typedef struct {
