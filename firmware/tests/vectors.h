@@ -6,6 +6,7 @@
 #include "towline/http_parse.h"
 #include "towline/span.h"
 #include "vectors_device.h"
+#include "vectors_grants.h"
 
 typedef struct {
     const char *name;

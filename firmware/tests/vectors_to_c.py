@@ -342,6 +342,41 @@ def _counter(entry: Json) -> str:
     return braces(members | {"next_boot": str(entry["next_boot"] or 0)})
 
 
+def grants(source: Source, whole: Json) -> None:
+    good, bad, tokens = whole["lists"], whole["bad_lists"], whole["tokens"]
+    known(whole, {"about", "device", "earliest_s", "root", "lists", "bad_lists_root", "bad_lists", "tokens"})
+    members = {"device": quoted(whole["device"]), "earliest_s": str(whole["earliest_s"])}
+    members |= {name: source.span(whole[name]) for name in ("root", "bad_lists_root")}
+    source.public("vector_key_list", "vector_key_lists", [_key_list(source, entry) for entry in good])
+    source.public("vector_bad_list", "vector_bad_lists", [_bad_list(source, entry) for entry in bad])
+    source.public("vector_token", "vector_tokens", [_token(source, entry) for entry in tokens])
+    source.single("vector_grants", "vector_grants_case", braces(members))
+
+
+def _characters(source: Source, text: str) -> str:
+    return source.span(text.encode("latin-1").hex())
+
+
+def _key_list(source: Source, entry: Json) -> str:
+    known(entry, {"name", "number", "text"})
+    members = {"name": quoted(entry["name"]), "number": str(entry["number"])}
+    return braces(members | {"text": _characters(source, entry["text"])})
+
+
+def _bad_list(source: Source, entry: Json) -> str:
+    known(entry, {"name", "text", "limit", "signed"})
+    members = {"name": quoted(entry["name"]), "text": _characters(source, entry["text"])}
+    return braces(members | {"has_signature": truth(entry["signed"])})
+
+
+def _token(source: Source, entry: Json) -> str:
+    known(entry, {"name", "grant_id", "token", "list", "wall_s", "service", "code", "signed"})
+    members = {name: quoted(entry[name]) for name in ("name", "service")}
+    members |= {name: str(entry[name]) for name in ("list", "wall_s", "code")}
+    members |= {"grant_id": source.span(entry["grant_id"]), "token": _characters(source, entry["token"])}
+    return braces(members | {"has_signature": truth(entry["signed"])})
+
+
 WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "frames.json": frames,
     "bad_frames.json": bad_frames,
@@ -350,6 +385,7 @@ WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "auth.json": auth,
     "http_requests.json": http_requests,
     "device-v1.json": device_v1,
+    "grants.json": grants,
 }
 
 
