@@ -25,6 +25,8 @@ elseif(TOWLINE_KIND STREQUAL "fuzz")
     target_compile_options(towline_flags INTERFACE -Wall -Wextra -Werror -O1 -g -fsanitize=fuzzer-no-link,address,undefined
         -fno-sanitize-recover=all)
     target_link_options(towline_flags INTERFACE -fsanitize=fuzzer,address,undefined)
+elseif(TOWLINE_KIND STREQUAL "stubs")
+    target_compile_options(towline_flags INTERFACE ${TOWLINE_WARNINGS} -Os)
 elseif(TOWLINE_KIND STREQUAL "rv32")
     # As sdkconfig.defaults.esp32c3 makes IDF compile; a section a function: what nobody calls is not linked.
     target_compile_options(towline_flags INTERFACE ${TOWLINE_WARNINGS} -Os -msave-restore -ffunction-sections
