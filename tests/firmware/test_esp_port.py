@@ -1,4 +1,4 @@
-"""The ESP port compiles against declarations of ESP-IDF, for each target; the sources and tables that IDF reads fit.
+"""The ESP port compiles against declarations of ESP-IDF, for each target; what IDF itself reads fits together.
 
 Nothing of it runs here: only a chip can show that it works.
 """
