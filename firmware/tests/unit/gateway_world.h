@@ -295,7 +295,7 @@ static void answer(world *w, uint16_t status, const char *body)
     answer_in(w, status, body, 700);
 }
 
-static void fail(world *w)
+static void break_off(world *w)
 {
     w->number = 0;
     happen(w, (tl_event){.kind = TL_EVENT_FETCH_FAILED, .why = "no answer"});

@@ -124,7 +124,7 @@ static void a_lost_answer_is_asked_for_again(void)
     CHECK(asks_within(w, 0));
     memcpy(first, w->body.at, w->body.n + 1);
     for (int i = 0; i < 12; i++) {
-        fail(w);
+        break_off(w);
         CHECK(is_free(w) && asks_within(w, TL_ENROL_RETRY_MAX_MS));
         CHECK(strcmp(w->body.at, first) == 0); /* for the same key: the gateway knows it again */
     }
@@ -134,7 +134,7 @@ static void a_lost_answer_is_asked_for_again(void)
     CHECK(asks_within(w, TL_ENROL_RETRY_MAX_MS));
     answer(w, 201, BEGUN);
     CHECK(asks_within(w, 0));
-    fail(w);
+    break_off(w);
     CHECK(asks_within(w, TL_ENROL_RETRY_MS) && strcmp(w->method, "GET") == 0);
     free(w);
 }
@@ -147,7 +147,7 @@ static void retries_wait_longer_and_longer(void)
     CHECK(asks_within(w, 0));
     for (int i = 0; i < 300; i++) {
         last = w->now_ms;
-        fail(w);
+        break_off(w);
         CHECK(asks_within(w, TL_ENROL_RETRY_MAX_MS));
         const uint64_t waited = w->now_ms - last;
         longest = waited > longest ? waited : longest;
@@ -533,7 +533,7 @@ static void renewals_that_fail(void)
         CHECK_NAMED(memcmp(&w->identity, &known, sizeof known) == 0, odd[i].at);
     }
     CHECK(asks_within(w, TL_RENEW_RETRY_MAX_MS));
-    fail(w);
+    break_off(w);
     CHECK(asks_within(w, TL_RENEW_RETRY_MAX_MS));
     answer(w, 403, "{\"code\":\"device_revoked\"}");
     CHECK(asks_within(w, TL_RENEW_RETRY_MAX_MS)); /* it may be taken back */
@@ -605,7 +605,7 @@ static void connections_that_are_none(void)
     }
     tl_gateway_ask_connection(&w->gateway);
     CHECK(asks_within(w, 0));
-    fail(w);
+    break_off(w);
     CHECK(strcmp(w->why, "no answer") == 0 && is_free(w));
     tl_gateway_ask_connection(&w->gateway);
     CHECK(asks_within(w, 0));
