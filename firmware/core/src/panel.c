@@ -62,7 +62,7 @@ static bool sensor(void *device, unsigned index, tl_ui_sensor *s)
         return false;
     }
     const tl_reading *r = &telemetry->readings[index];
-    *s = (tl_ui_sensor){tl_text(r->name), {NULL, 0}, r->last, r->decimals};
+    *s = (tl_ui_sensor){tl_text(r->name), r->last, r->decimals};
     return true;
 }
 

@@ -63,7 +63,6 @@ static bool put_sensor(tl_exchange *x, unsigned index, tl_json_writer *w)
     tl_json_open(w, '[');
     tl_json_put_text(w, tl_ui_cut(sensor.name, TL_UI_NAME_MAX));
     put_number(w, sensor.value, sensor.decimals);
-    tl_json_put_text(w, tl_ui_cut(sensor.unit, TL_UI_NAME_MAX));
     tl_json_close(w, ']');
     return true;
 }

@@ -352,7 +352,7 @@ static void fill_up(machine *m)
     }
     m->sensor_count = sizeof m->sensors / sizeof *m->sensors;
     for (unsigned i = 0; i < m->sensor_count; i++) {
-        m->sensors[i] = (tl_ui_sensor){text, text, INT64_MIN + 1, 9};
+        m->sensors[i] = (tl_ui_sensor){text, INT64_MIN + 1, 9};
     }
 }
 
@@ -362,7 +362,7 @@ static void status(void)
         "{\"device\":\"d_1\",\"name\":\"Pump \\\"A\\\"\",\"hardware\":\"\",\"version\":\"1.2.3\",\"reset\":\"\",\"firmware\":\"\","
         "\"ssid\":\"\",\"address\":\"\",\"tunnel\":\"up\",\"messages\":\"\",\"uptime_s\":61,\"time_s\":null,\"rssi\":-70,"
         "\"memory_free\":0,\"memory_least\":0,\"memory_block\":0,\"outbox\":0,\"streams\":0,\"received\":0,"
-        "\"by_tunnel\":true,\"support\":true,\"sensors\":[[\"heat\",21.50,\"\xc2\xb0" "C\"],[\"door\",null,\"\"]]}";
+        "\"by_tunnel\":true,\"support\":true,\"sensors\":[[\"heat_c\",21.50],[\"door\",null]]}";
     world *w = started();
     machine *m = &w->machine;
     m->facts.device = tl_text("d_1");
@@ -371,8 +371,8 @@ static void status(void)
     m->facts.tunnel = tl_text("up");
     m->facts.uptime_s = 61;
     m->facts.rssi = -70;
-    m->sensors[0] = (tl_ui_sensor){tl_text("heat"), tl_text("\xc2\xb0" "C"), 2150, 2};
-    m->sensors[1] = (tl_ui_sensor){tl_text("door"), tl_text(""), TL_UI_UNKNOWN, 0};
+    m->sensors[0] = (tl_ui_sensor){tl_text("heat_c"), 2150, 2};
+    m->sensors[1] = (tl_ui_sensor){tl_text("door"), TL_UI_UNKNOWN, 0};
     m->sensor_count = 2;
     w->grant.acting = true;
     for (size_t i = 0; i < sizeof ROOMS / sizeof *ROOMS; i++) {

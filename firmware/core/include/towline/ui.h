@@ -12,7 +12,7 @@
 #include "towline/routes.h"
 
 #define TL_UI_UNKNOWN INT64_MIN /* a number that is not known: `null` on the page */
-#define TL_UI_NAME_MAX 32u      /* bytes of a name, an SSID, a version, a unit … : longer ones are cut */
+#define TL_UI_NAME_MAX 32u      /* bytes of a name, an SSID, a version … : longer ones are cut */
 #define TL_UI_LINE_MAX 200u     /* bytes of a log line's text: a longer one is cut */
 #define TL_LIVE_EACH_MS 1000u   /* about 1 KB each: a tenth of what one stream carries */
 #define TL_LIVE_LAN_MAX 2u      /* of the LAN's web slots one stays free for requests; who is beyond polls */
@@ -38,9 +38,9 @@ typedef struct {
     int64_t received;       /* bytes of an image that is coming */
 } tl_ui_facts;
 
-/* `value` / 10^decimals */
+/* `value` / 10^decimals. The name's last word may be its unit: `temperature_c`, `humidity_percent`. */
 typedef struct {
-    tl_span name, unit;
+    tl_span name;
     int64_t value;
     unsigned decimals;
 } tl_ui_sensor;
