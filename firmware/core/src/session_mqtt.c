@@ -24,6 +24,7 @@ static void end(tl_messages *m, tl_ending ending, const char *why)
     const uint64_t now_ms = tl_messages_now(m);
     const bool was_up = m->state == TL_MESSAGES_UP;
     tl_log_text(m->parts.log, TL_LOG_INFO, "no connection for messages", why);
+    mqtt_of(m)->stop(mqtt_of(m)->with); /* also of one that told its end: that may have been a former one's */
     tl_sending_lost(&m->sending, &m->outbox);
     m->dial_at = now_ms + tl_reconnect_ended(&m->reconnect, ending, now_ms, tl_messages_random(m), 0);
     m->failures = was_up ? 0 : (uint8_t)(m->failures + 1);
@@ -43,7 +44,6 @@ static bool connected_or_about(const tl_messages *m)
 static void leave(tl_messages *m, const char *why)
 {
     if (connected_or_about(m)) {
-        mqtt_of(m)->stop(mqtt_of(m)->with);
         end(m, TL_ENDING_LOST, why);
     }
 }
@@ -117,6 +117,7 @@ static void dial(tl_messages *m)
         .keepalive_s = TL_MQTT_KEEPALIVE_S,
     };
     m->state = TL_MESSAGES_CONNECTING;
+    m->dial_at = tl_messages_now(m) + TL_MQTT_CONNECT_MS; /* until then it is connected, or given up */
     if (!mqtt_of(m)->start(mqtt_of(m)->with, &session)) {
         end(m, TL_ENDING_LOST, "the client does not start");
     }
@@ -306,7 +307,9 @@ void tl_messages_event(tl_messages *m, const tl_event *event)
     switch (event->kind) {
     case TL_EVENT_NETWORK_UP:
         m->network = true;
-        m->dial_at = tl_messages_now(m) + TL_SETTLE_MS;
+        if (!connected_or_about(m)) {
+            m->dial_at = tl_messages_now(m) + TL_SETTLE_MS;
+        }
         break;
     case TL_EVENT_NETWORK_DOWN:
         m->network = false;
@@ -342,6 +345,12 @@ uint64_t tl_session_run(tl_messages *m, uint64_t now_ms)
         } else {
             m->state = TL_MESSAGES_ASKING;
         }
+    }
+    if (m->state == TL_MESSAGES_CONNECTING && now_ms >= m->dial_at) {
+        end(m, TL_ENDING_LOST, "not connected in time");
+    }
+    if (m->state == TL_MESSAGES_CONNECTING) {
+        return m->dial_at;
     }
     if (m->state == TL_MESSAGES_WAITING) {
         return m->network && m->may_dial ? m->dial_at : TL_NEVER_DUE;

@@ -7,6 +7,7 @@ set(TOWLINE_PORT_SOURCES
     posix/kv_file.c
     posix/link_lws.c
     posix/lws_context.c
+    posix/mqtt_mosquitto.c
     posix/options.c
     posix/ota_files.c
     posix/queue.c

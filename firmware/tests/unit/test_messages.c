@@ -331,6 +331,14 @@ static void test_only_so_many_in_the_client(void)
     CHECK(!tl_messages_say(&w.messages, TL_KIND_EVENT, "door", (tl_span){w.said[0].bytes, TL_ENTRY_MAX}));
 }
 
+/* Until it dials or asks: at most the longest wait. */
+static void wait_its_time(void)
+{
+    for (int i = 0; i < 320 && !w.running && !tl_messages_asks(&w.messages); i++) {
+        world_pass(&w, 1000);
+    }
+}
+
 static void test_asks_again(void)
 {
     fresh();
@@ -349,14 +357,14 @@ static void test_asks_again(void)
     CHECK(w.starts == 1);
     for (unsigned i = 0; i < TL_ASK_AGAIN_AFTER; i++) { /* each was open, so each counts as the first */
         world_event(&w, TL_EVENT_MQTT_LOST);
-        world_pass(&w, 61000);
+        wait_its_time();
         CHECK(w.running && !tl_messages_asks(&w.messages));
         world_event(&w, TL_EVENT_MQTT_CONNECTED);
     }
     for (unsigned i = 0; i < TL_ASK_AGAIN_AFTER + 1; i++) {
         CHECK(!tl_messages_asks(&w.messages));
         world_event(&w, TL_EVENT_MQTT_LOST);
-        world_pass(&w, 61000);
+        wait_its_time();
     }
     CHECK(tl_messages_asks(&w.messages));
     world_tell_broker(&w);
@@ -370,16 +378,32 @@ static void test_asks_again(void)
     world_pass(&w, 10);
     CHECK(w.starts == starts + 1);
     world_event(&w, TL_EVENT_NETWORK_DOWN);
-    CHECK(w.stops == 1);
+    CHECK(!w.running);
     world_pass(&w, 200000);
     CHECK(w.starts == starts + 1);
     world_event(&w, TL_EVENT_NETWORK_UP);
     world_pass(&w, TL_SETTLE_MS);
-    CHECK(w.starts == starts + 2);
+    CHECK(w.starts == starts + 2 && w.running);
     tl_messages_stop(&w.messages);
-    CHECK(w.stops == 2);
+    CHECK(!w.running);
     world_pass(&w, 200000);
     CHECK(w.starts == starts + 2);
+}
+
+static void test_no_answer_of_the_broker(void)
+{
+    fresh();
+    world_pass(&w, 2000);
+    world_tell_broker(&w);
+    world_turn(&w);
+    CHECK(w.starts == 1 && w.running && w.messages.state == TL_MESSAGES_CONNECTING);
+    world_pass(&w, TL_MQTT_CONNECT_MS - 1);
+    CHECK(w.running && w.messages.state == TL_MESSAGES_CONNECTING);
+    world_pass(&w, 1);
+    CHECK(!w.running || w.starts == 2);
+    world_event(&w, TL_EVENT_MQTT_LOST); /* of the former one, late: the next is left as well, and nothing hangs */
+    world_pass(&w, 61000);
+    CHECK(w.starts >= 2);
 }
 
 static void test_moved(void)
@@ -389,7 +413,7 @@ static void test_moved(void)
     world_answer_hello(&w, (tl_number){0, 0});
     world_tell(&w, "accepted",
                "{\"v\":1,\"hello\":99,\"boot\":0,\"seq\":0,\"time\":1,\"prefix\":\"o_2/s_9/esp32/d_1\"}");
-    CHECK(w.stops == 1);
+    CHECK(!w.running);
     world_pass(&w, 61000);
     CHECK(tl_messages_asks(&w.messages));
 }
@@ -549,6 +573,7 @@ int main(void)
         CHECK_TEST(test_hostile_words),
         CHECK_TEST(test_only_so_many_in_the_client),
         CHECK_TEST(test_asks_again),
+        CHECK_TEST(test_no_answer_of_the_broker),
         CHECK_TEST(test_moved),
         CHECK_TEST(test_nothing_is_lost),
     };

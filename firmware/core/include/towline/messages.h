@@ -61,7 +61,8 @@ typedef struct {
     uint16_t report_s; /* of readings, where the configuration says nothing */
     uint8_t readings_from; /* the first that the report under way has not told yet */
     char instance[25];
-    uint64_t dial_at, hello_at, health_at, readings_at, publish_at;
+    uint64_t dial_at; /* while connecting: when it is given up */
+    uint64_t hello_at, health_at, readings_at, publish_at;
     uint64_t greeted_boot; /* that the last hello told; UINT64_MAX: none on this connection */
     uint32_t hello_every_ms;
     tl_reconnect reconnect;
