@@ -95,6 +95,22 @@ typedef struct {
     uint16_t status; /* 0: it is taken */
 } vector_http_head;
 
+typedef struct {
+    tl_span keys[2];
+    const char *hardware;
+    uint32_t target, version[3], security, floor, largest;
+} vector_image_device;
+
+typedef struct {
+    const char *name;
+    tl_span head;
+    bool force;
+    const char *why; /* NULL: it is taken */
+} vector_image;
+
+extern const vector_image_device vector_image_runs;
+extern const vector_image vector_images[];
+extern const size_t vector_images_count;
 extern const vector_http_request vector_http_requests[];
 extern const size_t vector_http_requests_count;
 extern const vector_http_head vector_http_heads[];

@@ -377,6 +377,23 @@ def _token(source: Source, entry: Json) -> str:
     return braces(members | {"has_signature": truth(entry["signed"])})
 
 
+def image(source: Source, whole: Json) -> None:
+    device = known(known(whole, {"about", "device", "cases"})["device"], _DEVICE)
+    numbers = ("target", "security", "floor", "largest")
+    members = {name: f"{device[name]}u" for name in numbers} | {"hardware": quoted(device["hardware"])}
+    members["version"] = "{" + ", ".join(f"{part}u" for part in device["version"]) + "}"
+    members["keys"] = "{" + ", ".join(source.span(point) for point in device["keys"]) + "}"
+    source.single("vector_image_device", "vector_image_runs", braces(members))
+    rows = []
+    for entry in whole["cases"]:
+        known(entry, {"name", "head", "force", "why"})
+        members = {"name": quoted(entry["name"]), "head": source.span(entry["head"])}
+        rows.append(braces(members | {"force": truth(entry["force"]), "why": quoted(entry["why"])}))
+    source.public("vector_image", "vector_images", rows)
+
+
+_DEVICE: Final = {"keys", "target", "hardware", "version", "security", "floor", "largest"}
+
 WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "frames.json": frames,
     "bad_frames.json": bad_frames,
@@ -384,6 +401,7 @@ WRITERS: Final[dict[str, Callable[[Source, Json], None]]] = {
     "handshake.json": handshake,
     "auth.json": auth,
     "http_requests.json": http_requests,
+    "image.json": image,
     "device-v1.json": device_v1,
     "grants.json": grants,
 }
