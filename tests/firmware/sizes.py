@@ -28,8 +28,8 @@ class Sizes:
 
 
 def objects(rv32: Path) -> dict[str, Path]:
-    """The core's object files by the name of their source."""
-    folder = rv32 / "core" / "CMakeFiles" / "towline_core.dir"
+    """The core's object files by the name of their source; the page (data, read in place) is not among them."""
+    folder = rv32 / "core" / "CMakeFiles" / "towline_core.dir" / "src"
     return {path.name.removesuffix(".obj"): path for path in sorted(folder.rglob("*.c.obj"))}
 
 
@@ -53,6 +53,10 @@ def sizes_of(object_file: Path) -> Sizes:
 def undefined(object_file: Path) -> set[str]:
     """Symbols that somebody else must bring."""
     return set(re.findall(r" U (\S+)", _tool("nm", str(object_file))))
+
+
+def page(rv32: Path) -> Path:
+    return rv32 / "core" / "CMakeFiles" / "towline_core.dir" / "page.c.obj"
 
 
 def defined(object_file: Path) -> set[str]:
@@ -92,7 +96,8 @@ def table(rv32: Path) -> str:
     sizes = {name: sizes_of(path) for name, path in objects(rv32).items()}
     rows = [f"{name:22}{size.text:8}{size.static:8}" for name, size in sizes.items()]
     total = sum(size.text for size in sizes.values())
-    return "\n".join([f"{'rv32imc -Os':22}{'text':>8}{'static':>8}", *rows, f"{'all':22}{total:8}"])
+    rows += [f"{'all':22}{total:8}", f"{'page':22}{sizes_of(page(rv32)).text:8}"]
+    return "\n".join([f"{'rv32imc -Os':22}{'text':>8}{'static':>8}", *rows])
 
 
 if __name__ == "__main__":

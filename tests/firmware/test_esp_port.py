@@ -1,4 +1,4 @@
-"""The ESP port compiles against declarations of ESP-IDF, for each target; what IDF itself reads fits together.
+"""The ESP port compiles against declarations of ESP-IDF, for each target; what IDF reads fits together.
 
 Nothing of it runs here: only a chip can show that it works.
 """
