@@ -45,6 +45,8 @@ static void walk(const tl_json *value, tl_json_writer *writer, unsigned depth)
     case TL_JSON_NUMBER:
         if (tl_json_whole(value, INT64_MIN, INT64_MAX, &whole)) {
             tl_json_put_whole(writer, whole);
+        } else {
+            tl_json_put_raw(writer, value->text);
         }
         break;
     default:
