@@ -28,7 +28,7 @@ class Sizes:
 
 
 def objects(rv32: Path) -> dict[str, Path]:
-    """The core's object files by the name of their source; the page (data, read in place) is not among them."""
+    """The core's object files by the name of their source; not the page, which is data."""
     folder = rv32 / "core" / "CMakeFiles" / "towline_core.dir" / "src"
     return {path.name.removesuffix(".obj"): path for path in sorted(folder.rglob("*.c.obj"))}
 
