@@ -32,17 +32,13 @@ static bool take(tl_span *rest, uint8_t tag, tl_span *value)
     return true;
 }
 
-static bool digits(tl_span *rest, size_t n, unsigned *value)
+/* Two digits; when they are none, more than any year has. */
+static unsigned two_digits(tl_span *rest)
 {
-    const tl_span text = tl_take(rest, n);
-    *value = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        if (text.at[i] < '0' || text.at[i] > '9') {
-            return false;
-        }
-        *value = *value * 10 + (text.at[i] - '0');
-    }
-    return text.n == n;
+    const tl_span text = tl_take(rest, 2);
+    const unsigned tens = text.n == 2 ? text.at[0] - (unsigned)'0' : 10;
+    const unsigned ones = text.n == 2 ? text.at[1] - (unsigned)'0' : 10;
+    return tens > 9 || ones > 9 ? UINT16_MAX : tens * 10 + ones;
 }
 
 /* Days from 1 January 1970 (proleptic Gregorian calendar); the year begins in March, so that a leap day is its
@@ -56,22 +52,26 @@ static int64_t days(unsigned year, unsigned month, unsigned day)
 /* YYMMDDhhmmssZ until 2049, YYYYMMDDhhmmssZ from then on (section 4.1.2.5). */
 static bool take_time(tl_span *rest, int64_t *seconds)
 {
-    unsigned year, month, day, hour, minute, second;
+    static const uint8_t least[] = {1, 1, 0, 0, 0}, most[] = {12, 31, 23, 59, 60};
+    unsigned year, value[5];
     tl_span text;
-    const bool two = take(rest, TAG_UTC_TIME, &text);
-    if ((!two && !take(rest, TAG_TIME, &text)) || !digits(&text, two ? 2 : 4, &year) || !digits(&text, 2, &month) ||
-        !digits(&text, 2, &day) || !digits(&text, 2, &hour) || !digits(&text, 2, &minute) ||
-        !digits(&text, 2, &second) || !tl_is(text, "Z")) {
-        return false;
-    }
-    if (two) {
+    if (take(rest, TAG_UTC_TIME, &text)) {
+        year = two_digits(&text);
         year += year < 50 ? 2000 : 1900;
-    }
-    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60) {
+    } else if (take(rest, TAG_TIME, &text)) {
+        const unsigned century = two_digits(&text);
+        year = century * 100 + two_digits(&text);
+    } else {
         return false;
     }
-    *seconds = ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
-    return true;
+    for (size_t i = 0; i < 5; i++) {
+        value[i] = two_digits(&text);
+        if (value[i] < least[i] || value[i] > most[i]) {
+            return false;
+        }
+    }
+    *seconds = ((days(year, value[0], value[1]) * 24 + value[2]) * 60 + value[3]) * 60 + value[4];
+    return year >= 1970 && year <= 9999 && tl_is(text, "Z");
 }
 
 /* The subjectPublicKeyInfo with its head. */

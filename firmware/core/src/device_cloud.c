@@ -107,7 +107,6 @@ static void told(void *owner, tl_gateway_news news, const char *why)
 
 bool tl_device_cloud_init(tl_device *d)
 {
-    const tl_out scratch = {d->workspace.bytes, 0, TL_WORKSPACE, false};
     const tl_gateway_parts gateway = {
         .port = d->port,
         .log = &d->log,
@@ -133,7 +132,7 @@ bool tl_device_cloud_init(tl_device *d)
     if (!tl_messages_open(&d->messages, &messages)) {
         tl_log_text(&d->log, TL_LOG_ERROR, "the outbox cannot be used: nothing is reported", NULL);
     }
-    return tl_identity_load(&d->identity, d->port->kv, d->port->crypto, scratch);
+    return tl_identity_load(&d->identity, d->port->kv, d->port->crypto);
 }
 
 void tl_device_cloud_begin(tl_device *d)

@@ -2,29 +2,26 @@
 #include <string.h>
 
 #include "gateway_parts.h"
-#include "record.h"
 
 #define KEY "enrolment"
-#define KEPT_MAX (3u * 2u + TL_URL_MAX + TL_ENROLMENT_ID_MAX + TL_SECRET_MAX)
 
-/* --- an enrolment that waits: the gateway it waits at, its id, its secret --- */
+static tl_span gateway_of(const tl_enrolment_kept *waiting)
+{
+    return (tl_span){waiting->gateway, waiting->gateway_n};
+}
 
 static void forget(tl_gateway *g)
 {
     const tl_port_kv *kv = g->parts.port->kv;
-    g->enrolment_n = 0;
+    g->waiting.id_n = 0;
     (void)(kv->erase(kv->with, KEY) && kv->commit(kv->with)); /* one that comes back is refused by the gateway */
 }
 
 static void keep(tl_gateway *g)
 {
     const tl_port_kv *kv = g->parts.port->kv;
-    uint8_t room[KEPT_MAX];
-    tl_out out = {room, 0, sizeof room, false};
-    tl_record_put(&out, g->ask.gateway);
-    tl_record_put(&out, (tl_span){g->enrolment, g->enrolment_n});
-    tl_record_put(&out, (tl_span){g->secret, g->secret_n});
-    if (out.full || !kv->set(kv->with, KEY, (tl_span){room, out.n}) || !kv->commit(kv->with)) {
+    const tl_span record = {(const uint8_t *)&g->waiting, sizeof g->waiting};
+    if (!kv->set(kv->with, KEY, record) || !kv->commit(kv->with)) {
         tl_log_text(g->parts.log, TL_LOG_WARNING, "the enrolment could not be kept", "a restart begins anew");
     }
 }
@@ -33,20 +30,12 @@ static void keep(tl_gateway *g)
 static void load(tl_gateway *g)
 {
     const tl_port_kv *kv = g->parts.port->kv;
-    uint8_t room[KEPT_MAX], gateway[TL_URL_MAX];
-    tl_out out = {room, 0, sizeof room, false};
-    size_t gateway_n, id_n, secret_n;
-    g->enrolment_n = 0;
-    if (!kv->get(kv->with, KEY, &out)) {
-        return;
-    }
-    tl_span rest = {room, out.n};
-    if (tl_record_take(&rest, gateway, sizeof gateway, &gateway_n) &&
-        tl_record_take(&rest, g->enrolment, sizeof g->enrolment, &id_n) &&
-        tl_record_take(&rest, g->secret, sizeof g->secret, &secret_n) &&
-        tl_same((tl_span){gateway, gateway_n}, g->ask.gateway)) {
-        g->enrolment_n = (uint8_t)id_n;
-        g->secret_n = (uint8_t)secret_n;
+    tl_enrolment_kept *kept = &g->waiting;
+    tl_out record = {(uint8_t *)kept, 0, sizeof *kept, false};
+    if (!kv->get(kv->with, KEY, &record) || record.n != sizeof *kept || kept->id_n > sizeof kept->id ||
+        kept->secret_n > sizeof kept->secret || kept->gateway_n > sizeof kept->gateway ||
+        !tl_same(gateway_of(kept), g->ask.gateway)) {
+        kept->id_n = 0;
     }
 }
 
@@ -84,12 +73,12 @@ bool tl_enrolment_begin(tl_gateway *g)
     if (!tl_call_open(&g->call, &body)) {
         return false;
     }
-    const uint8_t step = g->enrolment_n > 0 ? STEP_LOOK : STEP_ENROL;
+    const uint8_t step = g->waiting.id_n > 0 ? STEP_LOOK : STEP_ENROL;
     tl_put_text(&path, "/v1/enrolments");
     if (step == STEP_LOOK) {
         tl_put_u8(&path, '/');
-        tl_put(&path, g->enrolment, g->enrolment_n);
-        bearer = (tl_span){g->secret, g->secret_n};
+        tl_put(&path, g->waiting.id, g->waiting.id_n);
+        bearer = (tl_span){g->waiting.secret, g->waiting.secret_n};
     } else if (!put_request(g, &body)) {
         body.full = true;
     }
@@ -110,14 +99,16 @@ static void over(tl_gateway *g, tl_gateway_news news, const char *why)
 
 static const char *read_begun(tl_gateway *g)
 {
-    const size_t id = tl_gateway_word(g, "enrolment_id", g->enrolment, sizeof g->enrolment);
-    const size_t secret = tl_gateway_word(g, "poll_secret", g->secret, sizeof g->secret);
+    const size_t id = tl_gateway_word(g, "enrolment_id", g->waiting.id, sizeof g->waiting.id);
+    const size_t secret = tl_gateway_word(g, "poll_secret", g->waiting.secret, sizeof g->waiting.secret);
     if (id == 0 || secret == 0) {
-        g->enrolment_n = 0;
+        g->waiting.id_n = 0;
         return "the gateway's answer is none";
     }
-    g->enrolment_n = (uint8_t)id;
-    g->secret_n = (uint8_t)secret;
+    g->waiting.id_n = (uint8_t)id;
+    g->waiting.secret_n = (uint8_t)secret;
+    g->waiting.gateway_n = (uint8_t)g->ask.gateway.n; /* no longer than any address that is taken */
+    memcpy(g->waiting.gateway, g->ask.gateway.at, g->ask.gateway.n);
     keep(g);
     g->looks = g->failures = 0;
     g->due_ms = 0; /* a token may approve beforehand */
@@ -179,5 +170,5 @@ const char *tl_gateway_enrol(tl_gateway *g, const tl_enrolment_ask *ask)
 
 bool tl_gateway_waits(const tl_gateway *g)
 {
-    return g->asked && g->enrolment_n > 0;
+    return g->asked && g->waiting.id_n > 0;
 }

@@ -1,8 +1,7 @@
 #include "towline/identity.h"
 
+#include <stddef.h>
 #include <string.h>
-
-#include "record.h"
 
 #define FORMAT 1u
 
@@ -16,63 +15,12 @@ static tl_out over(uint8_t *room, size_t cap)
     return (tl_out){room, 0, cap, false};
 }
 
-/* --- the record --- */
-
-void tl_record_put(tl_out *out, tl_span field)
-{
-    tl_put_u16(out, (uint16_t)field.n);
-    tl_put_span(out, field);
-}
-
-bool tl_record_take(tl_span *rest, uint8_t *to, size_t cap, size_t *n)
-{
-    const tl_span length = tl_take(rest, 2);
-    *n = length.n == 2 ? tl_u16(length.at) : SIZE_MAX;
-    if (*n > cap || *n > rest->n) {
-        return false;
-    }
-    memcpy(to, tl_take(rest, *n).at, *n);
-    return true;
-}
-
-static void put_record(const tl_identity *id, tl_out *out)
-{
-    tl_put_u8(out, FORMAT);
-    tl_put(out, id->root, sizeof id->root);
-    tl_put_u64(out, (uint64_t)id->validity.from_s);
-    tl_put_u64(out, (uint64_t)id->validity.until_s);
-    tl_put_u8(out, id->server_ca_n > 0); /* one that was lost must not turn into "the system's roots" */
-    tl_record_put(out, tl_identity_device(id));
-    tl_record_put(out, (tl_span){id->gateway, id->gateway_n});
-    tl_record_put(out, (tl_span){id->urls, id->urls_n});
-}
-
-static bool take_record(tl_identity *id, tl_span rest, bool *has_ca)
-{
-    size_t device, gateway, urls;
-    const size_t fixed = 1 + sizeof id->root + 16 + 1;
-    if (rest.n < fixed || rest.at[0] != FORMAT) {
-        return false;
-    }
-    const uint8_t *at = tl_take(&rest, fixed).at + 1;
-    memcpy(id->root, at, sizeof id->root);
-    at += sizeof id->root;
-    id->validity = (tl_validity){(int64_t)tl_u64(at), (int64_t)tl_u64(at + 8)};
-    *has_ca = at[16] != 0;
-    if (!tl_record_take(&rest, id->device, sizeof id->device, &device) ||
-        !tl_record_take(&rest, id->gateway, sizeof id->gateway, &gateway) ||
-        !tl_record_take(&rest, id->urls, sizeof id->urls, &urls) || rest.n != 0) {
-        return false;
-    }
-    id->device_n = (uint8_t)device;
-    id->gateway_n = (uint8_t)gateway;
-    id->urls_n = (uint16_t)urls;
-    return true;
-}
-
 /* --- from the store --- */
 
-/* The stored key. `made`: a new one, where there is neither a key nor anything that needs it. */
+#define RECORD_AT offsetof(tl_identity, format)
+#define RECORD (offsetof(tl_identity, certificate_n) - RECORD_AT)
+
+/* The stored key; a new one where there is none, and nothing that needs it. */
 static bool load_key(tl_identity *id, const tl_port_kv *kv, const tl_crypto *crypto, bool make)
 {
     tl_out key = over(id->key, sizeof id->key);
@@ -91,31 +39,28 @@ static bool load_key(tl_identity *id, const tl_port_kv *kv, const tl_crypto *cry
 static bool load_pem(const tl_port_kv *kv, const char *name, uint8_t *to, size_t cap, uint16_t *n)
 {
     tl_out out = over(to, cap - 1);
-    if (!kv->get(kv->with, name, &out) || out.full) {
-        return false;
-    }
+    const bool there = kv->get(kv->with, name, &out);
     to[out.n] = 0;
     *n = (uint16_t)out.n;
-    return true;
+    return there;
 }
 
-static bool load_rest(tl_identity *id, const tl_port_kv *kv, tl_span record)
+static bool load_rest(tl_identity *id, const tl_port_kv *kv)
 {
-    bool has_ca;
-    return take_record(id, record, &has_ca) &&
+    return id->format == FORMAT && id->device_n <= sizeof id->device && id->gateway_n <= sizeof id->gateway &&
+           id->urls_n <= sizeof id->urls &&
            load_pem(kv, "certificate", id->certificate, sizeof id->certificate, &id->certificate_n) &&
-           (!has_ca || load_pem(kv, "server_ca", id->server_ca, sizeof id->server_ca, &id->server_ca_n));
+           (!id->has_ca || load_pem(kv, "server_ca", id->server_ca, sizeof id->server_ca, &id->server_ca_n));
 }
 
-bool tl_identity_load(tl_identity *id, const tl_port_kv *kv, const tl_crypto *crypto, tl_out scratch)
+bool tl_identity_load(tl_identity *id, const tl_port_kv *kv, const tl_crypto *crypto)
 {
     memset(id, 0, sizeof *id);
-    const bool there = kv->get(kv->with, "identity", &scratch);
-    if (!load_key(id, kv, crypto, !there)) {
-        return false;
-    }
-    id->enrolled = there && load_rest(id, kv, (tl_span){scratch.at, scratch.n});
-    return true;
+    tl_out record = over((uint8_t *)id + RECORD_AT, RECORD);
+    const bool there = kv->get(kv->with, "identity", &record);
+    const bool has_key = load_key(id, kv, crypto, !there);
+    id->enrolled = has_key && there && record.n == RECORD && load_rest(id, kv);
+    return has_key;
 }
 
 bool tl_identity_key_list(const tl_port_kv *kv, tl_out *text)
@@ -146,15 +91,15 @@ bool tl_identity_forget(tl_identity *id, const tl_port_kv *kv)
 /* --- the gateway's answers --- */
 
 /* A string of at least one byte, unescaped into `room`. */
-static bool text_of(const tl_json *answer, const char *name, tl_out room, tl_span *text)
+static bool text_of(const tl_json *answer, const char *name, const tl_out *room, tl_span *text)
 {
     tl_json value;
-    const size_t from = room.n;
-    if (!tl_json_member(answer, name, &value) || !tl_json_unescape(&value, &room)) {
+    tl_out out = *room;
+    if (!tl_json_member(answer, name, &value) || !tl_json_unescape(&value, &out)) {
         return false;
     }
-    *text = (tl_span){room.at + from, room.n - from};
-    return text->n > 0;
+    *text = (tl_span){out.at, out.n};
+    return out.n > 0;
 }
 
 /* Every address must be one that may be dialled; those that do not fit are left out. */
@@ -192,7 +137,7 @@ static const char *check_offer(offer *o, const tl_identity *id, tl_out decoded)
 {
     tl_span text;
     tl_json value;
-    if (!text_of(o->answer, "certificate", o->room, &text) || text.n > TL_CERTIFICATE_MAX) {
+    if (!text_of(o->answer, "certificate", &o->room, &text) || text.n > TL_CERTIFICATE_MAX) {
         return "the answer holds no certificate";
     }
     const char *reason = tl_pem_read_certificate(text, id->point, decoded, &o->validity);
@@ -206,7 +151,7 @@ static const char *check_offer(offer *o, const tl_identity *id, tl_out decoded)
     }
     o->has_ca = tl_json_member(o->answer, "server_ca", &value);
     if (o->has_ca && value.kind != TL_JSON_NULL &&
-        (!text_of(o->answer, "server_ca", o->room, &text) || text.n > TL_CA_MAX)) {
+        (!text_of(o->answer, "server_ca", &o->room, &text) || text.n > TL_CA_MAX)) {
         return "the answer's server_ca is none, or too long";
     }
     return reason;
@@ -217,7 +162,7 @@ static const char *check_offer(offer *o, const tl_identity *id, tl_out decoded)
 static bool keep_pem(const offer *o, const tl_port_kv *kv, const char *name, uint8_t *to, uint16_t *n)
 {
     tl_span text = {NULL, 0};
-    if (text_of(o->answer, name, o->room, &text)) {
+    if (text_of(o->answer, name, &o->room, &text)) {
         memcpy(to, text.at, text.n);
     }
     to[text.n] = 0;
@@ -238,15 +183,15 @@ static const char *keep_offer(const offer *o, tl_identity *id, const tl_port_kv 
         id->urls_n = (uint16_t)urls.n;
     }
     id->validity = o->validity;
-    tl_out record = over(o->room.at, o->room.cap);
-    put_record(id, &record);
+    id->has_ca = id->server_ca_n > 0;
+    id->format = FORMAT;
     kept = kept && kv->commit(kv->with); /* what the record speaks of is there before it */
-    return kept && keep(kv, "identity", (tl_span){record.at, record.n}) && kv->commit(kv->with)
+    return kept && keep(kv, "identity", (tl_span){(const uint8_t *)id + RECORD_AT, RECORD}) && kv->commit(kv->with)
                ? NULL
                : "the answer could not be stored";
 }
 
-static const char *read_root(const tl_json *answer, tl_out room, uint8_t root[TL_P256_POINT])
+static const char *read_root(const tl_json *answer, const tl_out *room, uint8_t root[TL_P256_POINT])
 {
     tl_span text;
     return text_of(answer, "device_root", room, &text) && tl_pem_read_public(text, root)
@@ -255,7 +200,7 @@ static const char *read_root(const tl_json *answer, tl_out room, uint8_t root[TL
 }
 
 /* Names are what is checked last and kept first: this changes the identity when it holds. */
-static const char *take_names(const tl_json *answer, tl_out room, tl_span asked, tl_identity *id)
+static const char *take_names(const tl_json *answer, const tl_out *room, tl_span asked, tl_identity *id)
 {
     tl_span text;
     tl_url url;
@@ -279,9 +224,9 @@ const char *tl_identity_enrol(tl_identity *id, const tl_port_kv *kv, const tl_cr
     const tl_out decoded = over(scratch->decoded, sizeof scratch->decoded);
     uint8_t root[TL_P256_POINT];
     tl_span text;
-    const char *reason = read_root(answer, room, root);
+    const char *reason = read_root(answer, &room, root);
     if (reason == NULL) {
-        reason = text_of(answer, "key_list", room, &text)
+        reason = text_of(answer, "key_list", &room, &text)
                      ? tl_key_list_read(&scratch->list, text, root, crypto, decoded)
                      : "the answer holds no key_list";
     }
@@ -292,14 +237,14 @@ const char *tl_identity_enrol(tl_identity *id, const tl_port_kv *kv, const tl_cr
         reason = "the answer names no tunnel server";
     }
     if (reason == NULL) {
-        reason = take_names(answer, room, asked, id);
+        reason = take_names(answer, &room, asked, id);
     }
     if (reason != NULL) {
         return reason;
     }
     memcpy(id->root, root, sizeof root);
     /* A former identity ends first: its root says nothing about the new list. */
-    if (!tl_identity_forget(id, kv) || !text_of(answer, "key_list", room, &text) || !keep(kv, "key_list", text)) {
+    if (!tl_identity_forget(id, kv) || !text_of(answer, "key_list", &room, &text) || !keep(kv, "key_list", text)) {
         return "the answer could not be stored";
     }
     id->server_ca_n = 0;
@@ -316,7 +261,7 @@ const char *tl_identity_renew(tl_identity *id, const tl_port_kv *kv, tl_grants *
     tl_span text;
     bool newer = false;
     const char *reason = check_offer(&o, id, over(grants->scratch->decoded, sizeof grants->scratch->decoded));
-    if (reason == NULL && text_of(answer, "key_list", room, &text)) {
+    if (reason == NULL && text_of(answer, "key_list", &room, &text)) {
         reason = tl_grants_take_keys(grants, text, now_ms, &newer);
     }
     if (newer && !keep(kv, "key_list", text)) {

@@ -224,7 +224,6 @@ static void world_tell(void *owner, tl_gateway_news news, const char *why)
 /* As after a start: nothing but the store survived. */
 static void start_again(world *w)
 {
-    uint8_t room[TL_IDENTITY_SAVED_MAX];
     const tl_gateway_parts parts = {&w->port,     &w->log,    &w->workspace, &w->scratch,
                                     &w->identity, &w->grants, world_tell,    w};
     memset(&w->identity, 0xa5, sizeof w->identity);
@@ -234,7 +233,7 @@ static void start_again(world *w)
     w->workspace.holder = NULL;
     w->number = 0;
     tl_log_init(&w->log, &w->sys, TL_LOG_DEBUG);
-    CHECK(tl_identity_load(&w->identity, w->port.kv, crypto, (tl_out){room, 0, sizeof room, false}));
+    CHECK(tl_identity_load(&w->identity, w->port.kv, crypto));
     tl_gateway_init(&w->gateway, &parts);
     if (w->identity.enrolled) {
         tl_grants_init(&w->grants, crypto, &w->scratch, tl_identity_device(&w->identity), w->identity.root,

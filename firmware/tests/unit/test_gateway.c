@@ -335,8 +335,7 @@ static void power_cuts_while_it_is_kept(void)
 
 static bool loads(world *w)
 {
-    uint8_t room[TL_IDENTITY_SAVED_MAX];
-    return tl_identity_load(&w->identity, w->port.kv, crypto, (tl_out){room, 0, sizeof room, false});
+    return tl_identity_load(&w->identity, w->port.kv, crypto);
 }
 
 static void a_store_that_loses_parts(void)

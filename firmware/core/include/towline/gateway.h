@@ -34,6 +34,16 @@ typedef struct {
     tl_span hardware_id, software;
 } tl_enrolment_ask;
 
+/* An enrolment that waits: kept as it stands, so a change of it is another record. */
+typedef struct {
+    uint8_t id_n; /* 0: none waits */
+    uint8_t id[TL_ENROLMENT_ID_MAX];
+    uint8_t secret_n;
+    uint8_t secret[TL_SECRET_MAX];
+    uint8_t gateway_n; /* at which */
+    uint8_t gateway[TL_URL_MAX];
+} tl_enrolment_kept;
+
 typedef enum {
     TL_GATEWAY_ENROLLED,     /* the identity is there */
     TL_GATEWAY_NOT_ENROLLED, /* it ended without one, and the token is worth nothing any more; `why` */
@@ -78,10 +88,7 @@ typedef struct {
     bool connection_wanted;
     uint64_t due_ms; /* before it neither enrolment nor renewal is tried */
     tl_enrolment_ask ask;
-    uint8_t enrolment_n; /* 0: none waits */
-    uint8_t enrolment[TL_ENROLMENT_ID_MAX];
-    uint8_t secret_n;
-    uint8_t secret[TL_SECRET_MAX];
+    tl_enrolment_kept waiting;
     tl_connection connection;
 } tl_gateway;
 

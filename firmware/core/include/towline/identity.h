@@ -20,30 +20,30 @@
 #define TL_CERTIFICATE_MAX 1536u /* the gateway's have 900 bytes */
 #define TL_CA_MAX 2048u          /* two certificates of P-256, or one of RSA */
 #define TL_TUNNEL_URLS_MAX 512u  /* all together, each with its end; those that do not fit are left out */
-#define TL_IDENTITY_SAVED_MAX (2u + 3u * 2u + TL_MAX_NAME + TL_URL_MAX + TL_TUNNEL_URLS_MAX + TL_P256_POINT + 16u)
-
 /* A NUL stands behind each text of PEM, as some libraries want one. */
 typedef struct {
     bool enrolled; /* everything below is there; before that only the key and its derivates are */
     uint8_t key[TL_P256_PRIVATE];
     uint8_t point[TL_P256_POINT];
     uint8_t key_id[TL_KEY_ID];
+    /* From here to `urls` it is the record, kept as it stands: a change of it is another `format`. */
+    uint8_t format;
     uint8_t root[TL_P256_POINT];
-    tl_validity validity; /* the certificate's */
+    bool has_ca; /* one that was lost must not turn into "the system's roots" */
     uint8_t device_n;
     uint8_t device[TL_MAX_NAME];
     uint8_t gateway_n;
     uint8_t gateway[TL_URL_MAX];
     uint16_t urls_n; /* each ends with a line's end */
+    tl_validity validity; /* the certificate's */
     uint8_t urls[TL_TUNNEL_URLS_MAX];
     uint16_t certificate_n, server_ca_n;
     uint8_t certificate[TL_CERTIFICATE_MAX + 1];
     uint8_t server_ca[TL_CA_MAX + 1];
 } tl_identity;
 
-/* Reads everything, and makes the key where there is none. False: no key could be kept. `scratch`: ≥
- * TL_IDENTITY_SAVED_MAX bytes. */
-bool tl_identity_load(tl_identity *, const tl_port_kv *, const tl_crypto *, tl_out scratch);
+/* Reads everything, and makes the key where there is none. False: no key could be read, or kept. */
+bool tl_identity_load(tl_identity *, const tl_port_kv *, const tl_crypto *);
 
 static inline tl_span tl_identity_device(const tl_identity *identity)
 {
