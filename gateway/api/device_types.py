@@ -20,7 +20,7 @@ from gateway.policy.capabilities import BadCapabilitiesError
 from gateway.policy.names import DEVICE_TYPE_PATTERN, clean_name
 from gateway.store import device_types
 from gateway.store.device_types import DeviceType
-from gateway.store.transaction import AuditEvent
+from gateway.store.transaction import AuditEvent, Reading
 
 # An installation has a few products; a list of thousands is a script's mistake that nobody can take back.
 TYPES_MAX = 500
@@ -125,6 +125,17 @@ async def put_device_type(
         answer = _answer(found)
     tagged(response, answer, found.version)
     return answer
+
+
+async def refuse_unknown_type(tx: Reading, type_id: str) -> None:
+    """For whoever says of what type a device is."""
+    if await device_types.get(tx, type_id) is None:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "unknown_device_type",
+            "There is no such type of devices.",
+            field="type",
+        )
 
 
 def _answer(found: DeviceType) -> DeviceTypeAnswer:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from gateway.api.credentials import Credential, CredentialOf, acts, logged_in, permit, permitted, require
+from gateway.api.device_types import refuse_unknown_type
 from gateway.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, refuse_other_version, tagged, unless_known
 from gateway.api.models import DeviceAnswer, DeviceChange, DeviceList, SiteId, Tag, device_answer
 from gateway.api.paging import PageQuery
@@ -19,7 +20,7 @@ from gateway.parts import GatewayParts, Parts
 from gateway.policy.access import Action, Actor, Resource, consent_decides
 from gateway.policy.commands import DEVICE_MOVED, DEVICE_RETYPED, DEVICE_REVOKED
 from gateway.policy.names import TAGS_MAX
-from gateway.store import commands, device_types, devices, places, sessions, support
+from gateway.store import commands, devices, places, sessions, support
 from gateway.store.commands import Ended
 from gateway.store.devices import Device, Wanted
 from gateway.store.transaction import AuditEvent, Reading, Revocation, Transaction
@@ -99,13 +100,8 @@ async def change_device(
         if site_id != device.site_id:
             await _may_move(tx, actor, device, site_id)
         type_id = device.type if body.type is None else body.type
-        if type_id != device.type and await device_types.get(tx, type_id) is None:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "unknown_device_type",
-                "There is no such type of devices.",
-                field="type",
-            )
+        if type_id != device.type:
+            await refuse_unknown_type(tx, type_id)
         if (name, tags, site_id, type_id) == (device.name, device.tags, device.site_id, device.type):
             tagged(response, device_answer(device), device.version)
             return device_answer(device)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, Header, Request
 
 from gateway.api.credentials import DEVICE, Credential, CredentialOf, acts, logged_in, permitted
+from gateway.api.device_types import refuse_unknown_type
 from gateway.api.idempotency import OnceOf
 from gateway.api.limits import (
     ENROL_PER_ADDRESS,
@@ -76,6 +77,8 @@ async def create_registration_token(
         earlier = await once.earlier(tx, actor.user_id, RegistrationTokenAnswer)
         if earlier is not None:
             return earlier
+        if body.type is not None:
+            await refuse_unknown_type(tx, body.type)
         expires_at = actor.within(tx.now + REGISTRATION_TOKEN_TTL_S)
         await people.add_registration_token(
             tx,
@@ -84,6 +87,7 @@ async def create_registration_token(
             token_sha256=digest(token),
             name=body.name,
             approve=body.approve,
+            device_type=body.type,
             expires_at=utc(expires_at),
         )
         tx.audit(
@@ -91,7 +95,7 @@ async def create_registration_token(
                 "registration_token.created",
                 str(actor.user_id),
                 site=site_id,
-                detail={"name": body.name, "approve": body.approve},
+                detail={"name": body.name, "approve": body.approve, "type": body.type},
             )
         )
         answer = RegistrationTokenAnswer(token=token, expires_at=moment(expires_at))
@@ -132,6 +136,7 @@ async def enrol(body: EnrolmentBody, request: Request, parts: Parts) -> Enrolmen
                 public_key=public_key,
                 key_id=csr.key_id(public_key),
                 software=body.software,
+                type_id=token["device_type"],
             )
         except devices.HardwareIdTakenError as error:
             raise Problem(

@@ -60,11 +60,14 @@ class WelcomeBody(Body):
 
 
 class RegistrationTokenBody(Body):
-    """`site_id` left out: the oldest site where the person is admin or owner."""
+    """`site_id` left out: the oldest site where the person is admin or owner. `type`: of the device that uses
+    it; left out: the usual one.
+    """
 
     site_id: SiteId | None = None
     name: DeviceName | None = None
     approve: bool = False
+    type: DeviceType | None = None
 
 
 class EnrolmentBody(Body):

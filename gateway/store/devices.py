@@ -289,12 +289,13 @@ async def add(
     public_key: bytes,
     key_id: bytes,
     software: str,
+    type_id: str | None = None,
 ) -> None:
-    """HardwareIdTakenError when that hardware is bound already."""
+    """HardwareIdTakenError when that hardware is bound already. `type_id` None: the usual type."""
     try:
         await tx.execute(
             "INSERT INTO devices (id, site_id, name, hardware_id, status, public_key, key_id, software,"
-            " created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            " created_at, type) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, 'linux'))",
             device_id,
             site_id,
             name,
@@ -304,6 +305,7 @@ async def add(
             key_id,
             software,
             tx.at,
+            type_id,
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "devices_hardware":

@@ -177,11 +177,12 @@ async def add_registration_token(
     token_sha256: bytes,
     name: str | None,
     approve: bool,
+    device_type: str | None,
     expires_at: datetime,
 ) -> None:
     await tx.execute(
         "INSERT INTO registration_tokens (token_sha256, user_id, site_id, name, approve, created_at,"
-        " expires_at, api_token_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        " expires_at, api_token_id, device_type) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         token_sha256,
         author.user_id,
         site_id,
@@ -190,11 +191,12 @@ async def add_registration_token(
         tx.at,
         expires_at,
         author.api_token_id,
+        device_type,
     )
 
 
 async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row | None:
-    """user_id, site_id, name, approve of a token that was unused and in time; it is used now.
+    """user_id, site_id, name, approve, device_type of a token that was unused and in time; it is used now.
 
     Like the invitation, it falls with the role of whoever made it, and with the API token that did. Its site
     stays until commit.
@@ -211,7 +213,7 @@ async def burn_registration_token(tx: Transaction, token_sha256: bytes) -> Row |
         " AND EXISTS (SELECT 1 FROM site_roles r WHERE r.site_id = t.site_id AND r.user_id = t.user_id"
         " AND r.role >= 'admin') AND NOT EXISTS (SELECT 1 FROM api_tokens a WHERE a.id = t.api_token_id"
         " AND a.ended_at IS NOT NULL)"
-        " RETURNING t.user_id, t.site_id, t.name, t.approve",
+        " RETURNING t.user_id, t.site_id, t.name, t.approve, t.device_type",
         token_sha256,
         tx.at,
     )

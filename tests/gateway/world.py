@@ -137,8 +137,11 @@ class World:
         async with self.gateway.parts.database.transaction() as tx:
             return await people.put_user(tx, username, password_hash)
 
-    async def enrol(self, owner: httpx.AsyncClient, *, approve: bool = True, name: str = "Pump") -> Device:
-        token = (await owner.post("/v1/registration-tokens", json={"approve": approve})).json()["token"]
+    async def enrol(
+        self, owner: httpx.AsyncClient, *, approve: bool = True, name: str = "Pump", type: str | None = None
+    ) -> Device:
+        wish = {"approve": approve} | ({} if type is None else {"type": type})
+        token = (await owner.post("/v1/registration-tokens", json=wish)).json()["token"]
         key = ec.generate_private_key(ec.SECP256R1())
         body = {
             "token": token,
