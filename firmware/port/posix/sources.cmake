@@ -16,4 +16,5 @@ set(TOWLINE_PORT_SOURCES
     posix/web_mhd.c
 )
 set(TOWLINE_SIMULATOR_SOURCES
+    posix/main.c
 )
