@@ -3,6 +3,9 @@
 
 /* What idf.py makes of Kconfig; the target is given on the command line. */
 #define CONFIG_TOWLINE_HARDWARE "stub"
+#define CONFIG_TOWLINE_FIRMWARE_KEY ""
+#define CONFIG_TOWLINE_SPARE_KEY ""
+#define CONFIG_TOWLINE_SECURITY_VERSION 0
 #define CONFIG_TOWLINE_TIME_SERVER "pool.ntp.org"
 #define CONFIG_TOWLINE_LAN_PORT 80
 #define CONFIG_TOWLINE_MAX_STREAMS 4

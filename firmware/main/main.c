@@ -7,6 +7,7 @@
 #include "esp_task_wdt.h"
 #include "sdkconfig.h"
 #include "towline/device.h"
+#include "towline/ota.h"
 #include "towline_port_esp.h"
 
 enum { MAC = 6, ID = 2 * MAC, TURN_MS = 10000 }; /* a turn is shorter than CONFIG_ESP_TASK_WDT_TIMEOUT_S */
@@ -26,13 +27,21 @@ static tl_span hardware_id(void)
 static tl_device *new_device(const tl_port *port)
 {
     static tl_config config;
+    static tl_firmware firmware;
+    const char *version = esp_app_get_description()->version;
+    const bool takes_images =
+        tl_firmware_read(&firmware, CONFIG_TOWLINE_HARDWARE, version, CONFIG_TOWLINE_SECURITY_VERSION,
+                         CONFIG_TOWLINE_FIRMWARE_KEY, CONFIG_TOWLINE_SPARE_KEY);
     config = (tl_config){
-        .version = esp_app_get_description()->version,
+        .version = version,
         .hardware = CONFIG_TOWLINE_HARDWARE,
         .type = "esp32",
         .hardware_id = hardware_id(),
         .max_streams = CONFIG_TOWLINE_MAX_STREAMS,
         .outbox_sectors = (uint16_t)(port->flash->size / TL_FLASH_SECTOR),
+        .firmware = takes_images ? &firmware : NULL,
+        .steady_ms = TL_OTA_STEADY_MS,
+        .patience_ms = TL_OTA_PATIENCE_MS,
     };
     void *memory = calloc(1, tl_device_size(&config));
     return memory != NULL ? tl_device_init(memory, &config, port) : NULL;

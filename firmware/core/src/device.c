@@ -102,6 +102,33 @@ static void work(void *device, unsigned what)
     tl_device_apply_settings(d);
 }
 
+/* --- new firmware --- */
+
+static void open_ota(tl_device *d)
+{
+    const tl_config *config = d->config;
+    if (config->firmware == NULL) {
+        return;
+    }
+    const tl_ota_means means = {
+        d->port->ota, d->port->kv, d->port->crypto, config->firmware, config->steady_ms, config->patience_ms,
+    };
+    tl_ota_open(&d->ota, &means);
+    tl_log_text(&d->log, TL_LOG_INFO, "last update", tl_ota_name(&d->ota));
+}
+
+/* Whether this firmware reached what it is there for: without an identity that is its page. */
+static bool reaches_all(const tl_device *d)
+{
+    return !d->identity.enrolled || d->tunnel.state == TL_TUNNEL_UP ||
+           d->messages.state == TL_MESSAGES_UP;
+}
+
+static uint64_t run_ota(tl_device *d)
+{
+    return d->config->firmware != NULL ? tl_ota_run(&d->ota, tl_device_now(d), reaches_all(d)) : UINT64_MAX;
+}
+
 static void init_page(tl_device *d)
 {
     const tl_panel_parts parts = {
@@ -116,6 +143,7 @@ static void init_page(tl_device *d)
         .version = d->config->version,
         .work = work,
         .device = d,
+        .ota = d->config->firmware != NULL ? &d->ota : NULL,
     };
     tl_panel_init(&d->panel, &parts);
     tl_lan_init(&d->lan, d->port, TL_UI_ROUTES, &d->panel.ui, &d->panel.login, d->small_for_lan);
@@ -138,6 +166,7 @@ tl_device *tl_device_init(void *memory, const tl_config *config, const tl_port *
     if (!tl_settings_load(&d->store, port->kv, &d->settings)) {
         tl_log_text(&d->log, TL_LOG_INFO, "no settings are kept: it runs with the defaults", NULL);
     }
+    open_ota(d);
     init_tunnel(d);
     init_page(d);
     if (!tl_device_cloud_init(d)) {
@@ -211,7 +240,8 @@ void tl_device_event(tl_device *d, const tl_event *event)
 uint32_t tl_device_run(tl_device *d)
 {
     run_page(d);
-    const uint64_t next = tl_earlier(tl_device_cloud_run(d), tl_panel_timer(&d->panel));
+    const uint64_t soon = tl_earlier(tl_device_cloud_run(d), run_ota(d));
+    const uint64_t next = tl_earlier(soon, tl_panel_timer(&d->panel));
     const uint64_t now_ms = tl_device_now(d);
     if (next <= now_ms) {
         return 0;

@@ -8,6 +8,7 @@
 #include "towline/log_ring.h"
 #include "towline/messages.h"
 #include "towline/panel.h"
+#include "towline/ota.h"
 #include "towline/settings.h"
 #include "towline/tunnel.h"
 #include "towline/workspace.h"
@@ -28,6 +29,7 @@ struct tl_device {
     tl_settings settings;
     tl_settings_store store;
     tl_identity identity;
+    tl_ota ota;
     tl_panel panel;
     tl_lan lan;
     tl_tunnel tunnel;

@@ -120,6 +120,52 @@ int tl_version_compare(const tl_version *one, const tl_version *other)
     return 0;
 }
 
+/* One of a version's numbers, up to `end` or the end of the text. */
+static bool read_number(tl_span *text, uint32_t *number)
+{
+    const tl_span digits = tl_split(text, '.');
+    uint64_t value = 0;
+    for (size_t i = 0; i < digits.n; i++) {
+        const uint8_t digit = (uint8_t)(digits.at[i] - '0');
+        value = value * 10 + digit;
+        if (digit > 9 || value > UINT32_MAX) {
+            return false;
+        }
+    }
+    *number = (uint32_t)value;
+    return digits.n > 0;
+}
+
+bool tl_version_read(tl_span text, tl_version *version)
+{
+    return read_number(&text, &version->part[0]) && read_number(&text, &version->part[1]) &&
+           read_number(&text, &version->part[2]) && text.n == 0;
+}
+
+static bool read_key(const char *hex, uint8_t *point)
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    const size_t n = strlen(hex);
+    memset(point, 0, TL_P256_POINT);
+    for (size_t i = 0; i < n; i++) {
+        const char *digit = memchr(DIGITS, hex[i], 16);
+        if (digit == NULL || n != (size_t)2 * TL_P256_POINT) {
+            return false;
+        }
+        point[i / 2] = (uint8_t)(point[i / 2] << 4 | (digit - DIGITS));
+    }
+    return true;
+}
+
+bool tl_firmware_read(tl_firmware *runs, const char *hardware, const char *version, uint32_t security, const char *key,
+                      const char *spare)
+{
+    runs->hardware = hardware;
+    runs->security = security;
+    return tl_version_read(tl_text(version), &runs->version) && read_key(key, runs->key[0]) &&
+           read_key(spare, runs->key[1]);
+}
+
 static void put_number(tl_out *out, uint32_t number)
 {
     char digits[10];

@@ -18,6 +18,7 @@
 #include "link_lws.h"
 #include "mqtt_mosquitto.h"
 #include "options.h"
+#include "ota_files.h"
 #include "psa_crypto.h"
 #include "sys.h"
 #include "towline/device.h"
@@ -41,6 +42,8 @@ typedef struct {
     tl_web web;
     tl_kv_file kv;
     tl_flash_file flash;
+    tl_ota_files ota;
+    tl_firmware firmware;
     tl_port port;
     tl_config config;
 } simulator;
@@ -51,7 +54,27 @@ static bool fail(const char *what, const char *why)
     return false;
 }
 
-/* --- what is kept --- */
+/* --- what is kept, and what of it boots --- */
+
+static void restart(void *of)
+{
+    simulator *s = of;
+    s->sys.port.reboot(&s->sys);
+}
+
+/* A chip's boot loader comes before all else: whatever runs, takes images or not, is what it chose. */
+static bool boot(simulator *s, char **argv)
+{
+    const tl_options *o = &s->options;
+    const char *why = tl_ota_files_boot(&s->ota, s->folder, argv);
+    if (why != NULL) {
+        return fail(o->data, why);
+    }
+    tl_ota_files_init(&s->ota, restart, s);
+    return tl_firmware_read(&s->firmware, TL_SIMULATOR_HARDWARE, TL_SIMULATOR_VERSION, TL_SIMULATOR_SECURITY,
+                            o->firmware_key, o->spare_key) ||
+           fail("--firmware-key", "130 hexadecimal digits, as scripts/sign_firmware.py prints them");
+}
 
 static bool open_folder(simulator *s)
 {
@@ -63,14 +86,16 @@ static bool open_folder(simulator *s)
     if (s->folder < 0) {
         return fail(data, strerror(errno));
     }
-    if (flock(s->folder, LOCK_EX | LOCK_NB) != 0) {
-        return fail(data, "another device runs on it");
-    }
+    return flock(s->folder, LOCK_EX | LOCK_NB) == 0 || fail(data, "another device runs on it");
+}
+
+static bool open_stores(simulator *s)
+{
     const char *why = tl_kv_file_open(&s->kv, s->folder);
     if (why == NULL) {
         why = tl_flash_file_open(&s->flash, s->folder, "outbox", OUTBOX_SECTORS);
     }
-    return why == NULL || fail(data, why);
+    return why == NULL || fail(s->options.data, why);
 }
 
 /* --- the port --- */
@@ -114,6 +139,7 @@ static bool make_port(simulator *s)
         .web = &s->web.port,
         .kv = &s->kv.port,
         .flash = &s->flash.port,
+        .ota = &s->ota.port,
         .network = &s->network.port,
     };
     return s->port.crypto != NULL || fail("libmbedcrypto", "does not start");
@@ -216,8 +242,8 @@ static int start_anew(char **argv)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setenv(RESET_VARIABLE, "asked", 1);
-    execv("/proc/self/exe", argv);
-    fail("/proc/self/exe", strerror(errno));
+    (void)tl_ota_files_restart(argv); /* returns where it cannot */
+    fail("the boot loader", strerror(errno));
     return EXIT_FAILURE;
 }
 
@@ -229,17 +255,20 @@ int main(int argc, char **argv)
         return code;
     }
     unsetenv("http_proxy"); /* a device has none */
-    if (!await_signals(&s) || !open_folder(&s) || !tl_first_settings(&s.options, &s.kv.port, s.folder, s.hardware_id) ||
+    if (!open_folder(&s) || !boot(&s, argv) || !open_stores(&s) || !await_signals(&s) || !tl_first_settings(&s.options, &s.kv.port, s.folder, s.hardware_id) ||
         !make_port(&s)) {
         return EXIT_FAILURE;
     }
     s.config = (tl_config){
         .version = TL_SIMULATOR_VERSION,
-        .hardware = "simulator",
+        .hardware = TL_SIMULATOR_HARDWARE,
         .type = "esp32",
         .hardware_id = {(const uint8_t *)s.hardware_id, strlen(s.hardware_id)},
         .max_streams = s.options.streams,
         .outbox_sectors = OUTBOX_SECTORS,
+        .firmware = &s.firmware,
+        .steady_ms = s.options.trial_ms[0],
+        .patience_ms = s.options.trial_ms[1],
     };
     name_on_lan(&s);
     void *memory = malloc(tl_device_size(&s.config));

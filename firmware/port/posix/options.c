@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "towline/ota.h"
 #include "version.h"
 
 #define BAD_USAGE 2 /* as shells and most programs have it */
@@ -28,6 +29,12 @@ static const char HELP[] =
     "  --name NAME           what the owner sees\n"
     "  --hardware-id ID      [a-z0-9_-]; else one is made at the first start\n"
     "\n"
+    "Updates:\n"
+    "  --firmware-key HEX    public half of the key that signs images, and of the spare one (none: no image is taken)\n"
+    "  --spare-key HEX\n"
+    "  --trial MS,MS         how long a new image runs before it is confirmed, and at most\n"
+    "                        (60000,300000)\n"
+    "\n"
     "To be like a chip:\n"
     "  --streams N           visitors' connections at once, 1 to 16 (4)\n"
     "  --socket-buffer N     bytes of the tunnel's socket in each direction (the system's; a chip has 5760)\n"
@@ -37,7 +44,7 @@ static const char HELP[] =
     "\n"
     "SIGTERM ends it. Exit code: 0 after that, 1 when DIR or the address cannot be used, 2 for a wrong option.\n";
 
-enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, HELP_, VERSION };
+enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, HELP_, VERSION };
 
 static const struct option OPTIONS[] = {
     {"data", required_argument, NULL, DATA},
@@ -52,6 +59,9 @@ static const struct option OPTIONS[] = {
     {"streams", required_argument, NULL, STREAMS},
     {"socket-buffer", required_argument, NULL, BUFFER},
     {"time-after", required_argument, NULL, TIME},
+    {"firmware-key", required_argument, NULL, FIRMWARE_KEY},
+    {"spare-key", required_argument, NULL, SPARE_KEY},
+    {"trial", required_argument, NULL, TRIAL},
     {"help", no_argument, NULL, HELP_},
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
@@ -94,6 +104,25 @@ static bool address(const char *text, struct sockaddr_in *to)
         return false;
     }
     to->sin_port = htons((uint16_t)port);
+    return true;
+}
+
+static bool trial(tl_options *o, const char *text)
+{
+    char first[16];
+    const char *comma = strchr(text, ',');
+    const size_t n = comma != NULL ? (size_t)(comma - text) : sizeof first;
+    unsigned long least, most;
+    if (n >= sizeof first) {
+        return wrong("trial", text, "MS,MS");
+    }
+    memcpy(first, text, n);
+    first[n] = '\0';
+    if (!number("trial", first, 1, 3600000, &least) || !number("trial", comma + 1, least, 3600000, &most)) {
+        return false;
+    }
+    o->trial_ms[0] = (uint32_t)least;
+    o->trial_ms[1] = (uint32_t)most;
     return true;
 }
 
@@ -140,6 +169,15 @@ static bool take(tl_options *o, int option, const char *value)
     case HARDWARE_ID:
         o->hardware_id = value;
         break;
+    case FIRMWARE_KEY:
+        o->firmware_key = value;
+        break;
+    case SPARE_KEY:
+        o->spare_key = value;
+        break;
+    case TRIAL:
+        fine = trial(o, value);
+        break;
     case STREAMS:
         fine = number("streams", value, 1, STREAMS_MAX, &n);
         o->streams = (uint32_t)n;
@@ -158,7 +196,12 @@ static bool take(tl_options *o, int option, const char *value)
 
 bool tl_options_read(tl_options *o, int argc, char **argv, int *code)
 {
-    *o = (tl_options){.streams = 4};
+    *o = (tl_options){
+        .streams = 4,
+        .firmware_key = "",
+        .spare_key = "",
+        .trial_ms = {TL_OTA_STEADY_MS, TL_OTA_PATIENCE_MS},
+    };
     o->listen = (struct sockaddr_in){
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(8080)};
     *code = BAD_USAGE;

@@ -13,6 +13,8 @@ typedef struct {
     struct sockaddr_in listen;
     const char *lan_name[TL_LAN_NAME_OPTIONS]; /* NULL: not given */
     const char *gateway, *gateway_ca_file, *token_file, *name, *hardware_id, *pin; /* NULL: not given */
+    const char *firmware_key, *spare_key; /* "": none */
+    uint32_t trial_ms[2]; /* least time, and patience, of an image on trial */
     uint32_t streams;
     uint32_t time_after_s;
     int socket_buffer; /* bytes; 0: the system's */

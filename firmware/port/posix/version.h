@@ -5,5 +5,9 @@
 #ifndef TL_SIMULATOR_VERSION
 #define TL_SIMULATOR_VERSION "0.1.0"
 #endif
+#define TL_SIMULATOR_HARDWARE "simulator"
+#ifndef TL_SIMULATOR_SECURITY
+#define TL_SIMULATOR_SECURITY 0
+#endif
 
 #endif

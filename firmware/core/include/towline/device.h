@@ -12,6 +12,7 @@
 #ifndef TOWLINE_DEVICE_H
 #define TOWLINE_DEVICE_H
 
+#include "towline/image.h"
 #include "towline_port.h"
 
 #define TL_DEVICE_VERSION_MAX 24u
@@ -25,6 +26,8 @@ typedef struct {
     tl_span hardware_id;  /* of this one device, the same after a factory reset */
     uint32_t max_streams; /* ≤ TL_DEVICE_STREAMS_MAX: 4, or 16 with external memory */
     uint16_t outbox_sectors; /* of the flash partition, from its begin */
+    const tl_firmware *firmware; /* NULL: it takes no images */
+    uint32_t steady_ms, patience_ms; /* on trial: TL_OTA_STEADY_MS, TL_OTA_PATIENCE_MS */
 } tl_config;
 
 typedef struct tl_device tl_device;

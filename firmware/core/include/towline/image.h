@@ -48,5 +48,10 @@ const char *tl_image_judge(const uint8_t head[TL_IMAGE_HEAD], const tl_image_rul
 int tl_version_compare(const tl_version *one, const tl_version *other);
 /* "1.2.3" */
 void tl_version_put(tl_out *out, const tl_version *);
+bool tl_version_read(tl_span text, tl_version *);
+/* As the build has them: keys in hexadecimal, `hardware` stays where it is. False, and no image is taken: the version is
+ * none, or a key is; "" is no key. */
+bool tl_firmware_read(tl_firmware *, const char *hardware, const char *version, uint32_t security, const char *key,
+                      const char *spare);
 
 #endif
