@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.build_firmware import FIRMWARE
-from tests.firmware.sizes import defined, frames, objects, sizes_of, structures, undefined
+from tests.firmware.sizes import defined, frames, objects, page, sizes_of, structures, undefined
 
 CORE: Final = FIRMWARE / "core"
 
@@ -15,7 +15,8 @@ CORE: Final = FIRMWARE / "core"
 MAX_TEXT: Final = 40 * 1024
 MAX_STREAM: Final = 6 * 1024
 STREAM_RING: Final = 4096
-MAX_FRAME: Final = 640  # a function's own share of the core task's stack of 8 KiB
+MAX_PAGE: Final = 12 * 1024
+MAX_FRAME: Final = 1280  # a function's own share of the core task's stack of 8 KiB
 # Of what a program keeps once: bytes each.
 MAX_STRUCTURES: Final = {
     "tl_mux": 4096,
@@ -41,8 +42,14 @@ def test_text_and_static(rv32: Path) -> None:
     assert sum(size.text for size in sizes.values()) <= MAX_TEXT, sizes
 
 
+def test_the_page(rv32: Path) -> None:
+    size = sizes_of(page(rv32))
+    assert size.static == 0
+    assert 0 < size.text <= MAX_PAGE
+
+
 def test_the_core_leans_on_nothing(rv32: Path) -> None:
-    own = set[str]().union(*(defined(path) for path in objects(rv32).values()))
+    own = set[str]().union(*(defined(path) for path in [*objects(rv32).values(), page(rv32)]))
     wanted = set[str]().union(*(undefined(path) for path in objects(rv32).values()))
     assert {name for name in wanted - own if not ALLOWED.fullmatch(name)} == set()
 
