@@ -3,6 +3,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "towline/bytes.h"
+
 #define PROTOCOL_ERROR ((enum lws_close_status)4001)
 
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n);
@@ -228,7 +230,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         look(link);
         return 0;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
-        link->status = n >= 2 ? (uint16_t)(((uint8_t *)in)[0] << 8 | ((uint8_t *)in)[1]) : 0;
+        link->status = n >= 2 ? tl_u16(in) : 0;
         await_close(link, "the server closed");
         return 0;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:

@@ -32,6 +32,7 @@
 typedef struct {
     tl_options options;
     int folder;
+    pthread_t signals;
     char hardware_id[TL_HARDWARE_ID_MAX + 1];
     tl_queue queue;
     tl_sys sys;
@@ -100,10 +101,11 @@ static bool open_stores(simulator *s)
 
 /* --- the port --- */
 
+/* Once it listens: the port may be one that the system chose. */
 static void name_on_lan(simulator *s)
 {
     const struct sockaddr_in *listen = &s->options.listen;
-    const uint16_t port = ntohs(listen->sin_port);
+    const uint16_t port = tl_web_bound_port(&s->web);
     char text[INET_ADDRSTRLEN];
     if (listen->sin_addr.s_addr != htonl(INADDR_ANY)) {
         tl_network_add_name(&s->network, inet_ntop(AF_INET, &listen->sin_addr, text, sizeof text), port);
@@ -121,7 +123,6 @@ static void name_on_lan(simulator *s)
 static bool make_port(simulator *s)
 {
     const char *reset = getenv(RESET_VARIABLE);
-    tl_queue_init(&s->queue);
     tl_sys_init(&s->sys, s->options.time_after_s * UINT64_C(1000),
                 reset != NULL ? TL_RESET_ASKED : TL_RESET_POWER);
     unsetenv(RESET_VARIABLE);
@@ -145,19 +146,6 @@ static bool make_port(simulator *s)
     return s->port.crypto != NULL || fail("libmbedcrypto", "does not start");
 }
 
-static void end_port(simulator *s)
-{
-    tl_queue_close(&s->queue); /* nobody waits for the core any more */
-    tl_web_end(&s->web);
-    tl_fetch_end(&s->fetch);
-    tl_mqtt_end(&s->mqtt);
-    tl_link_end(&s->link);
-    tl_flash_file_close(&s->flash);
-    tl_kv_file_close(&s->kv);
-    close(s->folder);
-    tl_queue_end(&s->queue);
-}
-
 /* --- signals: a thread waits for them and tells the core --- */
 
 static void *await_signal(void *of)
@@ -177,17 +165,33 @@ static void *await_signal(void *of)
 static bool await_signals(simulator *s)
 {
     sigset_t ends;
-    pthread_t thread;
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
+    tl_queue_init(&s->queue);
     signal(SIGPIPE, SIG_IGN); /* a connection that broke tells it where it is written to */
     pthread_sigmask(SIG_BLOCK, &ends, NULL); /* in all threads that come */
-    if (pthread_create(&thread, NULL, await_signal, s) != 0) {
-        return fail("a thread", strerror(errno));
-    }
-    pthread_detach(thread);
-    return true;
+    return pthread_create(&s->signals, NULL, await_signal, s) == 0 || fail("a thread", strerror(errno));
+}
+
+static void end_signals(simulator *s)
+{
+    pthread_cancel(s->signals); /* sigwait is where it can be */
+    pthread_join(s->signals, NULL);
+}
+
+static void end_port(simulator *s)
+{
+    tl_queue_close(&s->queue); /* nobody waits for the core any more */
+    end_signals(s);
+    tl_web_end(&s->web);
+    tl_fetch_end(&s->fetch);
+    tl_mqtt_end(&s->mqtt);
+    tl_link_end(&s->link);
+    tl_flash_file_close(&s->flash);
+    tl_kv_file_close(&s->kv);
+    close(s->folder);
+    tl_queue_end(&s->queue);
 }
 
 /* --- the loop --- */
@@ -228,8 +232,9 @@ static void run(simulator *s, tl_device *device)
             measure_at = now_of(s) + MEASURE_EACH_MS;
         }
         const uint32_t ms = tl_device_run(device);
-        event = s->network.announces ? (tl_event){.kind = TL_EVENT_NETWORK_UP}
-                                     : tl_queue_wait(&s->queue, ms < MEASURE_EACH_MS ? ms : MEASURE_EACH_MS);
+        const bool waits = !s->network.announces && !s->sys.reboots;
+        event = waits ? tl_queue_wait(&s->queue, ms < MEASURE_EACH_MS ? ms : MEASURE_EACH_MS)
+                      : (tl_event){.kind = s->network.announces ? TL_EVENT_NETWORK_UP : TL_EVENT_NONE};
         s->network.announces = s->network.announces && event.kind != TL_EVENT_NETWORK_UP;
         tl_device_event(device, &event);
     }
@@ -255,8 +260,8 @@ int main(int argc, char **argv)
         return code;
     }
     unsetenv("http_proxy"); /* a device has none */
-    if (!open_folder(&s) || !boot(&s, argv) || !open_stores(&s) || !await_signals(&s) || !tl_first_settings(&s.options, &s.kv.port, s.folder, s.hardware_id) ||
-        !make_port(&s)) {
+    if (!open_folder(&s) || !boot(&s, argv) || !open_stores(&s) || !await_signals(&s) ||
+        !tl_first_settings(&s.options, &s.kv.port, s.folder, s.hardware_id) || !make_port(&s)) {
         return EXIT_FAILURE;
     }
     s.config = (tl_config){
@@ -270,10 +275,10 @@ int main(int argc, char **argv)
         .steady_ms = s.options.trial_ms[0],
         .patience_ms = s.options.trial_ms[1],
     };
-    name_on_lan(&s);
     void *memory = malloc(tl_device_size(&s.config));
     tl_device *device = memory != NULL ? tl_device_init(memory, &s.config, &s.port) : NULL;
     if (device != NULL) {
+        name_on_lan(&s);
         printf("page on http://%s/\n", s.network.name[0]);
         fflush(stdout);
         run(&s, device);
