@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "disk.h"
 #include "fetch_lws.h"
 #include "first_settings.h"
 #include "flash_file.h"
@@ -260,6 +261,7 @@ int main(int argc, char **argv)
         return code;
     }
     unsetenv("http_proxy"); /* a device has none */
+    tl_disk_cut_at(s.options.cut_at);
     if (!open_folder(&s) || !boot(&s, argv) || !open_stores(&s) || !await_signals(&s) ||
         !tl_first_settings(&s.options, &s.kv.port, s.folder, s.hardware_id) || !make_port(&s)) {
         return EXIT_FAILURE;

@@ -39,12 +39,13 @@ static const char HELP[] =
     "  --streams N           visitors' connections at once, 1 to 16 (4)\n"
     "  --socket-buffer N     bytes of the tunnel's socket in each direction (the system's; a chip has 5760)\n"
     "  --time-after S        seconds after the start until it knows the time (0)\n"
+    "  --cut-power-at N      the power goes at the N-th write after the start; exit code 86\n"
     "\n"
     "  --version, --help\n"
     "\n"
     "SIGTERM ends it. Exit code: 0 after that, 1 when DIR or the address cannot be used, 2 for a wrong option.\n";
 
-enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, HELP_, VERSION };
+enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, HELP_, VERSION };
 
 static const struct option OPTIONS[] = {
     {"data", required_argument, NULL, DATA},
@@ -62,6 +63,7 @@ static const struct option OPTIONS[] = {
     {"firmware-key", required_argument, NULL, FIRMWARE_KEY},
     {"spare-key", required_argument, NULL, SPARE_KEY},
     {"trial", required_argument, NULL, TRIAL},
+    {"cut-power-at", required_argument, NULL, CUT},
     {"help", no_argument, NULL, HELP_},
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
@@ -177,6 +179,10 @@ static bool take(tl_options *o, int option, const char *value)
         break;
     case TRIAL:
         fine = trial(o, value);
+        break;
+    case CUT:
+        fine = number("cut-power-at", value, 1, 1000000, &n);
+        o->cut_at = (uint32_t)n;
         break;
     case STREAMS:
         fine = number("streams", value, 1, STREAMS_MAX, &n);

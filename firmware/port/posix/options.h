@@ -17,6 +17,7 @@ typedef struct {
     uint32_t trial_ms[2]; /* least time, and patience, of an image on trial */
     uint32_t streams;
     uint32_t time_after_s;
+    uint32_t cut_at; /* write at which the power goes; 0: never */
     int socket_buffer; /* bytes; 0: the system's */
 } tl_options;
 

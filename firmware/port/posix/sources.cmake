@@ -8,7 +8,6 @@ set(TOWLINE_PORT_SOURCES
     posix/link_lws.c
     posix/lws_context.c
     posix/mqtt_mosquitto.c
-    posix/options.c
     posix/ota_files.c
     posix/queue.c
     posix/sys.c
@@ -17,4 +16,5 @@ set(TOWLINE_PORT_SOURCES
 )
 set(TOWLINE_SIMULATOR_SOURCES
     posix/main.c
+    posix/options.c
 )
