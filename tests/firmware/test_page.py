@@ -1,4 +1,4 @@
-"""The device's page as a person on its network has it: real Chromium, the simulator, nothing else in reach."""
+"""The device's page as a person on its network has it: real Chromium, the simulator, nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from scripts.sign_firmware import TARGETS, make_image, public_point
 from testbed.ports import LOOPBACK
@@ -21,8 +21,8 @@ from tests.firmware.page_device import NAME, OURS, PIN, PageDevice
 SIGNER = ec.generate_private_key(ec.SECP256R1())
 TRIAL_MS = 1000  # of an update; what runs so long, with no cloud to reach, is confirmed
 TABS = ("status", "settings", "logs", "system")
-PHONE = {"width": 360, "height": 640}
-DESKTOP = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 360, "height": 640}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 FINGER = 36.0  # CSS pixels: what a button may have at least on a phone
 
 
@@ -105,7 +105,8 @@ def test_only_the_pages_own_script_runs(context: BrowserContext, device: PageDev
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     page.evaluate(
-        "() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s) }"
+        "() => { const put = document.createElement('script'); put.textContent = 'window.ran = 1';"
+        " document.body.append(put) }"
     )
     assert page.evaluate("() => window.ran") is None
 
@@ -280,10 +281,10 @@ def test_factory_reset(context: BrowserContext, device: PageDevice) -> None:
 
 def test_guessing_ends(device: PageDevice) -> None:
     """The last: for a minute nobody gets in any more."""
-    for _ in range(5):
-        assert (
-            httpx.post(f"{device.url}/api/login", json={"pin": "00000000"}, headers=OURS).status_code == 401
-        )
-    for pin in ("00000000", PIN):
-        assert httpx.post(f"{device.url}/api/login", json={"pin": pin}, headers=OURS).status_code == 429
+
+    def status(pin: str) -> int:
+        return httpx.post(f"{device.url}/api/login", json={"pin": pin}, headers=OURS).status_code
+
+    assert [status("00000000") for _ in range(5)] == [401] * 5
+    assert [status("00000000"), status(PIN)] == [429] * 2
     device.check_runs()
