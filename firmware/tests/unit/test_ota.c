@@ -219,6 +219,28 @@ static void a_mark_that_fails_confirms_nothing(void)
     CHECK(tl_ota_run(&ota, PATIENCE, true) == UINT64_MAX && c.restarted);
 }
 
+static void what_the_build_says_is_read(void)
+{
+    static const char key[] = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+                              "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+    static const char *const bad_versions[] = {"", "1", "1.2", "1.2.3.4", "1..3", "1.2.x", "1.2.4294967296", "-1.2.3",
+                                               "v1.2.3", "1.2.3-dirty", " 1.2.3"};
+    tl_firmware made;
+    CHECK(tl_firmware_read(&made, "b", "1.20.4294967295", 7, key, "") && made.key[0][0] == 4 && made.key[0][1] == 0x6b);
+    CHECK(made.key[0][64] == 0xf5 && made.key[1][0] == 0 && made.security == 7 && strcmp(made.hardware, "b") == 0);
+    CHECK(made.version.part[0] == 1 && made.version.part[1] == 20 && made.version.part[2] == UINT32_MAX);
+    CHECK(tl_firmware_read(&made, "b", "0.0.0", 0, "", key) && made.key[0][0] == 0 && made.key[1][64] == 0xf5);
+    for (size_t i = 0; i < sizeof bad_versions / sizeof bad_versions[0]; i++) {
+        CHECK_NAMED(!tl_firmware_read(&made, "b", bad_versions[i], 0, "", ""), bad_versions[i]);
+    }
+    char wrong[sizeof key];
+    memcpy(wrong, key, sizeof key);
+    wrong[70] = 'G';
+    CHECK(!tl_firmware_read(&made, "b", "1.2.3", 0, wrong, ""));
+    CHECK(!tl_firmware_read(&made, "b", "1.2.3", 0, key + 1, ""));
+    CHECK(!tl_firmware_read(&made, "b", "1.2.3", 0, "04", ""));
+}
+
 /* The power goes between the mark and what is kept of it. */
 static void a_mark_counts_when_nothing_was_kept_of_it(void)
 {
@@ -248,6 +270,10 @@ static void the_floor_only_rises(void)
     CHECK(send(made(3, 5), 1024, false) == NULL);
     reboot(3, 5);
     CHECK(tl_ota_run(&ota, STEADY, true) == UINT64_MAX && ota.floor == 5);
+    c.trial = true; /* nor does it fall where a boot loader tries an old image by itself */
+    runs = test_firmware(1, 1);
+    open_ota();
+    CHECK(is("trial") && tl_ota_run(&ota, STEADY, true) == UINT64_MAX && ota.floor == 5);
 }
 
 static void not_a_byte_of_a_bad_one_is_written(void)
@@ -365,6 +391,7 @@ int main(void)
         CHECK_TEST(a_mark_that_fails_confirms_nothing),
         CHECK_TEST(a_mark_counts_when_nothing_was_kept_of_it),
         CHECK_TEST(the_floor_only_rises),
+        CHECK_TEST(what_the_build_says_is_read),
         CHECK_TEST(not_a_byte_of_a_bad_one_is_written),
         CHECK_TEST(what_was_not_signed_never_boots),
         CHECK_TEST(too_many_and_too_few),
