@@ -266,7 +266,8 @@ static bool prepare(tl_mqtt_connection *c, const tl_mqtt_session *session)
     fine = fine && (user == NULL || mosquitto_username_pw_set(c->client, user, password) == MOSQ_ERR_SUCCESS);
     if (fine && c->to.secure) {
         c->tls = make_tls(session, c->to.host);
-        fine = c->tls != NULL && mosquitto_void_option(c->client, MOSQ_OPT_SSL_CTX, c->tls) == MOSQ_ERR_SUCCESS;
+        fine = c->tls != NULL && mosquitto_void_option(c->client, MOSQ_OPT_SSL_CTX, c->tls) == MOSQ_ERR_SUCCESS &&
+               mosquitto_int_option(c->client, MOSQ_OPT_SSL_CTX_WITH_DEFAULTS, 0) == MOSQ_ERR_SUCCESS;
     }
     free(id);
     free(topic);
