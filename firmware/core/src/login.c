@@ -11,7 +11,7 @@ static const char COOKIE[] = "towline=";
 
 void tl_login_init(tl_login *login, const tl_crypto *crypto, const uint8_t record[TL_LOGIN_RECORD])
 {
-    *login = (tl_login){.crypto = crypto, .has_pin = record != NULL};
+    *login = (tl_login){.crypto = crypto};
     if (record != NULL) {
         memcpy(login->record, record, TL_LOGIN_RECORD);
     }
@@ -45,7 +45,6 @@ bool tl_login_set_pin(tl_login *login, tl_span pin)
     tl_login_init(login, login->crypto, NULL);
     login->crypto->random(login->record, TL_LOGIN_SALT);
     digest_of(login, pin, login->record + TL_LOGIN_SALT);
-    login->has_pin = true;
     return true;
 }
 
@@ -77,7 +76,7 @@ static bool same_secret(const uint8_t *one, const uint8_t *other, size_t n)
 static bool is_right(const tl_login *login, tl_span pin)
 {
     uint8_t digest[TL_SHA256];
-    if (!login->has_pin || !is_pin(pin)) {
+    if (!is_pin(pin)) {
         return false;
     }
     digest_of(login, pin, digest);

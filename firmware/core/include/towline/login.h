@@ -27,8 +27,7 @@ typedef struct {
 typedef struct {
     const tl_crypto *crypto;
     uint64_t shut_until_ms;
-    uint8_t record[TL_LOGIN_RECORD];
-    bool has_pin; /* without one nobody gets in */
+    uint8_t record[TL_LOGIN_RECORD]; /* zeros: no PIN has that digest */
     uint8_t wrong;
     tl_login_place place[TL_LOGINS_MAX];
 } tl_login;
