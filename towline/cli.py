@@ -138,6 +138,13 @@ def _add_up(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     up.add_argument("--tunnel-certificate", type=Path, metavar="FILE", help="PEM chain for *.DOMAIN")
     up.add_argument("--tunnel-key", type=Path, metavar="FILE", help="PEM key of that certificate")
+    up.add_argument(
+        "--device",
+        choices=("agent", "simulator"),
+        default="agent",
+        help="the demo device: a page behind the agent, or the firmware of a small device as a program of"
+        " this machine (default %(default)s)",
+    )
     up.add_argument("--no-demo", action="store_true", help="start no demo device")
     up.set_defaults(run=_up)
 
@@ -358,8 +365,10 @@ def _up(given: argparse.Namespace) -> int:
             f"`towline up` needs the package {error.name}: pip install 'towline[up]'"
         ) from None
     from towline.launcher.config_files import SessionSite
+    from towline.launcher.demo import DemoDevice
     from towline.launcher.ports import Ports
 
+    demo = DemoDevice.NONE if given.no_demo else DemoDevice(given.device)
     ports = Ports.from_arguments(given.port, given.listen)
     site = SessionSite(given.tunnel_domain, given.tunnel_certificate, given.tunnel_key)
-    return run_up(DataFolder(given.data.absolute()), ports, site, with_demo=not given.no_demo)
+    return run_up(DataFolder(given.data.absolute()), ports, site, demo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from enum import StrEnum
 from pathlib import Path
 
 from runtime.private_files import write_private
@@ -15,6 +16,14 @@ from towline.gateway_client import GatewayClient
 DEMO_NAME = "Demo device"
 ENROL_TIMEOUT_S = 30.0  # makes a key and exchanges four requests on loopback
 IDENTITY_FILE = "identity.toml"  # the last file that enrolment writes
+
+
+class DemoDevice(StrEnum):
+    """What stands for a device. Each kind keeps its own identity, so a folder may have seen both."""
+
+    AGENT = "agent"  # a small web server behind the agent, as on a Linux device
+    SIMULATOR = "simulator"  # the firmware of a small device, as a program of this machine
+    NONE = "none"
 
 
 def is_enrolled(data: DataFolder) -> bool:

@@ -28,8 +28,9 @@ from towline.embedded.postgres import EmbeddedPostgres
 from towline.embedded.processes import Program, Supervisor
 from towline.errors import TowlineError
 from towline.gateway_client import GatewayClient
-from towline.launcher import demo
+from towline.launcher import demo, simulator
 from towline.launcher.config_files import NODE, ConfigFiles, SessionSite
+from towline.launcher.demo import DemoDevice
 from towline.launcher.ports import LOOPBACK, Ports
 from towline.launcher.probes import http_ok
 from towline.launcher.progress import Progress, welcome_text
@@ -40,14 +41,14 @@ DEVICE_TIMEOUT_S = 15.0  # the agent connects at once and retries within seconds
 CERTIFICATE_RENEW_S = 30 * 86_400.0  # renewed at a start that finds less than this left; issued for a year
 
 
-def run_up(data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool) -> int:
+def run_up(data: DataFolder, ports: Ports, site: SessionSite, device: DemoDevice) -> int:
     """Run until Ctrl-C or SIGTERM; the exit code. TowlineError for anything that keeps it from starting."""
     try:
         data.make()
         with _only_one(data):
             end_leftovers(data.run)
             ports.ensure_free()
-            return asyncio.run(_Launcher(data, ports, site, with_demo=with_demo).main())
+            return asyncio.run(_Launcher(data, ports, site, device).main())
     except OSError as error:
         raise TowlineError(f"{error.filename or data.root}: {error.strerror or error}") from error
 
@@ -55,10 +56,10 @@ def run_up(data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool
 class _Launcher:
     """One run of `towline up`."""
 
-    def __init__(self, data: DataFolder, ports: Ports, site: SessionSite, *, with_demo: bool) -> None:
+    def __init__(self, data: DataFolder, ports: Ports, site: SessionSite, device: DemoDevice) -> None:
         self._data = data
         self._ports = ports
-        self._with_demo = with_demo
+        self._device = device
         self._progress = Progress()
         self._supervisor = Supervisor(data.root, self._progress.say)
         self._config = ConfigFiles(data, ports, site)
@@ -93,12 +94,14 @@ class _Launcher:
         say = self._progress.say
         say(f"data in {self._data.root}")
         await self._start_postgres()
-        needs_nobody = [self._demo_device()] if self._with_demo else []
+        if self._device is DemoDevice.SIMULATOR:
+            await simulator.ensure_built(say)
+        needs_nobody = [self._demo_device()] if self._device is DemoDevice.AGENT else []
         await self._start_together(self._gateway(), *needs_nobody)
         say("gateway ready")
         await asyncio.to_thread(self._issue_certificates)
         gateway = GatewayClient(self._config.credentials())
-        if self._with_demo:
+        if self._device is DemoDevice.AGENT:
             # Independent of each other until the agent dials.
             await asyncio.gather(self._start_together(self._server(), self._ingest()), self._enrol(gateway))
             say("tunnel server, message broker and demo device ready")
@@ -106,6 +109,8 @@ class _Launcher:
         else:
             await self._start_together(self._server(), self._ingest())
             say("tunnel server and message broker ready")
+        if self._device is DemoDevice.SIMULATOR:
+            await self._start_simulator(gateway)
         self._progress.show(
             welcome_text(
                 self._config.welcome_address,
@@ -136,8 +141,17 @@ class _Launcher:
             self._progress.say("demo device enrolled")
 
     async def _start_agent(self, gateway: GatewayClient) -> None:
+        ready = _is_online(gateway, demo.DEMO_NAME)
+        await self._start_device(self._service("agent", "tunnel_agent", self._config.agent, ready))
+
+    async def _start_simulator(self, gateway: GatewayClient) -> None:
+        ready = _is_online(gateway, simulator.NAME)
+        async with simulator.enrolling(self._data, gateway) as options:
+            program = simulator.program(self._data, self._ports.at("demo"), options, ready)
+            await self._start_device(program)
+
+    async def _start_device(self, program: Program) -> None:
         """Without the tunnel everything else still works, so its absence is said and stops nothing."""
-        program = self._service("agent", "tunnel_agent", self._config.agent, _demo_is_online(gateway))
         try:
             await self._supervisor.start(program, DEVICE_TIMEOUT_S)
         except TowlineError as error:
@@ -199,13 +213,13 @@ async def _until(event: asyncio.Event) -> None:
     await event.wait()
 
 
-def _demo_is_online(gateway: GatewayClient) -> Callable[[], Awaitable[bool]]:
+def _is_online(gateway: GatewayClient, name: str) -> Callable[[], Awaitable[bool]]:
     async def ready() -> bool:
         try:
             found: list[dict[str, Any]] = await asyncio.to_thread(gateway.items, "/v1/devices")
         except TowlineError:
             return False
-        return any(one["name"] == demo.DEMO_NAME and one["online"] for one in found)
+        return any(one["name"] == name and one["online"] for one in found)
 
     return ready
 

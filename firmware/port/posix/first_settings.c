@@ -79,6 +79,9 @@ static bool set_token(tl_settings *s, const char *path)
     uint8_t room[TL_SETTING_TOKEN_MAX + 2];
     tl_out token = {room, 0, sizeof room, false};
     if (!read_file(AT_FDCWD, path, &token)) {
+        if (s->token[0] != '\0') {
+            return true; /* an earlier start has read it, and whoever wrote it took it away */
+        }
         return fail(path, "is no readable registration token");
     }
     trim(&token);
@@ -120,16 +123,20 @@ static bool pin(const char *digits, const tl_port_kv *kv)
            fail("--pin", "cannot be kept");
 }
 
+bool tl_is_enrolled(const tl_port_kv *kv)
+{
+    uint8_t room[TL_KV_VALUE_MAX];
+    tl_out identity = {room, 0, sizeof room, false};
+    return kv->get(kv->with, "identity", &identity);
+}
+
 bool tl_first_settings(const tl_options *o, const tl_port_kv *kv, int folder, char id[TL_HARDWARE_ID_MAX + 1])
 {
-    uint8_t any[1];
-    tl_out identity = {any, 0, 0, false};
     if (tl_psa_crypto() == NULL) {
         return fail("libmbedcrypto", "does not start");
     }
-    const bool enrolled = kv->get(kv->with, "identity", &identity) || identity.full;
     const bool given = o->gateway != NULL || o->name != NULL || o->token_file != NULL;
     return hardware_id(o, folder, id) && (o->pin == NULL || pin(o->pin, kv)) &&
            (o->gateway_ca_file == NULL || gateway_ca(o->gateway_ca_file, kv)) &&
-           (enrolled || !given || cloud(o, kv));
+           (tl_is_enrolled(kv) || !given || cloud(o, kv));
 }

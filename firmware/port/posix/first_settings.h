@@ -7,6 +7,7 @@
 
 #define TL_HARDWARE_ID_MAX 64u
 
+bool tl_is_enrolled(const tl_port_kv *);
 /* Writes what is given into the store, and finds or makes the hardware id, which a factory reset leaves. False: what
  * is wrong was said. */
 bool tl_first_settings(const tl_options *, const tl_port_kv *, int folder, char hardware_id[TL_HARDWARE_ID_MAX + 1]);

@@ -237,6 +237,10 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return failed(link, in, n);
     case LWS_CALLBACK_CLIENT_CLOSED:
         link->wsi = NULL;
+        link->close_said = true;
+        await_close(link, "the connection broke");
+        return 0;
+    case LWS_CALLBACK_WSI_DESTROY: /* before it the context would not let go of all that it holds */
         end(link, "the connection broke");
         return 0;
     default:

@@ -28,6 +28,7 @@
 
 #define OUTBOX_SECTORS 16u     /* 64 KiB, as in partitions.csv */
 #define GOODBYE_MS 2000u       /* for the tunnel's last word when the program ends */
+#define NOT_ENROLLED 3         /* exit code of --enrolled */
 #define RESET_VARIABLE "TOWLINE_DEVICE_RESET" /* tells the program that it started itself anew */
 
 typedef struct {
@@ -259,6 +260,9 @@ int main(int argc, char **argv)
     int code;
     if (!tl_options_read(&s.options, argc, argv, &code)) {
         return code;
+    }
+    if (s.options.asks_enrolled) {
+        return !open_folder(&s) || !open_stores(&s) ? EXIT_FAILURE : tl_is_enrolled(&s.kv.port) ? EXIT_SUCCESS : NOT_ENROLLED;
     }
     unsetenv("http_proxy"); /* a device has none */
     tl_disk_cut_at(s.options.cut_at);

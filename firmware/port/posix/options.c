@@ -41,11 +41,12 @@ static const char HELP[] =
     "  --time-after S        seconds after the start until it knows the time (0)\n"
     "  --cut-power-at N      the power goes at the N-th write after the start; exit code 86\n"
     "\n"
+    "  --enrolled            ends with 0 where the device in DIR is enrolled, else with 3\n"
     "  --version, --help\n"
     "\n"
     "SIGTERM ends it. Exit code: 0 after that, 1 when DIR or the address cannot be used, 2 for a wrong option.\n";
 
-enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, HELP_, VERSION };
+enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, ENROLLED, HELP_, VERSION };
 
 static const struct option OPTIONS[] = {
     {"data", required_argument, NULL, DATA},
@@ -64,6 +65,7 @@ static const struct option OPTIONS[] = {
     {"spare-key", required_argument, NULL, SPARE_KEY},
     {"trial", required_argument, NULL, TRIAL},
     {"cut-power-at", required_argument, NULL, CUT},
+    {"enrolled", no_argument, NULL, ENROLLED},
     {"help", no_argument, NULL, HELP_},
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
@@ -152,6 +154,9 @@ static bool take(tl_options *o, int option, const char *value)
         break;
     case LAN_NAME:
         fine = add_name(o, value);
+        break;
+    case ENROLLED:
+        o->asks_enrolled = true;
         break;
     case PIN:
         o->pin = value;

@@ -15,6 +15,7 @@ typedef struct {
     const char *gateway, *gateway_ca_file, *token_file, *name, *hardware_id, *pin; /* NULL: not given */
     const char *firmware_key, *spare_key; /* "": none */
     uint32_t trial_ms[2]; /* least time, and patience, of an image on trial */
+    bool asks_enrolled; /* nothing but whether the device in `data` is enrolled */
     uint32_t streams;
     uint32_t time_after_s;
     uint32_t cut_at; /* write at which the power goes; 0: never */
