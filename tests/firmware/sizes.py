@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.build_firmware import build
+from tests.firmware import stack
 
 _READ_ONLY: Final = (".text", ".rodata", ".srodata", ".eh_frame", ".init_array")
 _WRITTEN: Final = (".data", ".sdata", ".bss", ".sbss")
@@ -107,4 +108,7 @@ if __name__ == "__main__":
         print(f"{name:22}{size:8}")
     deepest = sorted(frames(folder).items(), key=lambda item: -item[1])[:8]
     print("largest stack frames:", ", ".join(f"{name} {size}" for name, size in deepest))
+    graph = stack.read(folder)
+    for way in ("tl_device_init", "tl_device_event", "tl_device_run"):
+        print(f"{way:22}{graph.depth(way)[0]:8} bytes of stack: {' '.join(graph.depth(way)[1])}")
     sys.exit(0)
