@@ -169,7 +169,7 @@ static int may_write(tl_link *link)
         }
         return 0;
     }
-    if (closing) {
+    if (closing && !link->close_said) {
         link->close_said = true;
         lws_close_reason(link->wsi, (enum lws_close_status)link->close_status, link->close_reason,
                          link->close_reason_n);
@@ -231,6 +231,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return 0;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         link->status = n >= 2 ? tl_u16(in) : 0;
+        link->close_said = true; /* libwebsockets answers it */
         await_close(link, "the server closed");
         return 0;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
