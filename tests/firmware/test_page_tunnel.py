@@ -1,4 +1,4 @@
-"""The device's page through a session link: `towline up --device simulator` and real Chromium, the whole way."""
+"""The device's page through a session link: `towline up --device simulator` and real Chromium."""
 
 from __future__ import annotations
 
