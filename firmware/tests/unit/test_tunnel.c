@@ -570,12 +570,17 @@ static void a_grant_that_ends_ends_its_streams(void)
 
 static void a_server_that_says_goodbye_is_left(void)
 {
+    static const uint8_t goaway[] = {0, 0, 0, 1, 0, 0, 0, 0, 0, TL_CLOSE_NORMAL};
     go_up();
-    vector_came("goaway");
-    CHECK(said("the server says goodbye"));
-    run_at(d.now);
-    run_at(d.now + TL_DRAIN_MS);
-    CHECK(d.closed || d.tunnel.state == TL_TUNNEL_CLOSING || d.tunnel.state == TL_TUNNEL_WAITING);
+    let_in(1);
+    frame_came(TL_DATA, 1, tl_text("GET /later HTTP/1.1\r\nHost: d\r\n\r\n"));
+    frame_came(TL_GOAWAY, 0, (tl_span){goaway, sizeof goaway});
+    CHECK(said("the server says goodbye") && tl_tunnel_open_streams(&d.tunnel) == 1);
+    const uint64_t until = d.now + TL_DRAIN_MS; /* the answer is waited for so long */
+    run_at(until - 1);
+    CHECK(!d.closed && tl_tunnel_open_streams(&d.tunnel) == 1 && d.next <= until);
+    run_at(until);
+    CHECK(d.closed && d.status == 4000);
     tell_event(TL_EVENT_LINK_CLOSED, 1, 4000, (tl_span){NULL, 0});
     CHECK(d.tunnel.state == TL_TUNNEL_WAITING);
     run_at(d.now);
