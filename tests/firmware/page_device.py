@@ -45,6 +45,14 @@ class PageDevice:
             assert answer.status_code == httpx.codes.NO_CONTENT, answer.text
             yield client
 
+    def kill(self) -> None:
+        """kill -9, and gone."""
+        self._processes.kill("device")
+
+    def again(self) -> None:
+        self._processes.again("device")
+        self._processes.wait_ready("device", self.answers)
+
     def check_runs(self) -> None:
         self._processes.check_runs("device")
 

@@ -231,6 +231,18 @@ def test_restart(context: BrowserContext, device: PageDevice) -> None:
     expect(page.locator("#device")).to_contain_text("Restart", timeout=WAIT_MS)
 
 
+def test_a_device_that_is_gone_is_missed(context: BrowserContext, device: PageDevice) -> None:
+    page = context.new_page()
+    log_in(page, device)
+    device.kill()
+    expect(page.locator("#lost")).to_contain_text("does not answer", timeout=WAIT_MS)
+    assert page.locator("#connections").is_visible()  # what it said last
+    device.again()
+    expect(page.locator("#login")).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator("#lost")).to_be_hidden(timeout=WAIT_MS)
+    log_in(page, device)
+
+
 def upload(page: Page, image: Path) -> None:
     page.get_by_label("New image").set_input_files(image)
     page.get_by_role("button", name="Upload").click()
