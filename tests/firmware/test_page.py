@@ -18,6 +18,8 @@ from testbed.waiting import eventually
 from tests.browser.browser import WAIT_MS, chromium
 from tests.firmware.page_device import NAME, OURS, PIN, PageDevice
 
+pytestmark = pytest.mark.xdist_group("firmware-page")
+
 SIGNER = ec.generate_private_key(ec.SECP256R1())
 TRIAL_MS = 1000  # of an update; what runs so long, with no cloud to reach, is confirmed
 TABS = ("status", "settings", "logs", "system")

@@ -15,6 +15,8 @@ from testbed.waiting import eventually
 from tests.browser.browser import WAIT_MS, chromium
 from tests.browser.test_first_visit import end_all_sessions
 
+pytestmark = pytest.mark.xdist_group("firmware-page")
+
 PHONE_WIDTH, PHONE_HEIGHT = 360, 640
 
 
