@@ -41,15 +41,17 @@ tl_fill tl_ui_settings_fill(tl_exchange *x, tl_out *out)
 
 static tl_span *place_of(tl_ui_settings *s, const tl_json *name)
 {
-    const struct {
-        const char *name;
-        tl_span *place;
+    static const struct {
+        char name[9];
+        uint8_t at; /* in tl_ui_settings */
     } texts[] = {
-        {"name", &s->name}, {"ssid", &s->ssid}, {"password", &s->password}, {"gateway", &s->gateway}, {"token", &s->token},
+        {"name", offsetof(tl_ui_settings, name)},         {"ssid", offsetof(tl_ui_settings, ssid)},
+        {"password", offsetof(tl_ui_settings, password)}, {"gateway", offsetof(tl_ui_settings, gateway)},
+        {"token", offsetof(tl_ui_settings, token)},
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (tl_json_says(name, tl_text(texts[i].name))) {
-            return texts[i].place;
+            return (tl_span *)(void *)((uint8_t *)s + texts[i].at);
         }
     }
     return NULL;

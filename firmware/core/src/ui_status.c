@@ -5,28 +5,35 @@
 enum { BUSY = 503 };
 
 typedef struct {
-    char name[15];
+    char name[13];
     uint8_t at; /* in tl_ui_facts */
 } fact;
 
-/* A text of ours has no character that grows in JSON; what a person chose may grow sixfold. */
-static const fact TEXTS[] = {
-    {"device", offsetof(tl_ui_facts, device)},       {"name", offsetof(tl_ui_facts, name)},
-    {"hardware", offsetof(tl_ui_facts, hardware)},   {"version", offsetof(tl_ui_facts, version)},
-    {"reset", offsetof(tl_ui_facts, reset_reason)},  {"firmware", offsetof(tl_ui_facts, firmware)},
-    {"ssid", offsetof(tl_ui_facts, ssid)},           {"address", offsetof(tl_ui_facts, address)},
-    {"tunnel", offsetof(tl_ui_facts, tunnel)},       {"messages", offsetof(tl_ui_facts, messages)},
-};
-#define TEXTS_COUNT (sizeof TEXTS / sizeof *TEXTS)
-#define TEXT_MAX TL_MAX_NAME
-
-static const fact NUMBERS[] = {
-    {"uptime_s", offsetof(tl_ui_facts, uptime_s)},         {"time_s", offsetof(tl_ui_facts, time_s)},
-    {"rssi", offsetof(tl_ui_facts, rssi)},                 {"memory_free", offsetof(tl_ui_facts, memory_free)},
-    {"memory_least", offsetof(tl_ui_facts, memory_least)}, {"memory_block", offsetof(tl_ui_facts, memory_block)},
-    {"outbox", offsetof(tl_ui_facts, outbox)},             {"streams", offsetof(tl_ui_facts, streams)},
+/* Texts, then numbers. A text of ours has no character that grows in JSON; what a person chose may grow sixfold. */
+static const fact FACTS[] = {
+    {"device", offsetof(tl_ui_facts, device)},
+    {"name", offsetof(tl_ui_facts, name)},
+    {"hardware", offsetof(tl_ui_facts, hardware)},
+    {"version", offsetof(tl_ui_facts, version)},
+    {"reset", offsetof(tl_ui_facts, reset_reason)},
+    {"firmware", offsetof(tl_ui_facts, firmware)},
+    {"ssid", offsetof(tl_ui_facts, ssid)},
+    {"address", offsetof(tl_ui_facts, address)},
+    {"tunnel", offsetof(tl_ui_facts, tunnel)},
+    {"messages", offsetof(tl_ui_facts, messages)},
+    {"uptime_s", offsetof(tl_ui_facts, uptime_s)},
+    {"time_s", offsetof(tl_ui_facts, time_s)},
+    {"rssi", offsetof(tl_ui_facts, rssi)},
+    {"memory_free", offsetof(tl_ui_facts, memory_free)},
+    {"memory_least", offsetof(tl_ui_facts, memory_least)},
+    {"memory_block", offsetof(tl_ui_facts, memory_block)},
+    {"outbox", offsetof(tl_ui_facts, outbox)},
+    {"streams", offsetof(tl_ui_facts, streams)},
     {"received", offsetof(tl_ui_facts, received)},
 };
+#define FACTS_COUNT (sizeof FACTS / sizeof *FACTS)
+#define TEXTS_COUNT 10u
+#define TEXT_MAX TL_MAX_NAME
 
 static void put_number(tl_json_writer *w, int64_t value, unsigned decimals)
 {
@@ -37,19 +44,43 @@ static void put_number(tl_json_writer *w, int64_t value, unsigned decimals)
     }
 }
 
-static void put_numbers(tl_exchange *x, const tl_ui_facts *facts, tl_json_writer *w)
+/* A tl_span, or behind the texts an int64_t. */
+static const void *place_of(const tl_ui_facts *facts, size_t index)
+{
+    return (const uint8_t *)facts + FACTS[index].at;
+}
+
+static void put_truth(tl_json_writer *w, const char *name, bool value)
+{
+    tl_json_put_name(w, name);
+    tl_json_put_bool(w, value);
+}
+
+static void put_numbers(const tl_exchange *x, const tl_ui_facts *facts, tl_json_writer *w)
 {
     const tl_grant *grant = x->origin.grant;
-    for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++) {
-        tl_json_put_name(w, NUMBERS[i].name);
-        put_number(w, *(const int64_t *)(const void *)((const uint8_t *)facts + NUMBERS[i].at), 0);
+    for (size_t i = TEXTS_COUNT; i < FACTS_COUNT; i++) {
+        tl_json_put_name(w, FACTS[i].name);
+        put_number(w, *(const int64_t *)place_of(facts, i), 0);
     }
-    tl_json_put_name(w, "by_tunnel");
-    tl_json_put_bool(w, x->origin.by_tunnel);
-    tl_json_put_name(w, "support");
-    tl_json_put_bool(w, grant != NULL && grant->acting);
+    put_truth(w, "by_tunnel", x->origin.by_tunnel);
+    put_truth(w, "support", grant != NULL && grant->acting);
     tl_json_put_name(w, "sensors");
     tl_json_open(w, '[');
+}
+
+/* One text, or behind them all numbers. */
+static void put_facts(const tl_exchange *x, size_t index, tl_json_writer *w)
+{
+    const tl_ui *ui = tl_ui_of(x);
+    tl_ui_facts facts;
+    ui->calls->facts(ui->device, &facts);
+    if (index == TEXTS_COUNT) {
+        put_numbers(x, &facts, w);
+        return;
+    }
+    tl_json_put_name(w, FACTS[index].name);
+    tl_json_put_text(w, tl_ui_cut(*(const tl_span *)place_of(&facts, index), TEXT_MAX));
 }
 
 static bool put_sensor(tl_exchange *x, unsigned index, tl_json_writer *w)
@@ -67,31 +98,21 @@ static bool put_sensor(tl_exchange *x, unsigned index, tl_json_writer *w)
     return true;
 }
 
-/* Texts one by one, then all numbers, then sensor by sensor. */
+/* The facts, then sensor by sensor. */
 static bool status_piece(tl_exchange *x, tl_out *out, uint64_t *progress)
 {
-    const tl_ui *ui = tl_ui_of(x);
     const size_t index = (size_t)(*progress)++;
     tl_json_writer w = tl_json_to(out);
     w.comma = index > 0;
-    if (index > TEXTS_COUNT) {
-        if (!put_sensor(x, (unsigned)(index - TEXTS_COUNT - 1), &w)) {
-            tl_put_text(out, "]}");
-            return false;
-        }
-        return true;
-    }
-    tl_ui_facts facts;
-    ui->calls->facts(ui->device, &facts);
-    if (index == TEXTS_COUNT) {
-        put_numbers(x, &facts, &w);
-        return true;
-    }
     if (index == 0) {
         tl_json_open(&w, '{');
     }
-    tl_json_put_name(&w, TEXTS[index].name);
-    tl_json_put_text(&w, tl_ui_cut(*(const tl_span *)(const void *)((const uint8_t *)&facts + TEXTS[index].at), TEXT_MAX));
+    if (index <= TEXTS_COUNT) {
+        put_facts(x, index, &w);
+    } else if (!put_sensor(x, (unsigned)(index - TEXTS_COUNT - 1), &w)) {
+        tl_put_text(out, "]}");
+        return false;
+    }
     return true;
 }
 
