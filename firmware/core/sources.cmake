@@ -63,5 +63,6 @@ set(TOWLINE_CORE_SOURCES
     src/ui_logs.c
     src/ui_settings.c
     src/ui_status.c
+    src/updater.c
     src/url.c
 )

@@ -40,8 +40,8 @@ SETTLED_S: Final = 120.0
 class SimulatorSite:
     """`start` it and `close` it. The device tells its health each second."""
 
-    def __init__(self, folder: Path, program: Path) -> None:
-        """`folder` needs a short path; `program` is towline-device."""
+    def __init__(self, folder: Path, program: Path, *options: str) -> None:
+        """`folder` needs a short path; `program` is towline-device, `options` are more of its."""
         self.folder = folder
         self.device = ""
         """Its id."""
@@ -49,6 +49,7 @@ class SimulatorSite:
         self.mosquitto: Mosquitto
         self.gateways: Gateways
         self._program = program
+        self._options = options
         self._postgres = PostgresServer(_made(folder / "pg"))
         self._database_url = ""
         self._bridge_ops = free_port()
@@ -120,7 +121,7 @@ class SimulatorSite:
         token.write_text(self.owner.call("POST", "/v1/registration-tokens", wish)["token"])
         options = ["--data", self.folder / "data", "--listen", f"{LOOPBACK}:{self._page}", "--name", "Soil"]
         options += ["--gateway", self.gateways.url, "--token-file", token]
-        argv = [str(word) for word in (self._program, *options)]
+        argv = [str(word) for word in (self._program, *options, *self._options)]
         # A process of the sanitizers' build: what they find ends it with a code of its own.
         self.gateways.processes.run(DEVICE, argv)
         eventually("the device is there", lambda: self.owner.devices(), SETTLED_S)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 from pathlib import Path
+from threading import Thread
+from typing import Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from scripts.sign_firmware import TARGETS, make_image, public_point
+from testbed.ports import LOOPBACK
 from testbed.processes import short_folder, started
 from testbed.waiting import eventually
 from tests.firmware.message_site import DEVICE, SETTLED_S, SimulatorSite
@@ -16,12 +25,17 @@ from tests.firmware.message_site import DEVICE, SETTLED_S, SimulatorSite
 pytestmark = [pytest.mark.database, pytest.mark.xdist_group("firmware-messages")]
 
 ROUNDS = 3
-OWN_COMMANDS = {"ping", "log_level", "identify", "reboot"}
+OWN_COMMANDS = {"ping", "log_level", "identify", "reboot", "update"}
+KEY: Final = ec.generate_private_key(ec.SECP256R1())
+TRIAL: Final = "1000,60000"  # ms: proven after a second, given up after a minute
+CRASHES: Final = b"#!/bin/sh\nexit 3\n"
 
 
 @pytest.fixture(scope="module")
 def site(asan: Path) -> Iterator[SimulatorSite]:
-    with short_folder("sim") as folder, started(SimulatorSite(folder, asan / "port/towline-device")) as made:
+    program = asan / "port/towline-device"
+    options = ["--firmware-key", public_point(KEY.public_key()).hex(), "--trial", TRIAL]
+    with short_folder("sim") as folder, started(SimulatorSite(folder, program, *options)) as made:
         yield made
 
 
@@ -105,6 +119,60 @@ def test_harmless_commands_and_what_is_refused(site: SimulatorSite) -> None:
     assert site.outcome(site.command("identify"))["state"] == "succeeded"
     answer = site.owner.http.post(f"/v1/devices/{site.device}/commands", json={"name": "run", "params": {}})
     assert answer.json()["code"] == "unsupported_command"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and where devices fetch from it."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer((LOOPBACK, 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield tmp_path, f"http://{LOOPBACK}:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def image(program: bytes, version: tuple[int, int, int]) -> bytes:
+    words: dict[str, Any] = {"target": TARGETS["simulator"], "hardware": "simulator", "security": 1}
+    return make_image(program, KEY, version=version, **words)
+
+
+def offer(shelf: tuple[Path, str], made: bytes, version: str) -> dict[str, Any]:
+    """Puts it there; the parameters of the command that wants it."""
+    folder, url = shelf
+    (folder / "image").write_bytes(made)
+    digest = hashlib.sha256(made).hexdigest()
+    return {"url": f"{url}/image", "size": len(made), "sha256": digest, "version": version}
+
+
+def test_an_update_is_asked_for(site: SimulatorSite, asan: Path, shelf: tuple[Path, str]) -> None:
+    """Refused for what it is; rolled back where it crashes; run where it proves itself."""
+    wanted = offer(shelf, image(CRASHES, (0, 1, 5)), "0.1.5")
+    wrong: dict[str, dict[str, Any]] = {
+        "it is another image": {"sha256": "ab" * 32},
+        "it has another size": {"size": wanted["size"] + 1},
+        "it has another version": {"version": "0.1.6"},
+        "no image is at that address": {"url": wanted["url"] + "s"},
+        "it could not be fetched": {"url": "http://127.0.0.1:9/image"},
+        "the address must be https://": {"url": "http://192.0.2.1/image"},
+    }
+    for why, change in wrong.items():
+        found = site.outcome(site.command("update", wanted | change))
+        assert (found["state"], found["error"]) == ("failed", why)
+    site.gateways.processes.check_runs(DEVICE)
+    crash = site.command("update", wanted)
+    eventually("it crashed", lambda: site.gateways.processes[DEVICE].poll() is not None, SETTLED_S)
+    site.gateways.processes.again(DEVICE)
+    found = site.outcome(crash)
+    assert (found["state"], found["error"]) == ("failed", "rolled_back")
+    small = shelf[0] / "next"
+    subprocess.run(["strip", "-o", small, asan / "port/towline-device-next"], check=True)
+    good = site.command("update", offer(shelf, image(small.read_bytes(), (0, 2, 0)), "0.2.0"))
+    assert site.outcome(good)["state"] == "succeeded"
+    eventually("it says so", lambda: site.hello()["software"] == "towline-firmware/0.2.0", SETTLED_S)
+    check_nothing_is_missing(site)
 
 
 def test_it_says_goodbye(site: SimulatorSite) -> None:

@@ -219,7 +219,8 @@ void tl_device_event(tl_device *d, const tl_event *event)
     case TL_EVENT_FETCH_DATA:
     case TL_EVENT_FETCH_END:
     case TL_EVENT_FETCH_FAILED:
-        if (!tl_gateway_event(&d->gateway, event) && event->kind == TL_EVENT_FETCH_DATA) {
+        if (!tl_updater_event(&d->updater, event) && !tl_gateway_event(&d->gateway, event) &&
+            event->kind == TL_EVENT_FETCH_DATA) {
             d->port->fetch->release(d->port->fetch->with, event->bytes);
         }
         break;

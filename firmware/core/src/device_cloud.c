@@ -33,7 +33,23 @@ static tl_log_level change_log_level(void *device, tl_log_level level)
     return was;
 }
 
-static const tl_command_work WORK = {.identify = identify, .log_level = change_log_level};
+static const char *update(void *device, const tl_update *wanted)
+{
+    return tl_updater_begin(&((tl_device *)device)->updater, wanted);
+}
+
+static void stop_update(void *device)
+{
+    tl_updater_stop(&((tl_device *)device)->updater);
+}
+
+static tl_update_outcome updated(void *device)
+{
+    return tl_updater_outcome(&((tl_device *)device)->updater);
+}
+
+static const tl_command_work WORK = {identify, change_log_level, update, stop_update, updated};
+static const tl_command_work WORK_WITHOUT_UPDATES = {.identify = identify, .log_level = change_log_level};
 
 static void configured(void *device, const tl_config_values *values)
 {
@@ -122,13 +138,14 @@ bool tl_device_cloud_init(tl_device *d)
         .log = &d->log,
         .software = d->software,
         .type = d->config->type,
-        .work = &WORK,
+        .work = d->config->firmware != NULL ? &WORK : &WORK_WITHOUT_UPDATES,
         .configured = configured,
         .device = d,
         .first_sector = 0,
         .sectors = d->config->outbox_sectors,
     };
     tl_gateway_init(&d->gateway, &gateway);
+    tl_updater_init(&d->updater, d->port, &d->log, &d->ota, &d->messages.commands);
     if (!tl_messages_open(&d->messages, &messages)) {
         tl_log_text(&d->log, TL_LOG_ERROR, "the outbox cannot be used: nothing is reported", NULL);
     }
@@ -169,7 +186,8 @@ static bool tunnel_shakes_hands(const tl_device *d)
 /* One TLS handshake at a time: each takes what memory is left beside two sessions. A fetch is one from begin to end. */
 uint64_t tl_device_cloud_run(tl_device *d)
 {
-    const bool fetches = d->gateway.call.number != 0;
+    const bool fetches = d->gateway.call.number != 0 || d->updater.number != 0;
+    tl_updater_run(&d->updater);
     d->tunnel.may_dial = !fetches && d->messages.state != TL_MESSAGES_CONNECTING;
     uint64_t next = tl_tunnel_run(&d->tunnel);
     tl_messages_may_dial(&d->messages, !fetches && !tunnel_shakes_hands(d));
@@ -187,6 +205,7 @@ uint64_t tl_device_cloud_run(tl_device *d)
 void tl_device_stop(tl_device *d)
 {
     tl_gateway_stop(&d->gateway);
+    tl_updater_stop(&d->updater);
     tl_messages_stop(&d->messages);
     tl_tunnel_stop(&d->tunnel, "the device stops");
     d->stopping = true;

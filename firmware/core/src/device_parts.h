@@ -11,6 +11,7 @@
 #include "towline/ota.h"
 #include "towline/settings.h"
 #include "towline/tunnel.h"
+#include "towline/updater.h"
 #include "towline/workspace.h"
 
 #define TL_SOFTWARE_MAX (TL_DEVICE_VERSION_MAX + 20u)
@@ -35,6 +36,7 @@ struct tl_device {
     tl_tunnel tunnel;
     tl_gateway gateway;
     tl_messages messages;
+    tl_updater updater;
     tl_grants_scratch scratch;
     tl_workspace workspace;
     /* Behind it: streams, rings, lines. */

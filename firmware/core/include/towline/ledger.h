@@ -7,7 +7,7 @@
 #include "towline_port.h"
 
 #define TL_LEDGER_ENTRIES 64u
-#define TL_LEDGER_ERROR_MAX 40u /* bytes of why a command failed */
+#define TL_LEDGER_ERROR_MAX 80u /* bytes of why a command failed */
 #define TL_NO_SLOT UINT8_MAX
 
 typedef enum { TL_LEDGER_FREE, TL_LEDGER_BEGUN, TL_LEDGER_DONE, TL_LEDGER_FAILED } tl_ledger_state;
