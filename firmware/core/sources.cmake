@@ -45,6 +45,7 @@ set(TOWLINE_CORE_SOURCES
     src/outbox_flash.c
     src/panel.c
     src/pem.c
+    src/provisioning.c
     src/reconnect.c
     src/renewal.c
     src/revoked.c

@@ -4,6 +4,9 @@
 
 #include "towline/bytes.h"
 
+#define TL_SERVICE_ID 6u /* of the hardware id's end: what tells one device from its neighbour */
+#define TL_SERVICE_NAME_MAX (8u + TL_SERVICE_ID)
+
 /* --- memory: the device, then what its streams need --- */
 
 static size_t aligned(size_t n)
@@ -149,6 +152,30 @@ static void init_page(tl_device *d)
     tl_lan_init(&d->lan, d->port, TL_UI_ROUTES, &d->panel.ui, &d->panel.login, d->small_for_lan);
 }
 
+/* --- a device that belongs to nobody --- */
+
+static void provisioned(void *device, bool wifi, bool gateway)
+{
+    work(device, (wifi ? TL_DO_NETWORK : 0u) | (gateway ? TL_DO_CLOUD : 0u));
+}
+
+static void open_provisioning(tl_device *d)
+{
+    const tl_provisioning_parts parts = {d->port, &d->settings, &d->store, provisioned, d};
+    tl_span id = d->config->hardware_id;
+    uint8_t room[TL_SERVICE_NAME_MAX];
+    tl_out name = {room, 0, sizeof room, false};
+    tl_put_text(&name, "Towline-");
+    if (id.n > TL_SERVICE_ID) {
+        (void)tl_take(&id, id.n - TL_SERVICE_ID);
+    }
+    tl_put_span(&name, id);
+    tl_provisioning_open(&d->provisioning, &parts, (tl_span){room, name.n}, tl_device_now(d));
+    if (d->provisioning.open) {
+        tl_log(&d->log, TL_LOG_INFO, "to be set up by a phone", (tl_span){room, name.n});
+    }
+}
+
 static tl_device *broken(tl_device *d, const char *what)
 {
     tl_log_text(&d->log, TL_LOG_ERROR, what, NULL);
@@ -176,6 +203,9 @@ tl_device *tl_device_init(void *memory, const tl_config *config, const tl_port *
     if (!port->web->start(port->web->with)) {
         return broken(d, "the web server cannot listen");
     }
+    if (!d->identity.enrolled) {
+        open_provisioning(d);
+    }
     network_again(d);
     tl_device_cloud_begin(d);
     tl_log(&d->log, TL_LOG_INFO, "started", tl_text(d->software));
@@ -202,6 +232,11 @@ void tl_device_event(tl_device *d, const tl_event *event)
         tl_log_text(&d->log, TL_LOG_INFO, event->kind == TL_EVENT_NETWORK_UP ? "network up" : "network down", NULL);
         tl_tunnel_event(&d->tunnel, event);
         tl_messages_event(&d->messages, event);
+        tl_provisioning_event(&d->provisioning, event, tl_device_now(d));
+        break;
+    case TL_EVENT_PROVISIONING_REQUEST:
+    case TL_EVENT_PROVISIONING_OVER:
+        tl_provisioning_event(&d->provisioning, event, tl_device_now(d));
         break;
     case TL_EVENT_LINK_OPENED:
     case TL_EVENT_LINK_MESSAGE:
@@ -241,7 +276,8 @@ void tl_device_event(tl_device *d, const tl_event *event)
 uint32_t tl_device_run(tl_device *d)
 {
     run_page(d);
-    const uint64_t soon = tl_earlier(tl_device_cloud_run(d), run_ota(d));
+    const uint64_t set_up = tl_provisioning_run(&d->provisioning, tl_device_now(d));
+    const uint64_t soon = tl_earlier(tl_earlier(tl_device_cloud_run(d), run_ota(d)), set_up);
     const uint64_t next = tl_earlier(soon, tl_panel_timer(&d->panel));
     const uint64_t now_ms = tl_device_now(d);
     if (next <= now_ms) {

@@ -8,6 +8,7 @@
 #include "towline/log_ring.h"
 #include "towline/messages.h"
 #include "towline/panel.h"
+#include "towline/provisioning.h"
 #include "towline/ota.h"
 #include "towline/settings.h"
 #include "towline/tunnel.h"
@@ -32,6 +33,7 @@ struct tl_device {
     tl_identity identity;
     tl_ota ota;
     tl_panel panel;
+    tl_provisioning provisioning;
     tl_lan lan;
     tl_tunnel tunnel;
     tl_gateway gateway;

@@ -1,4 +1,5 @@
 #include "towline/panel.h"
+#include "towline/provisioning.h"
 
 #include <string.h>
 
@@ -239,7 +240,8 @@ static void open_login(tl_panel *panel)
         return;
     }
     tl_login_new_pin(&panel->login, pin);
-    if (kv->set(kv->with, TL_PIN_KEY, (tl_span){panel->login.record, TL_LOGIN_RECORD}) && kv->commit(kv->with)) {
+    if (kv->set(kv->with, TL_PIN_KEY, (tl_span){panel->login.record, TL_LOGIN_RECORD}) &&
+        tl_provisioning_new_pin(panel->parts.port, tl_text(pin)) && kv->commit(kv->with)) {
         tell_pin(panel, pin);
     }
 }

@@ -244,6 +244,10 @@ typedef struct {
     bool (*name)(void *with, size_t index, tl_out *host);
 } tl_port_network;
 
+#define TL_PROVISIONING_SALT 16u
+#define TL_PROVISIONING_VERIFIER 384u
+#define TL_PROVISIONING_RECORD (TL_PROVISIONING_SALT + TL_PROVISIONING_VERIFIER)
+
 typedef enum { TL_PROVISIONING_WIFI, TL_PROVISIONING_TOWLINE } tl_provisioning_endpoint;
 
 typedef struct {
@@ -253,6 +257,8 @@ typedef struct {
 
 typedef struct {
     void *with;
+    /* Salt and verifier of a password, TL_PROVISIONING_RECORD bytes; with another salt each time. */
+    bool (*record)(void *with, tl_span user, tl_span password, uint8_t *to);
     bool (*start)(void *with, const tl_provisioning_offer *offer);
     void (*answer)(void *with, tl_span bytes); /* to the one request that was lent */
     void (*stop)(void *with); /* the radio's memory is free then */

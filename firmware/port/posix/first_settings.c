@@ -8,10 +8,12 @@
 
 #include "disk.h"
 #include "psa_crypto.h"
+#include "srp6a.h"
 #include "towline/bytes.h"
 #include "towline/identity.h"
 #include "towline/login.h"
 #include "towline/panel.h"
+#include "towline/provisioning.h"
 #include "towline/settings.h"
 
 #define ID_FILE "hardware_id"
@@ -119,7 +121,10 @@ static bool pin(const char *digits, const tl_port_kv *kv)
     if (!tl_login_set_pin(&login, tl_text(digits))) {
         return fail("--pin", "is not eight digits");
     }
-    return (kv->set(kv->with, TL_PIN_KEY, (tl_span){login.record, TL_LOGIN_RECORD}) && kv->commit(kv->with)) ||
+    uint8_t record[TL_SRP_RECORD];
+    return (kv->set(kv->with, TL_PIN_KEY, (tl_span){login.record, TL_LOGIN_RECORD}) &&
+            tl_srp_new_record(tl_text(TL_PROVISIONING_USER), tl_text(digits), record) &&
+            kv->set(kv->with, TL_PROVISIONING_KEY, (tl_span){record, sizeof record}) && kv->commit(kv->with)) ||
            fail("--pin", "cannot be kept");
 }
 

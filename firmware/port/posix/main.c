@@ -20,6 +20,7 @@
 #include "mqtt_mosquitto.h"
 #include "options.h"
 #include "ota_files.h"
+#include "provisioning_socket.h"
 #include "psa_crypto.h"
 #include "sys.h"
 #include "towline/device.h"
@@ -47,6 +48,7 @@ typedef struct {
     tl_flash_file flash;
     tl_ota_files ota;
     tl_firmware firmware;
+    tl_provisioning_socket provisioning;
     tl_port port;
     tl_config config;
 } simulator;
@@ -132,6 +134,7 @@ static bool make_port(simulator *s)
     tl_link_init(&s->link, &s->queue, s->options.socket_buffer);
     tl_mqtt_init(&s->mqtt, &s->queue);
     tl_fetch_init(&s->fetch, &s->queue);
+    tl_provisioning_socket_init(&s->provisioning, &s->queue, &s->options.provisioning);
     tl_web_init(&s->web, &s->queue, &s->options.listen);
     s->port = (tl_port){
         .crypto = tl_psa_crypto(),
@@ -144,6 +147,7 @@ static bool make_port(simulator *s)
         .flash = &s->flash.port,
         .ota = &s->ota.port,
         .network = &s->network.port,
+        .provisioning = s->options.provisioning.sin_port != 0 ? &s->provisioning.port : NULL,
     };
     return s->port.crypto != NULL || fail("libmbedcrypto", "does not start");
 }
@@ -186,6 +190,7 @@ static void end_port(simulator *s)
 {
     tl_queue_close(&s->queue); /* nobody waits for the core any more */
     end_signals(s);
+    tl_provisioning_socket_end(&s->provisioning);
     tl_web_end(&s->web);
     tl_fetch_end(&s->fetch);
     tl_mqtt_end(&s->mqtt);

@@ -23,6 +23,7 @@ static const char HELP[] =
     "  --pin DIGITS          the page's PIN, eight digits; else one is made at the first start, and printed\n"
     "\n"
     "Until the device is enrolled:\n"
+    "  --provisioning ADDR:PORT  where a phone's app may set it up (nowhere)\n"
     "  --gateway URL         https://host[:port]; http:// to this machine's loopback alone\n"
     "  --gateway-ca FILE     the CA of that gateway, PEM (the system's certificates)\n"
     "  --token-file FILE     holds a registration token\n"
@@ -46,11 +47,12 @@ static const char HELP[] =
     "\n"
     "SIGTERM ends it. Exit code: 0 after that, 1 when DIR or the address cannot be used, 2 for a wrong option.\n";
 
-enum { DATA = 1, LISTEN, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, ENROLLED, HELP_, VERSION };
+enum { DATA = 1, LISTEN, PROVISIONING, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, ENROLLED, HELP_, VERSION };
 
 static const struct option OPTIONS[] = {
     {"data", required_argument, NULL, DATA},
     {"listen", required_argument, NULL, LISTEN},
+    {"provisioning", required_argument, NULL, PROVISIONING},
     {"lan-name", required_argument, NULL, LAN_NAME},
     {"pin", required_argument, NULL, PIN},
     {"gateway", required_argument, NULL, GATEWAY},
@@ -89,22 +91,22 @@ static bool number(const char *option, const char *text, unsigned long least, un
     return true;
 }
 
-static bool address(const char *text, struct sockaddr_in *to)
+static bool address(const char *option, const char *text, struct sockaddr_in *to)
 {
     const char *colon = strrchr(text, ':');
     char host[INET_ADDRSTRLEN];
     unsigned long port;
     const size_t n = colon != NULL ? (size_t)(colon - text) : sizeof host;
     if (n >= sizeof host) {
-        return wrong("listen", text, "ADDRESS:PORT");
+        return wrong(option, text, "ADDRESS:PORT");
     }
     memcpy(host, text, n);
     host[n] = '\0';
     *to = (struct sockaddr_in){.sin_family = AF_INET};
     if (inet_pton(AF_INET, host, &to->sin_addr) != 1) {
-        return wrong("listen", text, "an IPv4 address of this machine and a port, such as 127.0.0.1:8080");
+        return wrong(option, text, "an IPv4 address of this machine and a port, such as 127.0.0.1:8080");
     }
-    if (!number("listen", colon + 1, 0, UINT16_MAX, &port)) {
+    if (!number(option, colon + 1, 0, UINT16_MAX, &port)) {
         return false;
     }
     to->sin_port = htons((uint16_t)port);
@@ -150,7 +152,10 @@ static bool take(tl_options *o, int option, const char *value)
         o->data = value;
         break;
     case LISTEN:
-        fine = address(value, &o->listen);
+        fine = address("listen", value, &o->listen);
+        break;
+    case PROVISIONING:
+        fine = address("provisioning", value, &o->provisioning);
         break;
     case LAN_NAME:
         fine = add_name(o, value);

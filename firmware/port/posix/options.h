@@ -10,7 +10,7 @@
 
 typedef struct {
     const char *data;
-    struct sockaddr_in listen;
+    struct sockaddr_in listen, provisioning; /* port 0 of `provisioning`: there is no such way in */
     const char *lan_name[TL_LAN_NAME_OPTIONS]; /* NULL: not given */
     const char *gateway, *gateway_ca_file, *token_file, *name, *hardware_id, *pin; /* NULL: not given */
     const char *firmware_key, *spare_key; /* "": none */

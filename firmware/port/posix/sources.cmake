@@ -9,7 +9,11 @@ set(TOWLINE_PORT_SOURCES
     posix/lws_context.c
     posix/mqtt_mosquitto.c
     posix/ota_files.c
+    posix/protobuf.c
+    posix/provisioning_socket.c
     posix/queue.c
+    posix/security2.c
+    posix/srp6a.c
     posix/sys.c
     posix/web_answer.c
     posix/web_mhd.c
