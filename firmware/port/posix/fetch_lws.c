@@ -175,9 +175,8 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
 {
     struct lws_context *context = lws_get_context(wsi);
     tl_fetch *f = context != NULL ? lws_context_user(context) : NULL;
+    (void)user;
     switch (reason) {
-    case LWS_CALLBACK_OPENSSL_LOAD_EXTRA_CLIENT_VERIFY_CERTS:
-        return tl_lws_trust(user, f->to.ca);
     case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
         return add_headers(f, wsi, in, n);
     case LWS_CALLBACK_CLIENT_HTTP_WRITEABLE:
@@ -236,12 +235,12 @@ static void set_context(tl_fetch *f, struct lws_context *context)
 static void *run(void *of)
 {
     tl_fetch *f = of;
-    struct lws_context *context = f->over ? NULL : tl_lws_begin(PROTOCOLS, f->to.ca, f);
-    if (context != NULL) {
-        set_context(f, context);
+    tl_lws lws;
+    if (!f->over && tl_lws_begin(&lws, PROTOCOLS, &f->to, f)) {
+        set_context(f, lws.context);
         serve(f);
         set_context(f, NULL);
-        tl_lws_end(context);
+        tl_lws_end(&lws);
     }
     const tl_event last = {
         .kind = f->whole ? TL_EVENT_FETCH_END : TL_EVENT_FETCH_FAILED,

@@ -217,9 +217,8 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
 {
     struct lws_context *context = lws_get_context(wsi);
     tl_link *link = context != NULL ? lws_context_user(context) : NULL;
+    (void)user;
     switch (reason) {
-    case LWS_CALLBACK_OPENSSL_LOAD_EXTRA_CLIENT_VERIFY_CERTS:
-        return tl_lws_trust(user, link->to.ca);
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
         return connected(link, wsi);
     case LWS_CALLBACK_CLIENT_RECEIVE:
@@ -282,12 +281,12 @@ static void set_context(tl_link *link, struct lws_context *context)
 static void *run(void *of)
 {
     tl_link *link = of;
-    struct lws_context *context = tl_lws_begin(PROTOCOLS, link->to.ca, link);
-    if (context != NULL) {
-        set_context(link, context);
-        dial(link, context);
+    tl_lws lws;
+    if (tl_lws_begin(&lws, PROTOCOLS, &link->to, link)) {
+        set_context(link, lws.context);
+        dial(link, lws.context);
         set_context(link, NULL);
-        tl_lws_end(context);
+        tl_lws_end(&lws);
     }
     const tl_event closed = {
         .kind = TL_EVENT_LINK_CLOSED,

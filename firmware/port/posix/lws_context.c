@@ -66,10 +66,23 @@ int tl_lws_trust(void *ssl_context, tl_span ca)
     }
     ERR_clear_error(); /* the end of the text is one */
     BIO_free(text);
-    return ca.n > 0 && taken == 0; /* nobody would be trusted: say so now */
+    return taken > 0 ? 0 : -1;
 }
 
-struct lws_context *tl_lws_begin(const struct lws_protocols *protocols, tl_span ca, void *user)
+static SSL_CTX *new_tls(const tl_lws_address *to)
+{
+    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
+    if (tls == NULL || !to->secure) {
+        return tls;
+    }
+    if (to->ca.n > 0 ? tl_lws_trust(tls, to->ca) == 0 : SSL_CTX_set_default_verify_paths(tls) == 1) {
+        return tls;
+    }
+    SSL_CTX_free(tls);
+    return NULL;
+}
+
+bool tl_lws_begin(tl_lws *lws, const struct lws_protocols *protocols, const tl_lws_address *to, void *user)
 {
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN,
@@ -79,19 +92,21 @@ struct lws_context *tl_lws_begin(const struct lws_protocols *protocols, tl_span 
         .uid = -1,
         .user = user,
     };
-    if (ca.n > 0) {
-        info.options |= LWS_SERVER_OPTION_DISABLE_OS_CA_CERTS; /* these alone */
-    }
     pthread_mutex_lock(&one_at_a_time);
     lws_set_log_level(0, NULL); /* what went wrong comes with the callbacks */
-    struct lws_context *context = lws_create_context(&info);
+    lws->tls = info.provided_client_ssl_ctx = new_tls(to);
+    lws->context = lws->tls != NULL ? lws_create_context(&info) : NULL;
+    if (lws->context == NULL) {
+        SSL_CTX_free(lws->tls);
+    }
     pthread_mutex_unlock(&one_at_a_time);
-    return context;
+    return lws->context != NULL;
 }
 
-void tl_lws_end(struct lws_context *context)
+void tl_lws_end(tl_lws *lws)
 {
     pthread_mutex_lock(&one_at_a_time);
-    lws_context_destroy(context);
+    lws_context_destroy(lws->context);
+    SSL_CTX_free(lws->tls);
     pthread_mutex_unlock(&one_at_a_time);
 }

@@ -22,11 +22,16 @@ typedef struct {
 /* False: longer than an address may be, or in the clear to another machine. */
 bool tl_lws_address_read(tl_lws_address *, const tl_address *);
 
-/* `user`: for lws_context_user. NULL: no memory, or no certificate in `ca`. */
-struct lws_context *tl_lws_begin(const struct lws_protocols *protocols, tl_span ca, void *user);
-/* To be handed LWS_CALLBACK_OPENSSL_LOAD_EXTRA_CLIENT_VERIFY_CERTS by the first protocol; what it answers is the
- * callback's answer. */
+typedef struct {
+    struct lws_context *context;
+    SSL_CTX *tls; /* ours: libwebsockets 4.1 finds no more what it made itself when a second context was made since */
+} tl_lws;
+
+/* Trusts the address's CA, or the system's where it names none. `user`: for lws_context_user. False: no memory, or
+ * no certificate in the CA's text. */
+bool tl_lws_begin(tl_lws *, const struct lws_protocols *protocols, const tl_lws_address *to, void *user);
+void tl_lws_end(tl_lws *);
+/* Adds the certificates of this text; -1 where there are none, since then nobody would be trusted. */
 int tl_lws_trust(void *ssl_context, tl_span ca);
-void tl_lws_end(struct lws_context *);
 
 #endif
