@@ -2,5 +2,6 @@
 towline_fuzz(conversation)
 towline_fuzz(frame)
 towline_fuzz(http)
+towline_fuzz(image)
 towline_fuzz(json)
 towline_fuzz(jws)
