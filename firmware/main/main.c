@@ -54,6 +54,7 @@ void app_main(void)
     if (device == NULL) {
         abort(); /* starts anew; an image on trial goes back to the former one */
     }
+    tl_esp_begun();
     ESP_ERROR_CHECK(esp_task_wdt_add(NULL));
     for (;;) {
         const uint32_t ms = tl_device_run(device);

@@ -36,5 +36,8 @@ const tl_port_kv *tl_esp_kv(void);
 const tl_port_flash *tl_esp_flash(void);
 const tl_port_ota *tl_esp_ota(void);
 const tl_port_network *tl_esp_network(void);
+const tl_port_provisioning *tl_esp_provisioning(void);
+/* Gives the radio's memory back where provisioning does not run. */
+void tl_esp_provisioning_unused(void);
 
 #endif

@@ -24,6 +24,16 @@ const tl_port *tl_esp_port(void)
     configASSERT(port.crypto != NULL);
     /* The Wi-Fi driver keeps its calibration in NVS, which is open now. */
     port.network = tl_esp_network();
+#if CONFIG_TOWLINE_NETWORK_WIFI
+    port.provisioning = tl_esp_provisioning();
+#endif
     tl_esp_clock_begin();
     return &port;
+}
+
+void tl_esp_begun(void)
+{
+#if CONFIG_TOWLINE_NETWORK_WIFI
+    tl_esp_provisioning_unused();
+#endif
 }

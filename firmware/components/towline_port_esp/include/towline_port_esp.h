@@ -12,6 +12,9 @@
  * cannot be had ends the program, which starts anew. */
 const tl_port *tl_esp_port(void);
 
+/* The device has begun: what it did not ask for is given back. */
+void tl_esp_begun(void);
+
 /* The next event, for the main task alone. Waits for `ms` at most, UINT32_MAX: for ever. */
 tl_event tl_esp_wait(uint32_t ms);
 
