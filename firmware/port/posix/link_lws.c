@@ -53,7 +53,9 @@ static void set_deadline(tl_link *link, uint32_t ms)
 static void await_close(tl_link *link, const char *why)
 {
     note(link, why);
-    set_deadline(link, TL_LINK_CLOSE_MS);
+    if (!link->over) { /* else the context itself is about to go */
+        set_deadline(link, TL_LINK_CLOSE_MS);
+    }
 }
 
 /* The peer broke a rule of the transport (specification, section 1). */
