@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from testbed.ports import LOOPBACK, free_port
 from testbed.processes import Processes, short_folder
 from testbed.waiting import eventually
 from tests.firmware import image_vectors as vectors
+from tests.firmware.attacked import SmallGateway
 from tests.firmware.page_device import OURS, PIN
 
 pytestmark = pytest.mark.xdist_group("firmware-updates")
@@ -223,6 +225,24 @@ def test_an_image_that_never_proves_itself_is_rolled_back(device: Updated) -> No
     device.kill()
     device.start()
     assert device.runs(FIRST, "rolled_back")
+
+
+async def test_an_image_that_does_not_reach_its_cloud_is_rolled_back(asan: Path, binary: bytes) -> None:
+    """The device is enrolled, and its server is away: it runs well, and nobody can reach it."""
+    gateway = SmallGateway(f"ws://{LOOPBACK}:{free_port()}")
+    with short_folder("lost-") as folder:
+        device = Updated(asan / "port" / "towline-device", folder)
+        (folder / "token").write_text("t" * 43)
+        try:
+            device.start("--gateway", await gateway.start(), "--token-file", str(folder / "token"))
+            await asyncio.to_thread(eventually, "it is enrolled", lambda: device.status()["device"])
+            answer = await asyncio.to_thread(device.upload, image_of(binary))
+            assert answer.status_code == httpx.codes.NO_CONTENT
+            await asyncio.to_thread(device.wait_runs, "0.2.0", "trial")
+            await asyncio.to_thread(device.wait_runs, FIRST, "rolled_back")
+        finally:
+            device.close()
+            await gateway.close()
 
 
 def test_the_power_goes_at_every_write_of_a_settings_change(asan: Path) -> None:
