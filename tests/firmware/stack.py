@@ -20,7 +20,7 @@ PORT_HEADERS: Final = (
 )
 # Who holds a group of the port header, as the sources call it.
 _PORT: Final = re.compile(
-    r"(?:port|crypto|sys|kv|flash|link|mqtt|fetch|web|ota|network|mqtt_of\(m\))->(\w+)\("
+    r"(?:port|crypto|sys|kv|flash|link|mqtt|fetch|web|ota|network|provisioning|mqtt_of\(m\))->(\w+)\("
 )
 _MEMBER: Final = re.compile(r"(?:->|\.)((?:events->)?\w+)\(")
 _PLAIN: Final = re.compile(r"\b(\w+)\(")

@@ -161,7 +161,8 @@ static void provisioned(void *device, bool wifi, bool gateway)
 
 static void open_provisioning(tl_device *d)
 {
-    const tl_provisioning_parts parts = {d->port, &d->settings, &d->store, provisioned, d};
+    const tl_provisioning_parts parts = {
+        .port = d->port, .settings = &d->settings, .store = &d->store, .changed = provisioned, .device = d};
     tl_span id = d->config->hardware_id;
     uint8_t room[TL_SERVICE_NAME_MAX];
     tl_out name = {room, 0, sizeof room, false};

@@ -8,9 +8,10 @@
 bool tl_provisioning_new_pin(const tl_port *port, tl_span pin)
 {
     uint8_t record[TL_PROVISIONING_RECORD];
-    const tl_port_provisioning *radio = port->provisioning;
-    return radio == NULL || (radio->record(radio->with, tl_text(TL_PROVISIONING_USER), pin, record) &&
-                             port->kv->set(port->kv->with, TL_PROVISIONING_KEY, (tl_span){record, sizeof record}));
+    const tl_port_provisioning *provisioning = port->provisioning;
+    return provisioning == NULL ||
+           (provisioning->record(provisioning->with, tl_text(TL_PROVISIONING_USER), pin, record) &&
+            port->kv->set(port->kv->with, TL_PROVISIONING_KEY, (tl_span){record, sizeof record}));
 }
 
 void tl_provisioning_open(tl_provisioning *p, const tl_provisioning_parts *parts, tl_span name, uint64_t now_ms)
