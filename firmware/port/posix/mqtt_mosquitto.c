@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <mosquitto.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -239,6 +240,7 @@ static void *run(void *of)
     if (told) {
         tl_queue_post_last(m->queue, &lost);
     }
+    OPENSSL_thread_stop(); /* what it keeps for this thread, before anybody takes the thread for ended */
     pthread_mutex_lock(&m->lock);
     m->threads--;
     pthread_cond_broadcast(&m->changed);

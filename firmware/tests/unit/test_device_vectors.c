@@ -72,6 +72,15 @@ static void test_sending(void)
     }
 }
 
+/* A boot's first message always tells what is before it. */
+static void test_the_first_of_a_boot(void)
+{
+    uint8_t raw[64];
+    tl_out out = {raw, 0, sizeof raw, false};
+    tl_envelope_put_line(&out, (tl_number){7, 1}, (tl_number){7, 0}, (tl_number){7, 0});
+    CHECK(says(&out, tl_text(",\"floor\":[7,0],\"prev\":[7,0]}")));
+}
+
 static void test_the_head(void)
 {
     /* The entry of the vectors again, from what it is made of. */
@@ -272,6 +281,23 @@ static void test_counters(void)
     }
 }
 
+/* Beside the vectors' own. */
+static void test_what_is_not_believed(void)
+{
+    static const char *const bad[] = {
+        "{\"v\":1,\"refused\":\"bad_schema\",\"id\":\"x\"}",
+        "{\"v\":1,\"refused\":\"bad_schema\",\"id\":7}",
+        "{\"v\":1,\"refused\":null,\"boot\":7,\"seq\":42}",
+        "{\"v\":1,\"hello\":null,\"boot\":7,\"seq\":42}",
+        "{\"v\":1,\"boot\":\"7\",\"seq\":42}",
+        "{\"v\":1.0,\"boot\":7,\"seq\":42}",
+    };
+    tl_told told;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_NAMED(!tl_told_accepted(tl_text(bad[i]), &told), bad[i]);
+    }
+}
+
 /* Ids that a careless reader would take. */
 static void test_ids(void)
 {
@@ -294,6 +320,7 @@ int main(void)
 {
     static const check_test tests[] = {
         CHECK_TEST(test_topics), CHECK_TEST(test_sending), CHECK_TEST(test_the_head), CHECK_TEST(test_told),
+        CHECK_TEST(test_the_first_of_a_boot), CHECK_TEST(test_what_is_not_believed),
         CHECK_TEST(test_bodies), CHECK_TEST(test_lines),   CHECK_TEST(test_counters), CHECK_TEST(test_ids),
     };
     return CHECK_ALL(tests);

@@ -58,6 +58,8 @@ static void test_greets(void)
     CHECK(has_number(&hello, "boot", 0) && has_number(&hello, "seq", 0) && has_number(&payload, "boot", 0));
     CHECK(has(&payload, "type", "esp32") && has(&payload, "config", "null"));
     CHECK(has(&payload, "instance", w.messages.instance) && strlen(w.messages.instance) == 24);
+    world_tell(&w, "accepted", "{\"v\":1,\"hello\":7,\"boot\":0,\"seq\":0,\"time\":1,\"prefix\":\"" PREFIX "\"}");
+    CHECK(tl_outbox_boot(&w.messages.outbox) == 0); /* the answer to another hello */
     /* Again until it is answered, more slowly each time; nothing is numbered before that. */
     world_pass(&w, 4999);
     CHECK(w.said_count == 1);

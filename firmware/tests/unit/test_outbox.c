@@ -241,6 +241,24 @@ static void test_counter_that_cannot_be_kept(void)
     CHECK(tl_outbox_begin(&box, 0) && tl_outbox_boot(&box) == 4);
 }
 
+/* Whole records that no outbox writes. */
+static void test_records_that_make_no_sense(void)
+{
+    uint8_t front[14] = {0};
+    tl_ring_record record;
+    fresh();
+    CHECK(say(1) && say(2));
+    front[7] = 1; /* 1.1 again, behind 1.2 */
+    front[11] = 1;
+    CHECK(tl_ring_append(&box.ring, TL_KIND_STATE, (tl_span){front, sizeof front}, (tl_span){0}, &record) == TL_RING_DONE);
+    front[0] = 0xff; /* a boot that is none */
+    CHECK(tl_ring_append(&box.ring, TL_KIND_STATE, (tl_span){front, sizeof front}, (tl_span){0}, &record) == TL_RING_DONE);
+    front[0] = 0;
+    CHECK(tl_ring_append(&box.ring, 9, (tl_span){front, sizeof front}, (tl_span){0}, &record) == TL_RING_DONE);
+    CHECK(tl_ring_append(&box.ring, TL_KIND_STATE, (tl_span){front, 5}, (tl_span){0}, &record) == TL_RING_DONE);
+    CHECK(restart() && box.count == 2 && read_at(0).mark == 1 && read_at(1).mark == 2 && tl_outbox_boot(&box) == 2);
+}
+
 static void test_whatever_lies_in_the_flash(void)
 {
     uint32_t chance = 1;
@@ -462,6 +480,7 @@ int main(void)
         CHECK_TEST(test_more_entries_than_places),
         CHECK_TEST(test_numbered_anew),
         CHECK_TEST(test_counter_that_cannot_be_kept),
+        CHECK_TEST(test_records_that_make_no_sense),
         CHECK_TEST(test_whatever_lies_in_the_flash),
         CHECK_TEST(test_power_cut_anywhere),
         CHECK_TEST(test_sending),
