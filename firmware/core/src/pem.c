@@ -51,21 +51,22 @@ bool tl_pem_read(tl_span pem, const char *label, tl_out scratch, tl_span *der)
     if (!take_edge(&pem, "BEGIN ", label)) {
         return false;
     }
-    size_t padding = 0;
+    bool padded = false;
     while (pem.n > 0 && *pem.at != '-') {
         const uint8_t c = *tl_take(&pem, 1).at;
         if (is_line_end(c)) {
             continue;
         }
-        padding += c == '=';
-        if (padding == 0 && c != '_') { /* '-' ends the text: neither letter of the URL's alphabet comes through */
-            tl_put_u8(&scratch, c == '+' ? '-' : c == '/' ? '_' : c);
-        } else if (c != '=') {
+        if (c == '_' || (padded && c != '=')) { /* '-' ends the text: no letter of the URL's alphabet comes through */
             return false;
+        }
+        padded = c == '=';
+        if (!padded) {
+            tl_put_u8(&scratch, c == '+' ? '-' : c == '/' ? '_' : c);
         }
     }
     const size_t letters = scratch.n;
-    if (scratch.full || padding > 2 || (letters + padding) % 4 != 0 || !take_edge(&pem, "END ", label)) {
+    if (scratch.full || !take_edge(&pem, "END ", label)) {
         return false;
     }
     scratch.n = 0; /* each byte is written behind what was read already */
@@ -98,7 +99,7 @@ bool tl_pem_read_public(tl_span pem, uint8_t point[TL_P256_POINT])
     uint8_t room[4 * (TL_SPKI + 2) / 3];
     tl_span der;
     if (!tl_pem_read(pem, "PUBLIC KEY", (tl_out){room, 0, sizeof room, false}, &der) || der.n != TL_SPKI ||
-        memcmp(der.at, tl_spki_head, TL_SPKI_HEAD) != 0 || der.at[TL_SPKI_HEAD] != 4) {
+        memcmp(der.at, tl_spki_head, TL_SPKI_HEAD) != 0) {
         return false;
     }
     memcpy(point, der.at + TL_SPKI_HEAD, TL_P256_POINT);
