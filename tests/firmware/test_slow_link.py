@@ -100,6 +100,7 @@ def together(visitors: list[Person], path: str) -> tuple[float, float]:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_the_figures_of_a_far_device(far_device: SmallDevice, figures: Figures) -> None:
     with ExitStack() as stack:
