@@ -140,6 +140,15 @@ static void test_sensors(void)
         CHECK(s.n + 2u <= TL_SENSORS_MAX);
     }
     CHECK(s.n > n && s.n + 2u > TL_SENSORS_MAX - 16); /* full, and never above */
+    char digits[301]; /* to the byte: "a": and 300 digits, ,"b": and 201, two braces */
+    memset(digits, '1', 300);
+    digits[300] = 0;
+    memset(&s, 0, sizeof s);
+    CHECK(tl_sensors_set(&s, "a", tl_text(digits)));
+    digits[202] = 0;
+    CHECK(!tl_sensors_set(&s, "b", tl_text(digits)));
+    digits[201] = 0;
+    CHECK(tl_sensors_set(&s, "b", tl_text(digits)) && s.n + 2u == TL_SENSORS_MAX);
 }
 
 static void test_readings(void)
