@@ -34,8 +34,9 @@ class BuildFailed(Exception):
     """What cmake or the compiler said."""
 
 
-def build(kind: str, jobs: int = 2) -> Path:
-    """The folder of an up-to-date build; processes that want the same one wait for each other.
+def build(kind: str, jobs: int = 2, *, targets: tuple[str, ...] = ()) -> Path:
+    """The folder of an up-to-date build, of these `targets` alone where some are named; processes that want the
+    same one wait for each other.
 
     Raises:
         BuildFailed: it does not compile, or a program is missing.
@@ -48,7 +49,7 @@ def build(kind: str, jobs: int = 2) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "build.ninja").exists():
             _run(configure)
-        _run(["ninja", "-C", str(folder), f"-j{jobs}"])
+        _run(["ninja", "-C", str(folder), f"-j{jobs}", *targets])
     return folder
 
 

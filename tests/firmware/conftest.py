@@ -25,3 +25,9 @@ def rv32() -> Path:
 def simulator() -> Path:
     """The simulator as a user runs it: the folder of build/firmware/sim."""
     return build("sim")
+
+
+@pytest.fixture(scope="session")
+def tsan() -> Path:
+    """The port's queue, link and fetch with the thread sanitizer, and nothing else of that build."""
+    return build("tsan", targets=("test_queue", "port-pipe"))
