@@ -31,6 +31,7 @@ READERS = 8
 MAX_GROWTH_BYTES = 12 << 20  # of the server and the agent together, for READERS that stopped reading
 REQUESTS = 50
 MAX_ANSWER_S = 1.0  # a small answer takes some ms; this is "not stuck behind somebody", on a loaded machine
+MAX_STUCK_S = 3.0  # who is behind somebody is so until that one ends: 5 s of an upload, 20 s of all else
 SLOW_UPLOAD_BYTES = 5_000
 SLOW_PIECE_BYTES = 1_000
 STILL_LOOKS = 5  # what did not move in so many looks, a tenth of a second apart, has stopped
@@ -51,6 +52,13 @@ def answer_times(visitors: list[Visitor]) -> list[float]:
         assert visitors[number % len(visitors)].http.get("/app.js").status_code == 200
         taken.append(time.monotonic() - start)
     return taken
+
+
+def check_free(seconds: list[float]) -> None:
+    """Nobody was stuck. They come one after the other: a machine that stands still a moment delays one."""
+    *others, slowest = sorted(seconds)
+    assert max(others) < MAX_ANSWER_S
+    assert slowest < MAX_STUCK_S
 
 
 def in_ms(seconds: list[float]) -> str:
@@ -114,9 +122,9 @@ def test_readers_that_stopped_slow_nobody_and_cost_little(
     print(
         f"\n{READERS} stalled readers: {figures}; small requests alone {in_ms(alone)}, beside {in_ms(beside)}"
     )
-    assert max(beside) < MAX_ANSWER_S
+    check_free(beside)
     assert sum(growth.values()) <= MAX_GROWTH_BYTES
-    assert max(answer_times([slow])) < MAX_ANSWER_S
+    check_free(answer_times([slow]))
 
 
 def test_a_slow_upload_slows_nobody_and_arrives(visitors: list[Visitor]) -> None:
@@ -145,7 +153,7 @@ def test_a_slow_upload_slows_nobody_and_arrives(visitors: list[Visitor]) -> None
     print(f"\n{len(beside)} small requests beside an upload of 1 KB/s: {in_ms(beside)}")
     assert answers[0].status_code == 201
     assert answers[0].json()["sha256"] == hashlib.sha256(content).hexdigest()
-    assert max(beside) < MAX_ANSWER_S
+    check_free(beside)
     slow.http.delete("/uploads/slow.bin", headers={"Origin": slow.origin})
 
 
@@ -172,4 +180,4 @@ def test_a_frozen_agent_is_found_out_and_comes_back(
     record_property("found_out_s", found_out_s)
     record_property("back_s", back_s)
     print(f"\na frozen agent: offline after {found_out_s:.1f} s, the page {back_s:.1f} s after it goes on")
-    assert max(answer_times(visitors)) < MAX_ANSWER_S
+    check_free(answer_times(visitors))
