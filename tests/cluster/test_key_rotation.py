@@ -97,6 +97,7 @@ def check_new_session(cluster: Cluster, device: int) -> Visitor:
     return visitor
 
 
+@pytest.mark.timeout(300)  # with the start of a cluster, on a machine with others at work
 async def test_a_rotation_that_nobody_notices(rotating: Cluster, figures: Callable[[str, str], None]) -> None:
     def visitors() -> Load:
         device = rotating.device_ids[0]
