@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 
 ASK_S = 5.0
@@ -24,3 +26,8 @@ def metric(port: int, start: str) -> float:
 def sum_of(text: str, start: str) -> float:
     """The sum of samples that begin with ``start`` ("name " or 'name{label="…'); 0 where there is none."""
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(start))
+
+
+def feeds_heard(log: Path) -> int:
+    """How often the node of this log has heard the gateway again that was away: revocations reach it then."""
+    return log.read_text().count("revocation feed heard again")

@@ -169,6 +169,7 @@ class Processes:
         return log_ends(self.folder)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """A service's log, line by line."""
+        """A service's log, line by line; one that is being written is left out."""
         text = (self.folder / f"{name}.log").read_text()
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]

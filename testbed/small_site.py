@@ -107,14 +107,27 @@ class SmallSite:
         token = owner.registration_token()
         device = enrol(self.url, token, config, name=name, hardware_id=name)
         self.processes.run(f"agent-{name}", service_argv("tunnel_agent", config))
-        eventually(f"{name} is online", lambda: owner.call("GET", f"/v1/devices/{device}")["online"], START_S)
+        self.wait_online(device, owner)
         return device
+
+    def wait_online(self, device: str, owner: Person) -> None:
+        """Until the gateway says so: of one that was away it hears with its node's next report."""
+        eventually(
+            f"{device} is online", lambda: owner.call("GET", f"/v1/devices/{device}")["online"], START_S
+        )
+
+    def start_gateway(self) -> None:
+        """After it was killed. When this returns the node hears it: revocations arrive, people are let in."""
+        log = self.folder / f"{NODE}.log"
+        heard = ops.feeds_heard(log)
+        self.processes.again("gateway-0")
+        self.gateways.wait_ready("gateway-0")
+        eventually("the node hears the gateway", lambda: ops.feeds_heard(log) > heard)
 
     def restart_gateway(self) -> None:
         """Killed and started again; what it held in memory is gone."""
         self.processes.kill("gateway-0")
-        self.processes.again("gateway-0")
-        self.gateways.wait_ready("gateway-0")
+        self.start_gateway()
 
     def logs(self) -> str:
         return self.gateways.logs()

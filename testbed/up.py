@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from testbed import ops
 from testbed.people import Person
 from testbed.ports import free_ports
 from testbed.processes import ROOT, log_ends
@@ -112,6 +113,13 @@ class Stack:
         old = self.pid(name)
         os.kill(old, signal.SIGKILL)
         eventually(f"{name} started again", lambda: self.pid(name) != old)
+
+    def restart_gateway(self) -> None:
+        """kill -9; when this returns the node hears its successor, and lets people in."""
+        log = self.data / "logs" / "tunnel_server.log"
+        heard = ops.feeds_heard(log)
+        self.kill_process("gateway")
+        eventually("the node hears the gateway", lambda: ops.feeds_heard(log) > heard, START_TIMEOUT_S)
 
     def cli(self, *argv: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "towline", *argv, "--data", str(self.data)]

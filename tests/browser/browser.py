@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 WAIT_MS = 20_000  # a step of a test; a loaded machine needs seconds, a hang needs an end
+expect.set_options(timeout=WAIT_MS)  # Playwright's own 5 s are too few for a login on a busy machine
 
 # Headless, without the background calls home that a closed network would only delay; one profile a context.
 _ARGUMENTS = [

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -45,6 +46,7 @@ from tests.deployment.fronts import replaced
 from towline.gateway_client import Credentials, GatewayClient
 
 NODES = ("a", "b")
+MOST_SPREAD = 64  # people until each node has some: one chance in 2^60 or so to be too few
 DRAIN_S = 20.0
 ASK_S = 5.0
 
@@ -71,7 +73,7 @@ def front_file(front: int, backends: tuple[int, int], folder: Path) -> str:
     shipped = re.sub(r"^ *(listen \[::\]|ssl_).*\n", "", shipped, flags=re.MULTILINE)
     shipped = re.sub(r"^( *listen) 443[^;]*;", rf"\1 {LOOPBACK}:{front};", shipped, flags=re.MULTILINE)
     return (
-        "  log_format tried '$msec $status $request_method $uri $upstream_addr $upstream_status';\n"
+        "  log_format tried '$msec $status $request_method $host $uri $upstream_addr $upstream_status';\n"
         f"  access_log {folder}/nginx-access.log tried;\n{shipped}"
     )
 
@@ -124,6 +126,18 @@ class Cluster:
         for _ in range(self._agents):
             self.add_agent()
         self.wait_tunnels()
+
+    def heal(self) -> None:
+        """Start what a failed test left dead: the gateway, nodes, nginx."""
+        names = ("gateway", *(f"node-{node}" for node in NODES), "nginx")
+        dead = [name for name in names if self.processes[name].poll() is not None]
+        for name in dead:
+            self.again(name)
+        if dead:
+            self.wait_ops("gateway", self.gateway_ops)
+            for node in NODES:
+                self.wait_ready(node)
+            self.wait_tunnels()
 
     def close(self) -> None:
         try:
@@ -273,6 +287,30 @@ class Cluster:
         """Somebody who opened a link, through nginx or straight at a node."""
         url = self.open_session(device_id, service)["url"]
         return entered(url if node is None else self.at_node(url, node))
+
+    def spread(self, service: str, each: int) -> list[Visitor]:
+        """Visitors of all devices in turn, until nginx leads at least `each` to every node: it goes by the
+        hash of their names, which are random.
+        """
+        came: list[Visitor] = []
+        led_to = dict.fromkeys(NODES, 0)
+        while min(led_to.values()) < each:
+            assert len(came) < MOST_SPREAD, f"nginx led all of them one way: {led_to}"
+            came.append(self.visitor(self.device_ids[len(came) % len(self.device_ids)], service))
+            led_to[self._led_to(came[-1])] += 1
+        return came
+
+    def _led_to(self, visitor: Visitor) -> str:
+        """The node that answered this visitor, by nginx's log, which it writes after the answer."""
+        host = urlsplit(visitor.origin).hostname
+        log = self.folder / "nginx-access.log"
+
+        def lines() -> list[str]:
+            return [line for line in log.read_text().splitlines() if f" {host} " in line]
+
+        eventually("nginx logged the visitor", lambda: bool(lines()))
+        port = int(lines()[-1].split()[-2].rpartition(":")[2])
+        return next(name for name, ports in self.nodes.items() if ports.visitors == port)
 
     def at_node(self, url: str, node: str) -> str:
         """The same address as the node itself has it."""

@@ -70,36 +70,40 @@ def test_the_newest_instance_wins_at_every_node(
     before = cluster.tunnels("a")
     replaced = 'towline_tunnels_closed_total{code="replaced"}'
     cluster.copy_agent("agent-0", "copy", "b")
-    eventually("the copy is at node b", lambda: cluster.metric("b", replaced) >= 1)
-    came = time.monotonic()
-    eventually("the first one left node a", lambda: cluster.tunnels("a") < before, EVERYWHERE_S)
-    figures("replaced at the other node after", f"{time.monotonic() - came:.2f} s")
-    cluster.stop("copy")
-    cluster.stop("agent-0")  # it would stay quiet for half a minute
-    cluster.run_agent("agent-0")
-    cluster.wait_tunnels()
+    try:
+        eventually("the copy is at node b", lambda: cluster.metric("b", replaced) >= 1)
+        came = time.monotonic()
+        eventually("the first one left node a", lambda: cluster.tunnels("a") < before, EVERYWHERE_S)
+        figures("replaced at the other node after", f"{time.monotonic() - came:.2f} s")
+    finally:
+        cluster.stop("copy")
+        cluster.stop("agent-0")  # it would stay quiet for half a minute
+        cluster.run_agent("agent-0")
+        cluster.wait_tunnels()
 
 
 def test_a_revoked_device_is_gone_from_both_nodes(
     cluster: Cluster, figures: Callable[[str, str], None]
 ) -> None:
     device = cluster.device_ids.pop()
-    first = cluster.visitor(device, node="a")
-    second = cluster.moved(first, "b")
-    assert [one.http.get("/page").status_code for one in (first, second)] == [200, 200]
-    before = {node: cluster.tunnels(node) for node in NODES}
-    revoked = time.monotonic()
-    cluster.api.post(f"/v1/devices/{device}/revoke", {})
-    for node in NODES:
-        eventually(
-            "its tunnel has ended",
-            lambda node=node: cluster.tunnels(node) < before[node],  # type: ignore[misc]
-            EVERYWHERE_S,
-        )
-    for one in (first, second):
-        assert one.http.get("/page").status_code in (403, 410)
-        one.close()
-    assert time.monotonic() - revoked < EVERYWHERE_S
-    figures("device revoked at both nodes after", f"{time.monotonic() - revoked:.2f} s")
-    cluster.add_agent()
-    cluster.wait_tunnels()
+    try:
+        first = cluster.visitor(device, node="a")
+        second = cluster.moved(first, "b")
+        assert [one.http.get("/page").status_code for one in (first, second)] == [200, 200]
+        before = {node: cluster.tunnels(node) for node in NODES}
+        revoked = time.monotonic()
+        cluster.api.post(f"/v1/devices/{device}/revoke", {})
+        for node in NODES:
+            eventually(
+                "its tunnel has ended",
+                lambda node=node: cluster.tunnels(node) < before[node],  # type: ignore[misc]
+                EVERYWHERE_S,
+            )
+        for one in (first, second):
+            assert one.http.get("/page").status_code in (403, 410)
+            one.close()
+        assert time.monotonic() - revoked < EVERYWHERE_S
+        figures("device revoked at both nodes after", f"{time.monotonic() - revoked:.2f} s")
+    finally:
+        cluster.add_agent()
+        cluster.wait_tunnels()

@@ -14,11 +14,8 @@ IDLE_STOP_S = 2.0
 
 
 def visitors(cluster: Cluster, *, lasting: bool = False) -> Load:
-    """Some at each node: nginx spreads them by their hosts."""
-    one, two = cluster.device_ids
-    web = [cluster.visitor(device) for device in (one, two, one)]
-    echo = [cluster.visitor(device, "echo") for device in (one, two, one, two, one)]
-    return Load(cluster.front, web, echo, lasting=lasting)
+    """Some of each kind at each node."""
+    return Load(cluster.front, cluster.spread("web", 1), cluster.spread("echo", 2), lasting=lasting)
 
 
 async def test_a_rolling_restart_fails_no_request_and_breaks_no_websocket(

@@ -25,7 +25,7 @@ def running_hasty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         resolves_per_s_total=10_000.0,
         head_s=1.0,
         idle_s=1.0,
-        body_idle_s=1.0,
+        body_idle_s=2.5,  # a busy machine takes a second from one byte of a slow upload to the next
         stall_s=0.8,
         linger_s=0.3,
     )

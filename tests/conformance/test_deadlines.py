@@ -116,7 +116,7 @@ def test_a_quiet_event_stream_is_let(hasty_world: World) -> None:
     with hasty_world.visitor() as visitor:
         visitor.get(b"/events")
         assert b"event-stream" in visitor.head()
-        assert not visitor.readable(2.0)  # longer than every deadline here
+        assert not visitor.readable(3.0)  # longer than every deadline here
 
 
 def test_a_visitor_that_reads_nothing_is_cut(hasty_world: World) -> None:

@@ -18,6 +18,7 @@ from towline.connect.command import WATCH_S
 
 SIZE = 100 * MIB
 RATE = 40 * MIB  # bytes/s
+SLOW = 8 * MIB  # of a copy that must not be over before it is cut
 SLACK_S = 2.0  # processes that share two cores with the other tests
 
 
@@ -54,9 +55,9 @@ def file(bench: Bench) -> tuple[Path, str]:
     return path, random_file(path, SIZE)
 
 
-def copying(bench: Bench, port: int, source: str, target: str) -> Running:
+def copying(bench: Bench, port: int, source: str, target: str, rate: int = RATE) -> Running:
     """scp, slowly enough that it can be met half-way."""
-    limit = ("-l", str(RATE * 8 // 1_000))
+    limit = ("-l", str(rate * 8 // 1_000))
     return bench.run([program("scp"), *bench.server.options(), "-P", str(port), "-q", *limit, source, target])
 
 
@@ -74,7 +75,7 @@ def test_a_copy_that_a_dying_node_cut_is_told_so(bench: Bench, file: tuple[Path,
     path, _ = file
     entrance, copy = bench.connect(), bench.folder / "copy"
     ends = (str(path), there(bench, copy)) if way == "up" else (there(bench, path), str(copy))
-    scp = copying(bench, entrance.port, *ends)
+    scp = copying(bench, entrance.port, *ends, rate=SLOW)
     half_way(copy)
     bench.stack.kill_process("tunnel_server")
     assert scp.ended() != 0

@@ -154,7 +154,7 @@ def test_ctrl_c_ends_the_session_at_the_gateway(bench: Bench) -> None:
 
 
 def test_the_session_ends_with_its_time_and_says_so(bench: Bench) -> None:
-    entrance = bench.connect(NAME, "ssh", "--duration", "5")
+    entrance = bench.connect(NAME, "ssh", "--duration", "10")  # half of it is for who logs in first
     talk = bench.run(bench.ssh(entrance.port, "cat"))
     talk.say(b"hello\n")
     talk.heard(b"hello\n")

@@ -32,7 +32,8 @@ from testbed.ports import LOOPBACK, free_port
 from testbed.postgres_server import PostgresServer
 from towline.embedded.postgres import OWNER
 
-GIVE_UP_S = 2.0  # of one append here: nobody wants to wait for what never comes
+GIVE_UP_S = 2.0  # of one append that never comes to anything: nobody wants to wait for it
+APPEND_S = 15.0  # of all others: milliseconds, and what a busy machine adds
 SILENT_S = 2.0  # of a broker; the others say at once that they are away
 BACK_S = 60.0  # a loaded machine starts a database and a gateway, or a broker
 PAUSE_S = 0.05
@@ -46,8 +47,8 @@ class InternalApi:
     ca: Path
     certificate: Path
     key: Path
+    call_s: float
     connections: int = 8
-    call_s: float = GIVE_UP_S
 
 
 class RunningLog(ABC):
@@ -56,8 +57,9 @@ class RunningLog(ABC):
     def __init__(self) -> None:
         self._ends = AsyncExitStack()
 
-    async def writer(self) -> LogWriter:
-        writer = await self.new_writer(self._ends)
+    async def writer(self, append_s: float = APPEND_S) -> LogWriter:
+        """`append_s`: after which an append is given up."""
+        writer = await self.new_writer(self._ends, append_s)
         self._ends.push_async_callback(writer.close)
         await until_available(writer.start)
         return writer
@@ -73,7 +75,7 @@ class RunningLog(ABC):
         await self._ends.aclose()
 
     @abstractmethod
-    async def new_writer(self, ends: AsyncExitStack) -> LogWriter:
+    async def new_writer(self, ends: AsyncExitStack, append_s: float) -> LogWriter:
         """Not started."""
 
     @abstractmethod
@@ -145,23 +147,24 @@ class EmbeddedLog(RunningLog):
         assert self._gateways is not None, "started"
         return self._gateways
 
-    async def new_writer(self, ends: AsyncExitStack) -> LogWriter:
-        return self._writer(self.gateways.ports[0].internal, ends)
+    async def new_writer(self, ends: AsyncExitStack, append_s: float) -> LogWriter:
+        return self._writer(self.gateways.ports[0].internal, ends, append_s)
 
     async def lost_writer(self, ends: AsyncExitStack) -> LogWriter:
-        return self._writer(free_port(), ends)
+        return self._writer(free_port(), ends, GIVE_UP_S)
 
-    def api(self, port: int) -> InternalApi:
+    def api(self, port: int, call_s: float = GIVE_UP_S) -> InternalApi:
         folder = self._folder / "ingest"
         return InternalApi(
             f"https://localhost:{port}",
             folder / "internal_ca.crt",
             folder / "ingest.crt",
             folder / "ingest.key",
+            call_s=call_s,
         )
 
-    def _writer(self, port: int, ends: AsyncExitStack) -> LogWriter:
-        http = InternalHttp(self.api(port))
+    def _writer(self, port: int, ends: AsyncExitStack, append_s: float) -> LogWriter:
+        http = InternalHttp(self.api(port, append_s))
         ends.callback(http.close)
         return GatewayWriter(http)
 
@@ -220,8 +223,8 @@ class KafkaLog(RunningLog):
         self._server = server
         self.address = server.address(prefix)
 
-    async def new_writer(self, ends: AsyncExitStack) -> LogWriter:
-        return KafkaWriter(self.address, append_s=GIVE_UP_S)
+    async def new_writer(self, ends: AsyncExitStack, append_s: float) -> LogWriter:
+        return KafkaWriter(self.address, append_s=append_s)
 
     async def lost_writer(self, ends: AsyncExitStack) -> LogWriter:
         return KafkaWriter(KafkaAddress((f"{LOOPBACK}:{free_port()}",)), append_s=GIVE_UP_S)

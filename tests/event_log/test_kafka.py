@@ -13,13 +13,23 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from runtime.event_log.interface import PARTS, UP, LogUnavailableError
+from runtime.event_log.interface import CONTROL, PARTS, UP, LogUnavailableError
 from runtime.event_log.kafka import KafkaAddress, KafkaReader, KafkaWriter
 from runtime.event_log.seldom import EVERY_S, LINES_MAX, Seldom
 from runtime.settings import SettingsError
 from runtime.tasks import TaskOwner
 from testbed.kafka import KafkaServer
-from tests.event_log.logs import KafkaLog, RunningLog, frozen, numbered, numbers_of, read_all, until_available
+from tests.event_log.logs import (
+    GIVE_UP_S,
+    KafkaLog,
+    RunningLog,
+    append_surely,
+    frozen,
+    numbered,
+    numbers_of,
+    read_all,
+    until_available,
+)
 
 kafka_only = pytest.mark.xdist_group("kafka")
 PART = 2
@@ -94,12 +104,14 @@ async def test_what_is_null_there_is_empty_here(kafka_log: RunningLog) -> None:
 @kafka_only
 async def test_an_append_waits_for_what_became_of_the_one_before(kafka_log: RunningLog) -> None:
     """The client tries on what was given up: another batch beside it would be in the log twice and more."""
-    writer, reader = await kafka_log.writer(), await kafka_log.reader()
+    writer, reader = await kafka_log.writer(GIVE_UP_S), await kafka_log.reader()
+    other = await kafka_log.writer()
     base = await writer.append(UP, PART, numbered([0]))
     async with frozen(kafka_log):
         for number in (1, 2, 3):
             with pytest.raises(LogUnavailableError):
                 await writer.append(UP, PART, numbered([number]))
+    await append_surely(other, CONTROL, 0, numbered([0]))  # it takes a moment to come to itself
     last = await writer.append(UP, PART, numbered([4]))
     assert numbers_of(await read_all(reader, UP, PART, base)) == [0, 1, 4]
     assert last == base + 2
@@ -108,7 +120,7 @@ async def test_an_append_waits_for_what_became_of_the_one_before(kafka_log: Runn
 @kafka_only
 async def test_one_that_was_closed_takes_nothing_more(kafka_log: RunningLog) -> None:
     """Nor does an append that waited for its turn open it again."""
-    writer = await kafka_log.writer()
+    writer = await kafka_log.writer(GIVE_UP_S)
     tasks = TaskOwner("test")
     async with frozen(kafka_log):
         waiting = [tasks.start(writer.append(UP, PART, numbered([1])), "append") for _ in range(3)]

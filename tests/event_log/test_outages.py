@@ -9,7 +9,16 @@ import pytest
 
 from runtime.event_log.interface import UP, LogReader, LogUnavailableError, LogWriter, Record
 from runtime.tasks import TaskOwner
-from tests.event_log.logs import RunningLog, append_surely, frozen, numbered, numbers_of, read_all, silent
+from tests.event_log.logs import (
+    GIVE_UP_S,
+    RunningLog,
+    append_surely,
+    frozen,
+    numbered,
+    numbers_of,
+    read_all,
+    silent,
+)
 
 PART = 4
 SIZE = 5
@@ -66,7 +75,7 @@ class Traffic:
 
 
 async def test_kill_and_return(log: RunningLog) -> None:
-    writer, reader = await log.writer(), await log.reader()
+    writer, reader = await log.writer(GIVE_UP_S), await log.reader()
     base = (await reader.ends(UP))[PART]
     traffic = Traffic(writer, reader, base)
     async with asyncio.TaskGroup() as group:
@@ -82,7 +91,7 @@ async def test_kill_and_return(log: RunningLog) -> None:
 
 
 async def test_one_that_stands_still_is_said_and_goes_on(log: RunningLog) -> None:
-    writer, reader = await log.writer(), await log.reader()
+    writer, reader = await log.writer(GIVE_UP_S), await log.reader()
     base = await writer.append(UP, PART, numbered(range(SIZE)))
     taken = {0: base}
     async with frozen(log):
@@ -111,7 +120,7 @@ async def test_a_reader_says_when_it_hears_nothing(log: RunningLog) -> None:
 
 
 async def test_a_writer_ends_soon_while_the_log_stands_still(log: RunningLog) -> None:
-    writer = await log.writer()
+    writer = await log.writer(GIVE_UP_S)
     tasks = TaskOwner("test")
     async with frozen(log):
         waiting = [tasks.start(writer.append(UP, part, numbered([1])), "append") for part in range(3)]

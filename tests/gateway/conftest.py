@@ -16,9 +16,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from gateway.keys.keyring import load_keyring
-from gateway.store import migrate, schema
+from gateway.store import database, migrate, schema
 from runtime.clock import FakeClock
 from testbed.postgres_server import PostgresServer
+from tests.gateway.standing_still import STATEMENT_S
 from tests.gateway.world import World, settings_for
 from towline.embedded.postgres import OWNER
 
@@ -99,6 +100,13 @@ def owner_url(postgres: PostgresServer, database_url: str) -> str:
 def clock() -> FakeClock:
     # TLS compares certificates with the machine's clock, so the fake one begins there.
     return FakeClock(wall=time.time())
+
+
+@pytest.fixture
+def patient_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of gateways that are started afterwards, for tests in which somebody stands still."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", STATEMENT_S)
+    monkeypatch.setattr(database, "COMMAND_TIMEOUT_S", STATEMENT_S + 1.0)
 
 
 @pytest.fixture

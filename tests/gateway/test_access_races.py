@@ -15,6 +15,8 @@ from tests.gateway.test_claims import claim_as
 from tests.gateway.test_places import Home, home, join
 from tests.gateway.world import ADMIN_PASSWORD, World, make_csr, settings_for
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 
 async def live(world: World) -> int:
     async with world.gateway.parts.database.transaction() as tx:

@@ -280,10 +280,11 @@ async def test_one_device_cannot_ask_for_all(place: Place) -> None:
 async def test_nothing_is_accepted_that_the_log_has_not(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_intake, "WAIT_S", 0.2)
     place.bridge.log.open.clear()
     said = [place.talker.next() for _ in range(3)]
-    answer = await place.post(*said)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(http_intake, "WAIT_S", 0.2)
+        answer = await place.post(*said)
     assert (answer.status_code, answer.json()["code"]) == (503, "ingest_unavailable")
     assert answer.headers["retry-after"] == "5"
     assert place.bridge.log.kept == {}

@@ -11,6 +11,8 @@ from tests.gateway.standing_still import paused
 from tests.gateway.test_places import home, join
 from tests.gateway.world import World, make_csr
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 _OF_BOB = "user_id = (SELECT id FROM users WHERE username = 'bob') AND site_id IS NOT NULL"
 FALLS = {
     f"DELETE FROM memberships WHERE {_OF_BOB}": 404,

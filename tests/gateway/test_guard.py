@@ -13,6 +13,7 @@ from gateway.policy.breaker import Rules
 from runtime.metrics import Registry
 
 DEADLINE_S = 10.0
+OPEN_S = 0.5  # longer than a busy machine takes from one look to the next
 
 
 class AwayError(Exception):
@@ -28,7 +29,7 @@ def fault(error: BaseException) -> Fault:
 
 
 def made(registry: Registry | None = None, **options: object) -> Guard:
-    options = {"rules": Rules(failures=2, open_s=0.05, open_max_s=0.05), **options}
+    options = {"rules": Rules(failures=2, open_s=OPEN_S, open_max_s=OPEN_S), **options}
     metrics = gateway_metrics(registry or Registry())
     return Guard("thing", metrics, fault=fault, refuse=AwayError, **options)  # type: ignore[arg-type]
 
@@ -100,7 +101,7 @@ async def test_a_probed_guard_lets_no_visitor_try() -> None:
         with pytest.raises(BrokenError):
             await fail(guard)
     pause_is_over = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.06, pause_is_over.set)
+    asyncio.get_running_loop().call_later(1.1 * OPEN_S, pause_is_over.set)
     await pause_is_over.wait()
     with pytest.raises(AwayError):
         await fail(guard)

@@ -24,6 +24,8 @@ from tests.gateway.standing_still import meanwhile
 from tests.gateway.test_refresh import audit_kinds, is_live, opened, refresh, works
 from tests.gateway.world import ADMIN_PASSWORD, ORIGIN, World, settings_for
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 PHONE = NativeClient(
     "Towline for phones", ("com.example.phone:/back", "https://phone.example/back?from=towline")
 )

@@ -6,10 +6,13 @@ import asyncio
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.gateway.standing_still import meanwhile
 from tests.gateway.test_places import Home, home, join
 from tests.gateway.world import ADMIN_PASSWORD, World
+
+pytestmark = pytest.mark.usefixtures("patient_statements")
 
 
 async def shut_out(admin: Home, who: Home, *, disabled: bool = True) -> list[str]:

@@ -154,13 +154,16 @@ async def test_nine_thousand_connections_without_a_header_end_in_time(front: Nod
         connected = time.monotonic()
         await front.until(lambda state: True)  # it answers its control port meanwhile
         assert time.monotonic() - connected < HONEST_ANSWER_S
+        # Places that came free again before all were there, on a machine that took as long as that.
+        freed = await front.metric(REFUSED, listener="visitors", why="no_header") - late
         ended = 0.0
         while ended < SILENT:
             assert time.monotonic() - connected < HEADER_S + SLACK_S, ended
             await asyncio.sleep(0.1)
             ended = await front.metric(REFUSED, listener="visitors", why="too_many") - over
             ended += await front.metric(REFUSED, listener="visitors", why="no_header") - late
-        assert await front.metric(REFUSED, listener="visitors", why="too_many") - over == SILENT - PENDING_MAX
+        turned = await front.metric(REFUSED, listener="visitors", why="too_many") - over
+        assert SILENT - PENDING_MAX - freed <= turned <= SILENT - PENDING_MAX
         assert all(one.recv(1) == b"" for one in silent)
     finally:
         for one in silent:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from testbed.people import Person, Visitor, entered
 from testbed.processes import short_folder, started
 from testbed.up import Stack
+
+_NUMBERS = count(1)
 
 
 @pytest.fixture(scope="package")
@@ -26,9 +29,9 @@ def shared(folder: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def own(folder: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def own(folder: Path) -> Iterator[Stack]:
     """A `towline up` of the test's own, not started yet."""
-    with closing(Stack(folder / f"own-{abs(hash(request.node.name)) % 10_000}")) as stack:
+    with closing(Stack(folder / f"own-{next(_NUMBERS)}")) as stack:
         yield stack
 
 

@@ -47,6 +47,10 @@ class Program:
         with closing(self.person) as person:
             return person.http.get("/v1/me").status_code == 200
 
+    def sees_the_device(self) -> bool:
+        with closing(self.person) as person:
+            return bool(person.device()["online"])
+
 
 @pytest.fixture
 def program(shared: Stack) -> Iterator[Program]:
@@ -86,8 +90,9 @@ def test_a_used_refresh_token_puts_both_parties_out(
     assert program.refresh(program.given["refresh_token"]).status_code == 400
     # What ended stays ended when the gateway comes back, and who was in stays in.
     other = Program(shared)
-    shared.kill_process("gateway")
+    shared.restart_gateway()
     eventually("the gateway again", lambda: other.works(), 30)
+    eventually("the device online", other.sees_the_device)
     assert not program.works()
     assert program.refresh(program.given["refresh_token"]).status_code == 400
     other.rotate()

@@ -72,6 +72,8 @@ ROUNDS_OF_A_SOAK: Final = int(os.environ.get("TOWLINE_KILL_ROUNDS", "30"))
 """Of 34 kills each."""
 WINDOW: Final = 16
 """Messages of 4 KB: 64 KiB in all, what a device may have on its way."""
+QUIET_LOOKS: Final = 40
+"""A tenth of a second and more each: longer than an answer waits on a busy machine."""
 REPEATS_AN_HOUR: Final = 62
 """So often a device that is not answered says its window again in an hour: after 5, 10, 20, 40, 60 … s."""
 
@@ -179,7 +181,7 @@ def quiet_floors(site: MessageSite) -> dict[str, tuple[int, ...]]:
 
     def quiet() -> bool:
         seen.append(site.floors())
-        return len(seen) > 5 and all(one == seen[-1] for one in seen[-5:])
+        return len(seen) > QUIET_LOOKS and all(one == seen[-1] for one in seen[-QUIET_LOOKS:])
 
     eventually("nothing is accepted any more", quiet)
     return seen[-1]

@@ -58,15 +58,19 @@ def ready(port: int) -> tuple[int, list[str]]:
 
 def test_a_node_without_its_gateway(site: SmallSite, ports: Ports) -> None:
     site.processes.kill("gateway-0")
-    eventually("it is not ready", lambda: ready(ports.node) == (503, ["revocation_feed"]))
-    assert ops.ask(ports.node, "/livez").status_code == 200
-    site.processes.again("gateway-0")
+    try:
+        eventually("it is not ready", lambda: ready(ports.node) == (503, ["revocation_feed"]))
+        assert ops.ask(ports.node, "/livez").status_code == 200
+    finally:
+        site.processes.again("gateway-0")
     eventually("it is ready again", lambda: ready(ports.node) == (200, []))
 
 
 def test_an_agent_without_a_node(site: SmallSite, ports: Ports) -> None:
     site.processes.kill(NODE)
-    eventually("it is not ready", lambda: ready(ports.agent) == (503, ["no tunnel is open"]))
-    assert ops.ask(ports.agent, "/livez").status_code == 200
-    site.processes.again(NODE)
+    try:
+        eventually("it is not ready", lambda: ready(ports.agent) == (503, ["no tunnel is open"]))
+        assert ops.ask(ports.agent, "/livez").status_code == 200
+    finally:
+        site.processes.again(NODE)
     eventually("it is ready again", lambda: ready(ports.agent) == (200, []))

@@ -181,6 +181,7 @@ def after_a_restart(ground: Ground, opened: Opened, leaving: ExitStack) -> list[
     """The streams of a session that outlived the gateway; its own events are followed anew."""
     before = opened_streams(opened, leaving)
     ground.site.restart_gateway()
+    ground.site.wait_online(opened.device, ground.owner)
     assert ground.site.redis is not None
     assert ground.site.redis.ask("FLUSHALL") == "+OK"
     streams: list[Stream] = [stream for stream in before if not isinstance(stream, GatewayEvents)]

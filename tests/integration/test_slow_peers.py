@@ -31,6 +31,7 @@ READERS = 8
 MAX_GROWTH_BYTES = 12 << 20  # of the server and the agent together, for READERS that stopped reading
 REQUESTS = 50
 MAX_ANSWER_S = 1.0  # a small answer takes some ms; this is "not stuck behind somebody", on a loaded machine
+TRIES = 3
 SLOW_UPLOAD_BYTES = 5_000
 SLOW_PIECE_BYTES = 1_000
 STILL_LOOKS = 5  # what did not move in so many looks, a tenth of a second apart, has stopped
@@ -51,6 +52,19 @@ def answer_times(visitors: list[Visitor]) -> list[float]:
         assert visitors[number % len(visitors)].http.get("/app.js").status_code == 200
         taken.append(time.monotonic() - start)
     return taken
+
+
+def free_times(measure: Callable[[], list[float]]) -> list[float]:
+    """Seconds of small exchanges, none of which was stuck. A machine that stands still for a moment delays
+    one of a try; who is behind somebody is so in each.
+    """
+    seconds = measure()
+    for _ in range(TRIES - 1):
+        if max(seconds) < MAX_ANSWER_S:
+            break
+        seconds = measure()
+    assert max(seconds) < MAX_ANSWER_S
+    return seconds
 
 
 def in_ms(seconds: list[float]) -> str:
@@ -105,7 +119,7 @@ def test_readers_that_stopped_slow_nobody_and_cost_little(
             closing.callback(reader.raw.close)
             readers.append(reader)
         wait_stalled(readers)
-        beside = answer_times(others)
+        beside = free_times(lambda: answer_times(others))
         after = memory(shared)
         assert readers[0].raw.recv(12) == b"HTTP/1.1 200"
     growth = {name: after[name] - before[name] for name in before}
@@ -114,13 +128,18 @@ def test_readers_that_stopped_slow_nobody_and_cost_little(
     print(
         f"\n{READERS} stalled readers: {figures}; small requests alone {in_ms(alone)}, beside {in_ms(beside)}"
     )
-    assert max(beside) < MAX_ANSWER_S
     assert sum(growth.values()) <= MAX_GROWTH_BYTES
-    assert max(answer_times([slow])) < MAX_ANSWER_S
+    free_times(lambda: answer_times([slow]))
 
 
 def test_a_slow_upload_slows_nobody_and_arrives(visitors: list[Visitor]) -> None:
     slow, *others = visitors
+    beside = free_times(lambda: beside_an_upload(slow, others))
+    print(f"\n{len(beside)} small requests beside an upload of 1 KB/s: {in_ms(beside)}")
+
+
+def beside_an_upload(slow: Visitor, others: list[Visitor]) -> list[float]:
+    """Seconds of the others' small exchanges while a slow upload lasts, which arrives whole."""
     content = os.urandom(SLOW_UPLOAD_BYTES)
     pace, answers = threading.Event(), []
 
@@ -142,11 +161,10 @@ def test_a_slow_upload_slows_nobody_and_arrives(visitors: list[Visitor]) -> None
         beside += answer_times(others)
         assert len(beside) < 100_000
     thread.join()
-    print(f"\n{len(beside)} small requests beside an upload of 1 KB/s: {in_ms(beside)}")
     assert answers[0].status_code == 201
     assert answers[0].json()["sha256"] == hashlib.sha256(content).hexdigest()
-    assert max(beside) < MAX_ANSWER_S
     slow.http.delete("/uploads/slow.bin", headers={"Origin": slow.origin})
+    return beside
 
 
 def test_a_frozen_agent_is_found_out_and_comes_back(
@@ -172,4 +190,4 @@ def test_a_frozen_agent_is_found_out_and_comes_back(
     record_property("found_out_s", found_out_s)
     record_property("back_s", back_s)
     print(f"\na frozen agent: offline after {found_out_s:.1f} s, the page {back_s:.1f} s after it goes on")
-    assert max(answer_times(visitors)) < MAX_ANSWER_S
+    free_times(lambda: answer_times(visitors))

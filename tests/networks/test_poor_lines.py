@@ -99,7 +99,8 @@ def _thin(world: World, seed: int, seconds: float, figures: Figures, *, up: bool
 
 
 def test_a_keystroke_passes_transfers_on_a_thin_uplink(world: World, seed: int, figures: Figures) -> None:
-    _thin(world, seed, 10, figures, up=True, delay_ms=0)
+    # So long that a machine that stands still for a second or two stays within the 5 % of them.
+    _thin(world, seed, 20, figures, up=True, delay_ms=0)
 
 
 @pytest.mark.soak

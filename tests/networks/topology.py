@@ -216,6 +216,8 @@ class Topology:
         for address in (GATEWAY, VISITORS, TUNNELS):
             self.cloud.ip("address", "add", f"{address}/32", "dev", "lo")
         for namespace, address in ((self.cloud, CLOUD_SIDE), (self.device, DEVICE_SIDE)):
+            # No IPv6: the kernel would say something on the line by itself.
+            namespace.ip("link", "set", WIRE_DEVICE, "addrgenmode", "none")
             namespace.ip("address", "add", f"{address}/24", "dev", WIRE_DEVICE)
             namespace.ip("link", "set", WIRE_DEVICE, "up", "txqueuelen", "2000")
         self.device.ip("route", "add", "default", "dev", WIRE_DEVICE)

@@ -11,7 +11,7 @@ import http.client
 import json
 import shutil
 import signal
-import ssl
+import socket
 import sys
 import tempfile
 import time
@@ -52,13 +52,8 @@ class Person(Client):
         self.namespace, self.target = namespace, address
         self.timeout_s = CALL_S
 
-    def connection(self, name: str | None = None) -> ssl.SSLSocket:
-        raw = self.namespace.connect(self.target, HTTPS, self.timeout_s)
-        try:
-            return self._tls.wrap_socket(raw, server_hostname=name or self.host)
-        except BaseException:
-            raw.close()
-            raise
+    def _dialled(self) -> socket.socket:
+        return self.namespace.connect(self.target, HTTPS, self.timeout_s)
 
     def twin(self) -> Person:
         """The same person's next connection."""
@@ -71,7 +66,7 @@ class Person(Client):
         """A WebSocket to the echo service; no keepalive of its own, the product's is under test."""
         return connect(
             f"ws://{self.host}/",
-            sock=self.connection(),
+            sock=self.connection_for_two(),
             origin=Origin(self.origin),
             additional_headers={"Cookie": self.cookie},
             open_timeout=self.timeout_s,

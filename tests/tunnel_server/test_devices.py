@@ -116,7 +116,7 @@ async def test_requests_queue_at_max_streams_and_idle_streams_give_way() -> None
 
 
 async def test_waiting_for_a_stream_has_an_end() -> None:
-    async with running(settings(devices=DeviceLimits(queue_s=0.1, queue_length=1))) as stage:
+    async with running(settings(devices=DeviceLimits(queue_s=1.5, queue_length=1))) as stage:
         upstream = await stage.serve(holding, limits=Limits(max_streams=1))
         first, second, third = [await stage.visitor() for _ in range(3)]
         first.get()

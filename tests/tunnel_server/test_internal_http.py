@@ -195,7 +195,7 @@ async def test_the_feed_comes_line_by_line_and_its_silence_is_an_error(listener:
 
     listener.serve = serve
     gateway = HttpGateway(client(listener))
-    lines = gateway.revocations(after=7, silence_s=0.2)
+    lines = gateway.revocations(after=7, silence_s=1.0)
     assert [await anext(lines), await anext(lines)] == [b'{"a":1}', b'{"b":2}']
     with pytest.raises(GatewayUnavailable, match="silent"):
         await anext(lines)

@@ -18,6 +18,8 @@ from tests.gateway.commands.conftest import Yard
 from tests.gateway.commands.test_api import consented, member, post
 from tests.gateway.standing_still import paused
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 Take = Callable[[Yard, httpx.AsyncClient], Awaitable[None]]
 
 

@@ -17,6 +17,8 @@ from tests.gateway.commands.conftest import Yard
 from tests.gateway.standing_still import paused
 from tests.gateway.world import World
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 
 async def made_backwards(yard: Yard) -> dict[str, UUID]:
     """A command for each of two devices, by device: the later id belongs to the device that is first."""

@@ -19,6 +19,8 @@ from tests.gateway.standing_still import meanwhile
 from tests.gateway.test_places import Home, home
 from tests.gateway.world import ADMIN_PASSWORD, World
 
+pytestmark = pytest.mark.usefixtures("patient_statements")
+
 ANN = {"username": "ann", "password": ADMIN_PASSWORD}
 OF_ANN = "user_id = (SELECT id FROM users WHERE username = 'ann')"
 # The first of her logins is free, the last one is held: who takes both stands between them.

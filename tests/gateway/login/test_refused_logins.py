@@ -42,6 +42,8 @@ async def told(world: World, kind: str = "login.") -> list[Line]:
 
 # What a refusal costs
 
+LOOKS = "SELECT id, username, password_hash"
+
 
 @dataclass
 class Work:
@@ -51,8 +53,8 @@ class Work:
     hashes: list[str] = field(default_factory=list)
 
     def of_login(self) -> list[str]:
-        """The one request that looked for a name."""
-        [found] = [all_ for all_ in self.statements.values() if any("FROM users" in one for one in all_)]
+        """The one request that asked for a password; the gateway's own rounds look at people too."""
+        [found] = [all_ for all_ in self.statements.values() if any(LOOKS in one for one in all_)]
         return found
 
 

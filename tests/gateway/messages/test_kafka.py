@@ -167,7 +167,7 @@ async def test_requests_do_not_wait_for_a_database_that_is_slow_to_store(
     """The consumer inside the gateway, which is the harder case: each of its statements takes seconds."""
     await owner.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;"
+        " $$ BEGIN PERFORM pg_sleep(0.04); RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE INSERT ON device_history FOR EACH ROW EXECUTE FUNCTION slow()"
     )
     settings = settings_for(tmp_path, live_site.url, keys_dir, log=in_kafka.settings, database_pool_max=2)
@@ -177,7 +177,7 @@ async def test_requests_do_not_wait_for_a_database_that_is_slow_to_store(
         person = await world.person()
         device = await world.enrol(person)
         pump = await live_site.device()
-        await in_kafka.append(pump.says() for _ in range(400))  # eight seconds, and what tests add
+        await in_kafka.append(pump.says() for _ in range(400))  # sixteen seconds, and what tests add
         await live_site.until(lambda: sleeps(live_site))
         times = []
         for n in range(150):
@@ -191,7 +191,7 @@ async def test_requests_do_not_wait_for_a_database_that_is_slow_to_store(
         # All of these while one statement of the consumer went on: none waited for it.
         assert len(times) > 50
         p99_s = sorted(times)[int(len(times) * 0.99)]
-        figures("API p99 while storing takes 20 ms a message", f"{p99_s * 1000:.0f} ms of {len(times)}")
+        figures("API p99 while storing takes 40 ms a message", f"{p99_s * 1000:.0f} ms of {len(times)}")
         assert p99_s < 2.0
         await live_site.until(lambda: _all_of(live_site, pump), READY_S)
     finally:
