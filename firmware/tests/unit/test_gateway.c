@@ -236,9 +236,10 @@ static void odd_approvals(void)
     world *w = new_world();
     EVP_PKEY *stranger = EVP_EC_gen("P-256");
     const text strange = certificate_for(stranger, CERTIFICATE_FROM, CERTIFICATE_UNTIL);
+    const text own = certificate(w, CERTIFICATE_FROM, CERTIFICATE_UNTIL);
     static char long_ca[TL_CA_MAX + 40], long_certificate[TL_CERTIFICATE_MAX + 2];
     snprintf(long_ca, sizeof long_ca, ",\"server_ca\":\"%0*d\"", (int)TL_CA_MAX + 1, 0);
-    snprintf(long_certificate, sizeof long_certificate, "%0*d", (int)TL_CERTIFICATE_MAX + 1, 0);
+    snprintf(long_certificate, sizeof long_certificate, "%s%0*d", own.at, (int)(TL_CERTIFICATE_MAX + 1 - own.n), 0);
     const approval odd[] = {
         {.certificate = ""},
         {.certificate = "x"},
@@ -387,6 +388,18 @@ static void the_gateway_s_ca_and_odd_addresses(void)
     CHECK(asks_within(w, TL_BUSY_MS) && strcmp(w->ca.at, CA_TEXT) == 0);
     tl_gateway_stop(&w->gateway);
     CHECK(is_free(w) && w->stopped == 1 && !asks_within(w, 100000));
+    free(w);
+}
+
+/* Its NUL is in the workspace too. */
+static void the_longest_ca(void)
+{
+    world *w = new_world();
+    uint8_t longest[TL_CA_MAX];
+    memset(longest, 'c', sizeof longest);
+    CHECK(store_set(&w->store, "gateway_ca", (tl_span){longest, sizeof longest}));
+    ask_for_it(w);
+    CHECK(asks_within(w, 0) && w->ca.n == TL_CA_MAX && w->workspace.bytes[TL_WORKSPACE - 1] == 0);
     free(w);
 }
 
@@ -661,6 +674,7 @@ int main(void)
         CHECK_TEST(a_store_that_loses_parts),
         CHECK_TEST(a_key_that_cannot_be_kept_is_none),
         CHECK_TEST(the_gateway_s_ca_and_odd_addresses),
+        CHECK_TEST(the_longest_ca),
         CHECK_TEST(renewed_in_the_last_third),
         CHECK_TEST(long_after_it_expired),
         CHECK_TEST(not_before_the_time_is_known),

@@ -9,7 +9,7 @@
 #include "towline/workspace.h"
 
 /* Behind body and answer: while the call is under way the gateway's CA, then room for whoever reads the answer. */
-#define TL_CALL_ROOM TL_CA_MAX
+#define TL_CALL_ROOM (TL_CA_MAX + 1u) /* with a NUL */
 #define TL_PROBLEM_MAX 40u /* of a problem's code (RFC 9457): gateway/problem_codes.py has none longer than 32 */
 
 typedef enum {
