@@ -35,8 +35,9 @@ class BuildFailed(Exception):
 
 
 def build(kind: str, jobs: int = 2, *, targets: tuple[str, ...] = ()) -> Path:
-    """The folder of an up-to-date build, of these `targets` alone where some are named; processes that want the
-    same one wait for each other.
+    """The folder of an up-to-date build, of these `targets` alone where some are named.
+
+    Processes that want the same one wait for each other.
 
     Raises:
         BuildFailed: it does not compile, or a program is missing.

@@ -53,8 +53,8 @@ def upgrade(line: Line) -> None:
     assert key is not None
     accept = base64.b64encode(hashlib.sha1(key[1] + _ACCEPT).digest()).decode()
     line.sendall(
-        b"HTTP/1.1 101 -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: towline.v1\r\n"
-        + f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+        b"HTTP/1.1 101 -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        + f"Sec-WebSocket-Protocol: towline.v1\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
     )
 
 

@@ -16,6 +16,7 @@ set(TOWLINE_PORT_SOURCES
     posix/srp6a.c
     posix/sys.c
     posix/web_answer.c
+    posix/web_core.c
     posix/web_mhd.c
 )
 set(TOWLINE_SIMULATOR_SOURCES

@@ -1,93 +1,39 @@
 #include "web_mhd.h"
 
-#include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "web_answer.h"
-
-/* A request as libmicrohttpd's thread has it. Everything of it and of its place is under the lock. */
-typedef enum { AT_HEAD, IN_BODY, AT_END } phase;
-
-typedef struct {
-    tl_web *web;
-    struct MHD_Connection *connection;
-    tl_web_place *place; /* NULL: it waits for one */
-    phase phase;
-    bool suspended;
-    size_t drained;
-    char target[TL_WEB_HEAD_MAX]; /* empty: longer than that */
-} request;
+#include "web_parts.h"
 
 /* --- waiting for each other --- */
 
-static void suspend(request *r)
-{
-    r->suspended = true;
-    MHD_suspend_connection(r->connection);
-}
-
-static void resume(request *r)
-{
-    if (r != NULL && r->suspended) {
-        r->suspended = false;
-        MHD_resume_connection(r->connection);
-    }
-}
-
-static void resume_waiting(tl_web *web)
-{
-    for (size_t i = 0; i < TL_WEB_CONNECTIONS; i++) {
-        resume(web->waiting[i]);
-        web->waiting[i] = NULL;
-    }
-}
-
-static void wait_for_place(tl_web *web, request *r)
+static void wait_for_place(tl_web *web, tl_web_request *r)
 {
     size_t i = 0;
     while (web->waiting[i] != NULL) { /* there are as many as connections */
         i++;
     }
     web->waiting[i] = r;
-    suspend(r);
+    tl_web_suspend(r);
 }
 
 /* Tells the core, and waits for what it does. Called under the lock, which it gives up meanwhile. */
-static enum MHD_Result ask_core(request *r, tl_event_kind kind, tl_span bytes)
+static enum MHD_Result ask_core(tl_web_request *r, tl_event_kind kind, tl_span bytes)
 {
     const tl_event event = {.kind = (uint8_t)kind, .number = r->place->ref, .bytes = bytes};
-    suspend(r); /* first: the core may be quick */
+    tl_web_suspend(r); /* first: the core may be quick */
     pthread_mutex_unlock(&r->web->lock);
     const bool told = tl_queue_post(r->web->queue, &event);
     pthread_mutex_lock(&r->web->lock);
     if (!told) {
-        resume(r);
+        tl_web_resume(r);
     }
     return told ? MHD_YES : MHD_NO;
 }
 
 /* --- places --- */
 
-static tl_web_place *place_of(tl_web *web, tl_web_ref ref)
-{
-    tl_web_place *place = &web->place[tl_web_slot(ref) % TL_WEB_SLOTS];
-    return ref != 0 && place->ref == ref && !place->core_done ? place : NULL;
-}
-
-static void free_if_over(tl_web *web, tl_web_place *place)
-{
-    if (!place->core_done || place->request != NULL) {
-        return;
-    }
-    if (place->response != NULL && !place->queued) {
-        MHD_destroy_response(place->response);
-    }
-    place->ref = 0;
-    resume_waiting(web);
-}
-
-static tl_web_place *take_place(tl_web *web, request *r)
+static tl_web_place *take_place(tl_web *web, tl_web_request *r)
 {
     for (unsigned i = 0; i < TL_WEB_SLOTS; i++) {
         tl_web_place *place = &web->place[i];
@@ -131,7 +77,7 @@ static enum MHD_Result put_header(void *to, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
-static bool write_head(tl_web_place *place, const request *r, const char *method, const char *version)
+static bool write_head(tl_web_place *place, const tl_web_request *r, const char *method, const char *version)
 {
     put(place, method);
     put(place, " ");
@@ -153,7 +99,7 @@ static enum MHD_Result refuse(struct MHD_Connection *connection, unsigned status
     return queued;
 }
 
-static enum MHD_Result begin(request *r, const char *method, const char *version)
+static enum MHD_Result begin(tl_web_request *r, const char *method, const char *version)
 {
     tl_web *web = r->web;
     tl_web_place *place = take_place(web, r);
@@ -171,7 +117,7 @@ static enum MHD_Result begin(request *r, const char *method, const char *version
 
 /* --- its body --- */
 
-static enum MHD_Result body_came(request *r, const char *bytes, size_t *n)
+static enum MHD_Result body_came(tl_web_request *r, const char *bytes, size_t *n)
 {
     tl_web_place *place = r->place;
     if (place->response != NULL || place->core_done) { /* it is refused, and may be answered behind it only */
@@ -180,7 +126,7 @@ static enum MHD_Result body_came(request *r, const char *bytes, size_t *n)
         return r->drained <= TL_WEB_DRAIN_MAX ? MHD_YES : MHD_NO;
     }
     if (!place->wants_body) {
-        suspend(r);
+        tl_web_suspend(r);
         return MHD_YES;
     }
     const size_t piece = *n < TL_WEB_BODY_PIECE ? *n : TL_WEB_BODY_PIECE;
@@ -190,10 +136,10 @@ static enum MHD_Result body_came(request *r, const char *bytes, size_t *n)
     return ask_core(r, TL_EVENT_WEB_BODY, (tl_span){place->body, piece});
 }
 
-static enum MHD_Result body_ended(request *r)
+static enum MHD_Result body_ended(tl_web_request *r)
 {
     if (!r->place->wants_body) {
-        suspend(r);
+        tl_web_suspend(r);
         return MHD_YES;
     }
     r->phase = AT_END;
@@ -202,39 +148,7 @@ static enum MHD_Result body_ended(request *r)
 
 /* --- its answer --- */
 
-static ssize_t read_answer(void *of, uint64_t at, char *to, size_t room)
-{
-    request *r = of;
-    tl_web *web = r->web;
-    tl_web_place *place = r->place;
-    (void)at;
-    pthread_mutex_lock(&web->lock);
-    const size_t left = place->answer_n - place->answer_at;
-    const size_t n = left < room ? left : room;
-    ssize_t result = (ssize_t)n;
-    bool tell = false;
-    memcpy(to, place->answer + place->answer_at, n);
-    place->answer_at += n;
-    if (n > 0 && n == left) {
-        place->answer_at = place->answer_n = 0;
-        tell = place->wants_room && !place->core_done;
-        place->wants_room = place->wants_room && !tell;
-    } else if (n == 0 && place->how == TL_FILL_END) {
-        result = MHD_CONTENT_READER_END_OF_STREAM;
-    } else if (n == 0 && (place->how == TL_FILL_BROKEN || web->stopping)) {
-        result = MHD_CONTENT_READER_END_WITH_ERROR;
-    } else if (n == 0) {
-        suspend(r);
-    }
-    const tl_event room_is = {.kind = TL_EVENT_WEB_ROOM, .number = place->ref};
-    pthread_mutex_unlock(&web->lock);
-    if (tell && !tl_queue_post(web->queue, &room_is)) {
-        return MHD_CONTENT_READER_END_WITH_ERROR;
-    }
-    return result;
-}
-
-static enum MHD_Result go_on(request *r)
+static enum MHD_Result go_on(tl_web_request *r)
 {
     tl_web_place *place = r->place;
     if (place->response != NULL) {
@@ -246,7 +160,7 @@ static enum MHD_Result go_on(request *r)
     if (place->core_done) {
         return MHD_NO;
     }
-    suspend(r);
+    tl_web_suspend(r);
     return MHD_YES;
 }
 
@@ -254,7 +168,7 @@ static enum MHD_Result on_request(void *of, struct MHD_Connection *connection, c
                                   const char *version, const char *bytes, size_t *n, void **own)
 {
     tl_web *web = of;
-    request *r = *own;
+    tl_web_request *r = *own;
     enum MHD_Result result;
     (void)url;
     if (r == NULL) {
@@ -283,7 +197,7 @@ static enum MHD_Result on_request(void *of, struct MHD_Connection *connection, c
 /* The target as it came: what a route is called is compared byte by byte, so nothing may be decoded here. */
 static void *on_target(void *of, const char *target, struct MHD_Connection *connection)
 {
-    request *r = calloc(1, sizeof *r);
+    tl_web_request *r = calloc(1, sizeof *r);
     if (r != NULL) {
         r->web = of;
         r->connection = connection;
@@ -304,7 +218,7 @@ static size_t as_it_is(void *of, struct MHD_Connection *connection, char *text)
 static void on_over(void *of, struct MHD_Connection *connection, void **own, enum MHD_RequestTerminationCode why)
 {
     tl_web *web = of;
-    request *r = *own;
+    tl_web_request *r = *own;
     (void)connection;
     (void)why;
     if (r == NULL) {
@@ -318,7 +232,7 @@ static void on_over(void *of, struct MHD_Connection *connection, void **own, enu
         if (!r->place->core_done) {
             gone = (tl_event){.kind = TL_EVENT_WEB_GONE, .number = r->place->ref};
         }
-        free_if_over(web, r->place);
+        tl_web_free_if_over(web, r->place);
     }
     for (size_t i = 0; i < TL_WEB_CONNECTIONS; i++) {
         web->waiting[i] = web->waiting[i] == r ? NULL : web->waiting[i];
@@ -328,112 +242,6 @@ static void on_over(void *of, struct MHD_Connection *connection, void **own, enu
     if (gone.kind != TL_EVENT_NONE) {
         tl_queue_post_last(web->queue, &gone);
     }
-}
-
-/* --- the core's side --- */
-
-static void read_on(void *with, tl_web_ref ref)
-{
-    tl_web *web = with;
-    pthread_mutex_lock(&web->lock);
-    tl_web_place *place = place_of(web, ref);
-    if (place != NULL) {
-        place->wants_body = true;
-        resume(place->request);
-    }
-    pthread_mutex_unlock(&web->lock);
-}
-
-static bool take(void *with, tl_web_ref ref, tl_out *answer)
-{
-    tl_web *web = with;
-    pthread_mutex_lock(&web->lock);
-    tl_web_place *place = place_of(web, ref);
-    const bool room = place != NULL && place->request != NULL && place->answer_n == 0;
-    if (place != NULL) {
-        place->wants_room = !room;
-        *answer = (tl_out){place->answer, 0, TL_WEB_ANSWER_ROOM, false};
-    }
-    pthread_mutex_unlock(&web->lock);
-    return room;
-}
-
-static bool add_header(void *to, const char *name, const char *value)
-{
-    return MHD_add_response_header(to, name, value) == MHD_YES;
-}
-
-static bool ignore_header(void *to, const char *name, const char *value)
-{
-    (void)to;
-    (void)name;
-    (void)value;
-    return true;
-}
-
-/* The answer's head came: from here libmicrohttpd knows what to expect. False: it is none. */
-static bool make_response(tl_web_place *place, size_t n)
-{
-    tl_span answer = {place->answer, n};
-    tl_web_head head;
-    if (!tl_web_take_head(&answer, &head, ignore_header, NULL)) {
-        return false;
-    }
-    place->chunked = head.length == TL_WEB_LENGTH_CHUNKED;
-    struct MHD_Response *response =
-        head.length == 0 ? MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT)
-                         : MHD_create_response_from_callback(place->chunked ? MHD_SIZE_UNKNOWN : head.length,
-                                                             TL_WEB_ANSWER_ROOM, read_answer, place->request, NULL);
-    if (response == NULL) {
-        return false;
-    }
-    answer = (tl_span){place->answer, n};
-    if (!tl_web_take_head(&answer, &head, add_header, response)) {
-        MHD_destroy_response(response);
-        return false;
-    }
-    place->response = response;
-    place->status = head.status;
-    place->answer_at = n - answer.n;
-    return true;
-}
-
-static void put_answer(tl_web_place *place, size_t n)
-{
-    place->answer_n = n;
-    place->answer_at = 0;
-    if (place->response == NULL && !make_response(place, n)) {
-        place->how = TL_FILL_BROKEN;
-        place->core_done = true;
-        place->answer_n = 0;
-        return;
-    }
-    if (place->chunked) {
-        place->answer_n =
-            place->answer_at + tl_web_unchunk(place->answer + place->answer_at, n - place->answer_at);
-    }
-    if (place->answer_at == place->answer_n) {
-        place->answer_at = place->answer_n = 0;
-    }
-}
-
-static void send_answer(void *with, tl_web_ref ref, size_t n, tl_fill how)
-{
-    tl_web *web = with;
-    pthread_mutex_lock(&web->lock);
-    tl_web_place *place = place_of(web, ref);
-    if (place != NULL) {
-        place->how = how;
-        place->core_done = how == TL_FILL_END || how == TL_FILL_BROKEN;
-        if (n > 0 && place->request != NULL) {
-            put_answer(place, n);
-        }
-        if (n > 0 || place->core_done) {
-            resume(place->request);
-        }
-        free_if_over(web, place);
-    }
-    pthread_mutex_unlock(&web->lock);
 }
 
 static bool start(void *with)
@@ -464,9 +272,9 @@ static void stop(void *with)
     }
     pthread_mutex_lock(&web->lock);
     web->stopping = true;
-    resume_waiting(web); /* it may not be stopped while something is suspended */
+    tl_web_resume_waiting(web); /* it may not be stopped while something is suspended */
     for (size_t i = 0; i < TL_WEB_SLOTS; i++) {
-        resume(web->place[i].ref != 0 ? web->place[i].request : NULL);
+        tl_web_resume(web->place[i].ref != 0 ? web->place[i].request : NULL);
     }
     pthread_mutex_unlock(&web->lock);
     MHD_stop_daemon(web->daemon);
@@ -479,7 +287,8 @@ void tl_web_init(tl_web *web, tl_queue *queue, const struct sockaddr_in *listen)
     web->queue = queue;
     web->listen = *listen;
     pthread_mutex_init(&web->lock, NULL);
-    web->port = (tl_port_web){web, start, read_on, take, send_answer, stop};
+    web->port = (tl_port_web){.with = web, .start = start, .stop = stop};
+    tl_web_core_side(web);
 }
 
 void tl_web_end(tl_web *web)
