@@ -290,9 +290,11 @@ static uint32_t start(void *with, const tl_fetch_request *request)
     if (!tl_lws_address_read(&f->to, &request->to)) {
         end(f, "no address that may be dialled");
     }
-    f->under_way = true;
+    f->under_way = true; /* before there is a thread: it says when it is over, which may be at once */
     f->has_thread = pthread_create(&f->thread, NULL, run, f) == 0;
-    f->under_way = f->has_thread;
+    if (!f->has_thread) {
+        f->under_way = false;
+    }
     return f->has_thread ? f->number : 0;
 }
 
