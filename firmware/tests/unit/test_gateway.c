@@ -239,7 +239,8 @@ static void odd_approvals(void)
     const text own = certificate(w, CERTIFICATE_FROM, CERTIFICATE_UNTIL);
     static char long_ca[TL_CA_MAX + 40], long_certificate[TL_CERTIFICATE_MAX + 2];
     snprintf(long_ca, sizeof long_ca, ",\"server_ca\":\"%0*d\"", (int)TL_CA_MAX + 1, 0);
-    snprintf(long_certificate, sizeof long_certificate, "%s%0*d", own.at, (int)(TL_CERTIFICATE_MAX + 1 - own.n), 0);
+    memset(long_certificate, '#', TL_CERTIFICATE_MAX + 1);
+    memcpy(long_certificate, own.at, own.n);
     const approval odd[] = {
         {.certificate = ""},
         {.certificate = "x"},
