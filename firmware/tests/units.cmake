@@ -2,6 +2,7 @@
 towline_unit(test_base64)
 towline_unit(test_command)
 towline_unit(test_crypto HOST_ONLY VECTORS auth LIBRARIES towline_crypto)
+towline_unit(test_device)
 towline_unit(test_device_vectors VECTORS device-v1)
 towline_unit(test_exchange VECTORS frames auth)
 towline_unit(test_fields VECTORS frames auth)
