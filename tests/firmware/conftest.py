@@ -29,5 +29,5 @@ def simulator() -> Path:
 
 @pytest.fixture(scope="session")
 def tsan() -> Path:
-    """The port's queue, link and fetch with the thread sanitizer, and nothing else of that build."""
-    return build("tsan", targets=("test_queue", "port-pipe"))
+    """The queue, the port and the simulator with the thread sanitizer, and no other units."""
+    return build("tsan", targets=("test_queue", "port-pipe", "towline-device"))

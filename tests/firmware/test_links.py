@@ -13,14 +13,17 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from testbed.certificates import self_signed
 from testbed.ports import LOOPBACK
-from testbed.processes import ROOT
+from testbed.processes import ROOT, short_folder, started
+from tests.firmware.page_device import OURS, PIN, PageDevice
 
 WAIT_S: Final = 60.0  # of a step; sanitizers are slow
 _ACCEPT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -305,3 +308,35 @@ def test_the_link_without_races(watched: Pipe, suppressed: None) -> None:
 def test_the_fetch_without_races(watched: Pipe, suppressed: None) -> None:
     with watched.server(answering(b"200 OK\r\nContent-Length: 5000", bytes(5000))) as server:
         assert watched.run("fetch", server.port)[-1] == "end"
+
+
+def use_page(device: PageDevice, failed: list[BaseException]) -> None:
+    """What a browser does, with more haste."""
+    try:
+        with httpx.Client(base_url=device.url, headers=OURS, timeout=WAIT_S) as client:
+            client.post(
+                "/api/login", json={"pin": PIN}
+            )  # four may be in at a time: the others see no more than 401
+            for path in ("/", "/api/status", "/nope", "/api/logs", "/api/settings") * 3:
+                assert client.get(path).status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+            with client.stream("GET", "/api/live") as live:
+                next(live.iter_raw())
+            client.post("/api/settings", json={"name": "Attic"})
+            client.post("/api/firmware", content=bytes(20_000))
+    except (AssertionError, httpx.HTTPError) as error:
+        failed.append(error)
+
+
+def test_the_page_without_races(tsan: Path, suppressed: None) -> None:
+    failed: list[BaseException] = []
+    with short_folder("races-") as folder:
+        device = PageDevice(tsan / "port" / "towline-device", folder)
+        with started(device):
+            threads = [threading.Thread(target=use_page, args=(device, failed)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            device.check_runs()
+        assert failed == []
+        assert "ThreadSanitizer" not in device.logs()

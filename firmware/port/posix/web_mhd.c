@@ -148,16 +148,25 @@ static enum MHD_Result body_ended(tl_web_request *r)
 
 /* --- its answer --- */
 
+/* Called under the lock, which it gives up meanwhile: libmicrohttpd holds a lock of the response while it reads it. */
+static enum MHD_Result queue_answer(tl_web_request *r)
+{
+    struct MHD_Response *response = r->place->response;
+    const unsigned status = r->place->status;
+    r->place->queued = true;
+    pthread_mutex_unlock(&r->web->lock);
+    const enum MHD_Result queued = MHD_queue_response(r->connection, status, response);
+    MHD_destroy_response(response); /* the queue keeps it */
+    pthread_mutex_lock(&r->web->lock);
+    return queued;
+}
+
 static enum MHD_Result go_on(tl_web_request *r)
 {
-    tl_web_place *place = r->place;
-    if (place->response != NULL) {
-        place->queued = true;
-        const enum MHD_Result queued = MHD_queue_response(r->connection, place->status, place->response);
-        MHD_destroy_response(place->response); /* the queue keeps it */
-        return queued;
+    if (r->place->response != NULL) {
+        return queue_answer(r);
     }
-    if (place->core_done) {
+    if (r->place->core_done) {
         return MHD_NO;
     }
     tl_web_suspend(r);
