@@ -325,6 +325,8 @@ static void the_page_opens(void)
     happen(TL_EVENT_WEB_ROOM, (tl_span){NULL, 0});
     CHECK(answered("HTTP/1.1 200") && m.how == TL_FILL_END && m.answer_n > 5000);
     happen(TL_EVENT_WEB_ROOM, (tl_span){NULL, 0}); /* of one that is over: nothing */
+    happen(TL_EVENT_WEB_GONE, (tl_span){NULL, 0});
+    CHECK(m.how == TL_FILL_END);
     get("GET /nothing HTTP/1.1\r\nHost: 192.0.2.7\r\n\r\n");
     CHECK(answered("HTTP/1.1 404"));
     get("nonsense\r\n\r\n");
