@@ -43,7 +43,7 @@ MAX_MESSAGE: Final = 2048
 PROTOCOL_ERROR: Final = 4001
 STREAM_WINDOW: Final = 4096
 # The core asks for memory once. What is left is libwebsockets' and the sanitizers' own.
-GROWTH_MB: Final = 4.0
+GROWTH_MB: Final = 2.0
 LINES: Final = 60
 HEAD_S: Final = 10.0  # TL_HEAD_TIMEOUT_MS
 SAVED_S: Final = 20.0  # revocations of grants that it never saw are written each 10 s
