@@ -123,7 +123,8 @@ static int read_more(tl_fetch *f, struct lws *wsi)
 
 static int add_header(struct lws *wsi, uint8_t **at, uint8_t *limit, const char *name, const char *value)
 {
-    return lws_add_http_header_by_name(wsi, (const uint8_t *)name, (const uint8_t *)value, (int)strlen(value), at, limit);
+    const uint8_t *key = (const uint8_t *)name, *text = (const uint8_t *)value;
+    return lws_add_http_header_by_name(wsi, key, text, (int)strlen(value), at, limit);
 }
 
 static int add_headers(tl_fetch *f, struct lws *wsi, void *in, size_t n)

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,21 +106,40 @@ static bool open_stores(simulator *s)
 
 /* --- the port --- */
 
+/* Where anybody reaches it: every address that this machine has now. */
+static void name_by_addresses(simulator *s, uint16_t port)
+{
+    struct ifaddrs *all, *one;
+    char text[INET_ADDRSTRLEN];
+    if (getifaddrs(&all) != 0) {
+        return;
+    }
+    for (one = all; one != NULL; one = one->ifa_next) {
+        if (one->ifa_addr != NULL && one->ifa_addr->sa_family == AF_INET) {
+            const struct sockaddr_in *address = (const void *)one->ifa_addr;
+            tl_network_add_name(&s->network, inet_ntop(AF_INET, &address->sin_addr, text, sizeof text), port);
+        }
+    }
+    freeifaddrs(all);
+}
+
 /* Once it listens: the port may be one that the system chose. */
 static void name_on_lan(simulator *s)
 {
-    const struct sockaddr_in *listen = &s->options.listen;
+    const struct in_addr listen = s->options.listen.sin_addr;
     const uint16_t port = tl_web_bound_port(&s->web);
     char text[INET_ADDRSTRLEN];
-    if (listen->sin_addr.s_addr != htonl(INADDR_ANY)) {
-        tl_network_add_name(&s->network, inet_ntop(AF_INET, &listen->sin_addr, text, sizeof text), port);
-    }
     for (unsigned i = 0; i < TL_LAN_NAME_OPTIONS; i++) {
         if (s->options.lan_name[i] != NULL) {
             tl_network_add_name(&s->network, s->options.lan_name[i], port);
         }
     }
-    if (ntohl(listen->sin_addr.s_addr) >> 24 == 127) {
+    if (listen.s_addr == htonl(INADDR_ANY)) {
+        name_by_addresses(s, port);
+        return;
+    }
+    tl_network_add_name(&s->network, inet_ntop(AF_INET, &listen, text, sizeof text), port);
+    if (ntohl(listen.s_addr) >> 24 == 127) {
         tl_network_add_name(&s->network, "localhost", port);
     }
 }
@@ -267,7 +287,8 @@ int main(int argc, char **argv)
         return code;
     }
     if (s.options.asks_enrolled) {
-        return !open_folder(&s) || !open_stores(&s) ? EXIT_FAILURE : tl_is_enrolled(&s.kv.port) ? EXIT_SUCCESS : NOT_ENROLLED;
+        const bool opened = open_folder(&s) && open_stores(&s);
+        return !opened ? EXIT_FAILURE : tl_is_enrolled(&s.kv.port) ? EXIT_SUCCESS : NOT_ENROLLED;
     }
     unsetenv("http_proxy"); /* a device has none */
     tl_disk_cut_at(s.options.cut_at);

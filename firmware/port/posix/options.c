@@ -18,8 +18,8 @@ static const char HELP[] =
     "The firmware of a Towline device as a program of this machine. All that it keeps is in DIR.\n"
     "\n"
     "  --data DIR            where settings, identity and messages that wait are kept; made if missing\n"
-    "  --listen ADDR:PORT    where the device's own page listens (127.0.0.1:8080; port 0: any free one)\n"
-    "  --lan-name NAME       what else the page may be called in a browser (twice at most)\n"
+    "  --listen ADDR:PORT    where the device's own page listens (127.0.0.1:8080; port 0: any free one; 0.0.0.0: all addresses)\n"
+    "  --lan-name NAME       what else the page may be called in a browser; twice at most\n"
     "  --pin DIGITS          the page's PIN, eight digits; else one is made at the first start, and printed\n"
     "\n"
     "Until the device is enrolled:\n"
@@ -47,7 +47,10 @@ static const char HELP[] =
     "\n"
     "SIGTERM ends it. Exit code: 0 after that, 1 when DIR or the address cannot be used, 2 for a wrong option.\n";
 
-enum { DATA = 1, LISTEN, PROVISIONING, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID, STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, ENROLLED, HELP_, VERSION };
+enum {
+    DATA = 1, LISTEN, PROVISIONING, LAN_NAME, PIN, GATEWAY, GATEWAY_CA, TOKEN_FILE, NAME, HARDWARE_ID,
+    STREAMS, BUFFER, TIME, FIRMWARE_KEY, SPARE_KEY, TRIAL, CUT, ENROLLED, HELP_, VERSION
+};
 
 static const struct option OPTIONS[] = {
     {"data", required_argument, NULL, DATA},

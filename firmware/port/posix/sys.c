@@ -105,6 +105,9 @@ void tl_network_init(tl_network *network)
 
 void tl_network_add_name(tl_network *network, const char *host, uint16_t port)
 {
+    if (network->names == TL_NETWORK_NAMES) {
+        return;
+    }
     char *to = network->name[network->names];
     const size_t room = sizeof network->name[0];
     const int n = port == 80 ? snprintf(to, room, "%s", host) : snprintf(to, room, "%s:%u", host, port);

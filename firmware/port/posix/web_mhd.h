@@ -11,7 +11,7 @@
 #define TL_WEB_BODY_PIECE 1024u
 #define TL_WEB_IDLE_S 30u           /* of a connection that nobody uses */
 #define TL_WEB_CONNECTION_BYTES 8192u
-#define TL_WEB_DRAIN_MAX (4u << 20) /* of a body that is refused: no image is larger, and an answer may come behind it */
+#define TL_WEB_DRAIN_MAX (4u << 20) /* of a refused body: an answer may come behind it alone */
 
 typedef struct tl_web tl_web;
 
