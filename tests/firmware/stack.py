@@ -44,7 +44,8 @@ class Graph:
             return self._known[function]
         if function in under:
             raise Unresolved(f"{' → '.join(under[under.index(function) :])} → {function}")
-        deepest, way = 0, ()
+        deepest = 0
+        way: tuple[str, ...] = ()
         for called in sorted(self.calls.get(function, ())):
             if called in self.frames:
                 bytes_there, way_there = self.depth(called, (*under, function))
