@@ -63,6 +63,14 @@ def test_what_an_enrolled_device_says(site: SimulatorSite) -> None:
     reading = state["telemetry"]["body"]["values"]["temperature_c"]
     assert set(reading) == {"n", "min", "max", "mean", "last"}
     assert reading["min"] <= reading["mean"] <= reading["max"]
+    # Each is told in one report; a report that follows another at once has none.
+    eventually("a health report with a sensor", lambda: sensors(site).get("window"), SETTLED_S)
+
+
+def sensors(site: SimulatorSite) -> dict[str, Any]:
+    heartbeat = site.owner.call("GET", f"/v1/devices/{site.device}/state")["heartbeat"]
+    told: dict[str, Any] = heartbeat["body"].get("sensors", {})
+    return told
 
 
 def kinds(site: SimulatorSite) -> set[str]:

@@ -291,3 +291,13 @@ bool tl_device_measured(tl_device *d, const char *name, int32_t value, uint8_t d
 {
     return tl_messages_measured(&d->messages, name, value, decimals);
 }
+
+bool tl_device_sensor(tl_device *d, const char *name, tl_span value)
+{
+    return tl_sensors_set(&d->messages.sensors, name, value);
+}
+
+bool tl_device_happened(tl_device *d, const char *type, tl_span payload)
+{
+    return tl_messages_say(&d->messages, TL_KIND_EVENT, type, payload);
+}

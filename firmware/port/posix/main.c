@@ -230,6 +230,7 @@ static void measure(tl_device *device, uint64_t now_ms)
     tl_device_measured(device, "temperature_c", 2150 + wave * 3, 2);
     tl_device_measured(device, "humidity_percent", 480 - wave, 1);
     tl_device_measured(device, "light_lux", 12000 + wave * 25, 0);
+    tl_device_sensor(device, "window", tl_text(wave > 30 ? "\"open\"" : "\"closed\""));
 }
 
 static uint64_t now_of(simulator *s)

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "device_parts.h"
 #include "memory_flash.h"
+#include "messages_parts.h"
 #include "nvs.h"
 #include "towline/bytes.h"
 #include "toy_crypto.h"
@@ -432,6 +433,24 @@ static void it_enrols_where_it_is_told_to(void)
     free(m.device);
 }
 
+/* What the program around the core calls. */
+static void it_takes_what_is_measured_and_what_happened(void)
+{
+    build();
+    CHECK(boot());
+    CHECK(tl_device_measured(m.device, "temperature_c", 2150, 2));
+    CHECK(tl_device_sensor(m.device, "door", tl_text("\"open\"")) && !tl_device_sensor(m.device, "door", tl_text("{}")));
+    CHECK(tl_device_sensor(m.device, "door", tl_text("true")));
+    const tl_sensors *told = &m.device->messages.sensors;
+    CHECK(tl_is((tl_span){told->text, told->n}, "\"door\":true"));
+    const tl_span opened = tl_text("{\"by\":\"hand\"}");
+    CHECK(!tl_device_happened(m.device, "opened", opened)); /* no platform has greeted it yet */
+    CHECK(tl_outbox_begin(&m.device->messages.outbox, 0));
+    CHECK(tl_device_happened(m.device, "opened", opened));
+    CHECK(tl_messages_outbox(&m.device->messages).entries == 1);
+    free(m.device);
+}
+
 static void what_it_cannot_do_without(void)
 {
     build();
@@ -448,6 +467,7 @@ int main(void)
         CHECK_TEST(a_live_answer_goes_on_until_its_client_goes),
         CHECK_TEST(a_reset_forgets_all),
         CHECK_TEST(it_enrols_where_it_is_told_to),
+        CHECK_TEST(it_takes_what_is_measured_and_what_happened),
         CHECK_TEST(what_it_cannot_do_without),
     };
     return CHECK_ALL(tests);

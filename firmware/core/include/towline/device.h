@@ -46,5 +46,11 @@ bool tl_device_stopped(const tl_device *);
 
 /* A sample of something that is measured: `value` / 10^decimals. The name stays where it is. False: too many of them. */
 bool tl_device_measured(tl_device *, const char *name, int32_t value, uint8_t decimals);
+/* Goes once into the next health report: `value` is JSON, a number, a text of at most 256 characters, true or false.
+ * A name that is there already gets the new value. False: it is not that, or there is no room (TL_SENSORS_MAX). */
+bool tl_device_sensor(tl_device *, const char *name, tl_span value);
+/* Something happened: `type` names it, `payload` is a JSON object. Kept until the log has it. False: it is
+ * not kept: there is no room, or no platform has greeted this device yet, so that nothing of it has a number. */
+bool tl_device_happened(tl_device *, const char *type, tl_span payload);
 
 #endif
