@@ -54,7 +54,6 @@ typedef struct httpd_uri {
 #define HTTPD_DEFAULT_CONFIG() {.task_priority = tskIDLE_PRIORITY + 5, .stack_size = 4096, .server_port = 80}
 
 esp_err_t httpd_start(httpd_handle_t *handle, const httpd_config_t *config);
-esp_err_t httpd_stop(httpd_handle_t handle);
 esp_err_t httpd_register_uri_handler(httpd_handle_t handle, const httpd_uri_t *uri);
 bool httpd_uri_match_wildcard(const char *uri_template, const char *uri_to_match, size_t match_upto);
 esp_err_t httpd_req_async_handler_begin(httpd_req_t *r, httpd_req_t **out);

@@ -352,18 +352,9 @@ static void read_on(void *with, tl_web_ref request)
     }
 }
 
-static void stop(void *with)
-{
-    (void)with;
-    if (web->server != NULL) {
-        httpd_stop(web->server);
-        web->server = NULL;
-    }
-}
-
 const tl_port_web *tl_esp_web(void)
 {
-    static const tl_port_web group = {NULL, start, read_on, take, send_part, stop};
+    static const tl_port_web group = {NULL, start, read_on, take, send_part};
     web = calloc(1, sizeof *web);
     configASSERT(web != NULL);
     web->lock = xSemaphoreCreateMutex();

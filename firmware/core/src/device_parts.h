@@ -25,7 +25,6 @@ struct tl_device {
     uint8_t small_for_lan[TL_SMALL_BODY_MAX];
     uint8_t small_for_tunnel[TL_SMALL_BODY_MAX];
     char software[TL_SOFTWARE_MAX];
-    uint16_t private_pem_n;
     uint8_t private_pem[TL_PEM_KEY_MAX + 1];
     tl_log_ring log;
     tl_settings settings;

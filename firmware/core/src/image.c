@@ -165,24 +165,3 @@ bool tl_firmware_read(tl_firmware *runs, const char *hardware, const char *versi
     return tl_version_read(tl_text(version), &runs->version) && read_key(key, runs->key[0]) &&
            read_key(spare, runs->key[1]);
 }
-
-static void put_number(tl_out *out, uint32_t number)
-{
-    char digits[10];
-    size_t n = 0;
-    do {
-        digits[sizeof digits - ++n] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number > 0);
-    tl_put(out, digits + sizeof digits - n, n);
-}
-
-void tl_version_put(tl_out *out, const tl_version *version)
-{
-    for (size_t i = 0; i < 3; i++) {
-        if (i > 0) {
-            tl_put_text(out, ".");
-        }
-        put_number(out, version->part[i]);
-    }
-}

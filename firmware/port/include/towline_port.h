@@ -184,7 +184,6 @@ typedef struct {
     /* Sends what was written into that room; of nothing: gives it back. END: the answer is whole; BROKEN: the
      * connection is cut. After both the request is over, and its reference dead. */
     void (*send)(void *with, tl_web_ref request, size_t n, tl_fill how);
-    void (*stop)(void *with);
 } tl_port_web;
 
 /* --- what outlives a restart --- */

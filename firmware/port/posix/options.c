@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "towline/device.h"
 #include "towline/ota.h"
 #include "version.h"
 
 #define BAD_USAGE 2 /* as shells and most programs have it */
-#define STREAMS_MAX 16u
 
 static const char HELP[] =
     "usage: towline-device --data DIR [options]\n"
@@ -199,7 +199,7 @@ static bool take(tl_options *o, int option, const char *value)
         o->cut_at = (uint32_t)n;
         break;
     case STREAMS:
-        fine = number("streams", value, 1, STREAMS_MAX, &n);
+        fine = number("streams", value, 1, TL_DEVICE_STREAMS_MAX, &n);
         o->streams = (uint32_t)n;
         break;
     case BUFFER:

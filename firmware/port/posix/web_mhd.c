@@ -273,9 +273,8 @@ uint16_t tl_web_bound_port(const tl_web *web)
     return info != NULL ? info->port : 0;
 }
 
-static void stop(void *with)
+static void stop(tl_web *web)
 {
-    tl_web *web = with;
     if (web->daemon == NULL) {
         return;
     }
@@ -296,7 +295,7 @@ void tl_web_init(tl_web *web, tl_queue *queue, const struct sockaddr_in *listen)
     web->queue = queue;
     web->listen = *listen;
     pthread_mutex_init(&web->lock, NULL);
-    web->port = (tl_port_web){.with = web, .start = start, .stop = stop};
+    web->port = (tl_port_web){.with = web, .start = start};
     tl_web_core_side(web);
 }
 

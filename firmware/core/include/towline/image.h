@@ -10,7 +10,6 @@
 #define TL_IMAGE_SIGNED 192u  /* bytes of the head that the signature is over */
 #define TL_IMAGE_KEYS 2u      /* the one in use, and the spare if that one is lost */
 #define TL_HARDWARE_MAX 31u   /* characters */
-#define TL_VERSION_TEXT_MAX 32u /* three numbers of 10 digits, and dots */
 
 typedef struct {
     uint32_t part[3]; /* major, minor, patch */
@@ -47,7 +46,6 @@ const char *tl_image_judge(const uint8_t head[TL_IMAGE_HEAD], const tl_image_rul
 /* < 0, 0, > 0: older, the same, newer. */
 int tl_version_compare(const tl_version *one, const tl_version *other);
 /* "1.2.3" */
-void tl_version_put(tl_out *out, const tl_version *);
 bool tl_version_read(tl_span text, tl_version *);
 /* As the build has them: keys in hexadecimal, `hardware` stays where it is. False, and no image is taken: the version is
  * none, or a key is; "" is no key. */

@@ -14,7 +14,6 @@
 #define TL_TUNNEL_SERVICE "web"
 #define TL_STREAM_WINDOW 4096u
 #define TL_CONNECTION_WINDOW 16384u
-#define TL_TUNNEL_STREAMS 4u
 #define TL_DRAIN_MS 5000u           /* what is under way when a server says goodbye may end */
 #define TL_LAST_WORD_MS 1000u       /* for our GOAWAY to leave */
 #define TL_NETWORK_SETTLE_MS 1000u  /* from an address on the network to the first dial: routes and names follow it */
