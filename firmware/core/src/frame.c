@@ -168,10 +168,10 @@ void tl_reset_put(tl_out *out, uint32_t stream, tl_reset_code code)
     tl_put_u16(out, (uint16_t)code);
 }
 
-void tl_credit_put(tl_out *out, uint32_t stream, uint64_t offset)
+void tl_number_put(tl_out *out, tl_frame_type type, uint32_t stream, uint64_t number)
 {
-    tl_header_put(out, TL_CREDIT, stream, 8);
-    tl_put_u64(out, offset);
+    tl_header_put(out, type, stream, 8);
+    tl_put_u64(out, number);
 }
 
 void tl_goaway_put(tl_out *out, uint32_t last_id, uint32_t retry_after_ms, tl_close_code code, const char *reason)

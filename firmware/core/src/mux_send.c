@@ -55,9 +55,8 @@ static void put_control(tl_mux *mux, tl_out *out, const tl_control *entry)
     case TL_OPENED:
         tl_header_put(out, TL_OPENED, entry->stream, 0);
         break;
-    default: /* CREDIT, PING, PONG: eight bytes */
-        tl_header_put(out, (tl_frame_type)entry->type, entry->stream, 8);
-        tl_put_u64(out, entry->with.number);
+    default: /* CREDIT, PING, PONG */
+        tl_number_put(out, (tl_frame_type)entry->type, entry->stream, entry->with.number);
         break;
     }
 }

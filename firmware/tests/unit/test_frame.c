@@ -84,15 +84,17 @@ static bool writes(const vector_frame *v, tl_out *out)
         tl_reset_put(out, v->stream, (tl_reset_code)v->code);
         return true;
     case TL_CREDIT:
-        tl_credit_put(out, v->stream, v->offset);
+        tl_number_put(out, type, v->stream, v->offset);
         return true;
     case TL_GOAWAY:
         tl_goaway_put(out, v->last_id, v->retry_after_ms, (tl_close_code)v->code, v->reason);
         return true;
-    case TL_DATA:
     case TL_PING:
     case TL_PONG:
-        tl_frame_put(out, type, v->stream, type == TL_DATA ? v->data : v->opaque);
+        tl_number_put(out, type, v->stream, tl_u64(v->opaque.at));
+        return true;
+    case TL_DATA:
+        tl_frame_put(out, type, v->stream, v->data);
         return true;
     case TL_OPENED:
     case TL_FIN:

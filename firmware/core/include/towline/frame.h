@@ -131,7 +131,8 @@ tl_close_code tl_close_code_of(uint16_t number);
 void tl_frame_put(tl_out *out, tl_frame_type type, uint32_t stream, tl_span payload);
 void tl_refused_put(tl_out *out, uint32_t stream, tl_refused_code code, const char *message);
 void tl_reset_put(tl_out *out, uint32_t stream, tl_reset_code code);
-void tl_credit_put(tl_out *out, uint32_t stream, uint64_t offset);
+/* CREDIT, PING, PONG: eight bytes. */
+void tl_number_put(tl_out *out, tl_frame_type type, uint32_t stream, uint64_t number);
 void tl_goaway_put(tl_out *out, uint32_t last_id, uint32_t retry_after_ms, tl_close_code code, const char *reason);
 
 /* The header alone, for a payload that is written, or was written, behind it. */
