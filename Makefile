@@ -57,7 +57,7 @@ firmware-test: setup-dev ## the firmware's own tests: units, rv32, sizes, ESP po
 	$(PYTHON_BIN) -m pytest tests/firmware -n 2 --dist loadgroup $(ARGS)
 
 firmware-fuzz: setup ## fuzz the firmware's decoders in turn (SECONDS=600 each); what it finds goes to ./build/fuzz
-	@sh scripts/system_packages.sh firmware-test
+	@sh scripts/system_packages.sh firmware-fuzz
 	$(PYTHON_BIN) scripts/build_firmware.py fuzz --seconds $(SECONDS) $(ARGS)
 
 check: setup-dev ## ruff, mypy --strict, import contracts, file sizes

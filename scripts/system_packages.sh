@@ -1,6 +1,6 @@
 #!/bin/sh
-# Usage: system_packages.sh [bench | firmware-sim | firmware-test]. Make sure of the programs that `make test` (or the
-# target that is named) drives: installs them as root on Debian, else says what to install.
+# Usage: system_packages.sh [bench | firmware-sim | firmware-test | firmware-fuzz]. Make sure of the programs that
+# `make test` (or the target that is named) drives: installs them as root on Debian, else says what to install.
 set -eu
 missing=
 need() {  # need PROGRAM PACKAGE
@@ -61,7 +61,8 @@ case "${1:-test}" in
     test) for_stacks && for_simulator && for_firmware_tests ;;
     bench) for_stacks && need wrk wrk ;;
     firmware-sim) for_simulator ;;
-    firmware-test) for_simulator && for_firmware_tests ;;
+    firmware-test) for_stacks && for_simulator && for_firmware_tests ;; # the simulator before real servers and browsers
+    firmware-fuzz) for_simulator && for_firmware_tests ;;
 esac
 if [ -z "$missing" ]; then
     exit 0
