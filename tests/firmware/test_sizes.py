@@ -25,6 +25,7 @@ MAX_PAGE: Final = 12 * 1024
 MAX_FRAME: Final = 1280
 MAX_STACK: Final = 3 * 1024
 WAYS_IN: Final = ("tl_device_init", "tl_device_event", "tl_device_run", "tl_device_stop")
+REPORTS: Final = ("tl_device_measured", "tl_device_sensor", "tl_device_happened")  # the program's own calls
 # Of what a program keeps once: bytes each.
 MAX_STRUCTURES: Final = {
     "tl_mux": 4096,
@@ -89,6 +90,7 @@ def test_the_stack(rv32: Path) -> None:
     graph = stack.read(rv32)
     depths = {way: graph.depth(way) for way in WAYS_IN}
     assert all(1000 < bytes_there <= MAX_STACK for bytes_there, _ in depths.values()), depths
+    assert all(100 < graph.depth(report)[0] <= MAX_STACK for report in REPORTS)
 
 
 def test_a_function_that_calls_itself_has_no_bound() -> None:
