@@ -13,7 +13,6 @@ void tl_device_apply_settings(tl_device *d)
     const tl_config_values *asked = &d->messages.configuration.running;
     const uint8_t level = asked->log_level == TL_LOG_LEVEL_OPEN ? (uint8_t)d->settings.log_level : asked->log_level;
     d->log.level = level;
-    d->tunnel.support = d->settings.support == 1;
     d->messages.report_s = d->settings.report_s;
 }
 
@@ -188,6 +187,7 @@ uint64_t tl_device_cloud_run(tl_device *d)
 {
     const bool fetches = d->gateway.call.number != 0 || d->updater.number != 0;
     tl_updater_run(&d->updater);
+    d->tunnel.support = d->settings.support == 1; /* at once: who is in must not undo it meanwhile */
     d->tunnel.may_dial = !fetches && d->messages.state != TL_MESSAGES_CONNECTING;
     uint64_t next = tl_tunnel_run(&d->tunnel);
     tl_messages_may_dial(&d->messages, !fetches && !tunnel_shakes_hands(d));

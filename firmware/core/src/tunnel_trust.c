@@ -128,6 +128,17 @@ void tl_tunnel_revoked(tl_tunnel *t, const uint8_t *id)
     }
 }
 
+/* Support is shut out: whoever is in already leaves too, since a line would carry on for as long as its grant. */
+static void send_support_away(tl_tunnel *t)
+{
+    for (size_t i = 0; i < TL_GRANTS_MAX; i++) {
+        const tl_grant *grant = &t->grants.accepted[i];
+        if (grant->acting && grant->streams > 0) {
+            tl_exchanges_end_grant(&t->exchanges, grant->id);
+        }
+    }
+}
+
 uint64_t tl_tunnel_keep_trust(tl_tunnel *t, uint64_t now_ms)
 {
     uint8_t id[TL_GRANT_ID];
@@ -138,6 +149,9 @@ uint64_t tl_tunnel_keep_trust(tl_tunnel *t, uint64_t now_ms)
         if (t->mux_lives) {
             tl_exchanges_end_grant(&t->exchanges, id);
         }
+    }
+    if (t->mux_lives && !t->support) {
+        send_support_away(t);
     }
     const uint64_t next = tl_grants_next_expiry(&t->grants);
     if (t->unseen_to_save && now_ms >= t->unseen_saved_ms + TL_UNSEEN_SAVE_MS) {

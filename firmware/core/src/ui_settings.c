@@ -2,7 +2,7 @@
 #include "towline/bytes.h"
 #include "ui_parts.h"
 
-enum { UNPROCESSABLE = 422 };
+enum { FORBIDDEN = 403, UNPROCESSABLE = 422 };
 
 #define URL_MAX 160u /* with the rest a piece; longer ones are shown cut, and stay whole where they are kept */
 
@@ -87,6 +87,10 @@ uint16_t tl_ui_settings_body(tl_exchange *x, tl_span body, bool last)
     (void)last; /* it came whole */
     if (tl_json_check(body, &json) != TL_JSON_FINE || json.kind != TL_JSON_OBJECT || !read_changes(x, json.text, &changes)) {
         return tl_ui_no(x, UNPROCESSABLE, "These are no settings.");
+    }
+    const tl_grant *grant = x->origin.grant;
+    if (grant != NULL && grant->acting && changes.support != TL_UI_UNKNOWN) {
+        return tl_ui_no(x, FORBIDDEN, "A support session cannot let support in.");
     }
     const char *why = ui->calls->change(ui->device, &changes);
     return why != NULL ? tl_ui_no(x, UNPROCESSABLE, why) : 0;

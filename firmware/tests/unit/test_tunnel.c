@@ -467,6 +467,25 @@ static void support_may_be_shut_out(void)
     CHECK(sent_frame(TL_OPENED).at != NULL);
 }
 
+static void support_that_is_in_must_leave(void)
+{
+    const size_t acting = token_called("act");
+    go_up();
+    grant_came(0);
+    grant_came(acting);
+    asked(1, "web", 0);
+    asked(3, "web", acting);
+    (void)tl_tunnel_run(&d.tunnel);
+    CHECK(tl_tunnel_open_streams(&d.tunnel) == 2);
+    d.tunnel.support = false;
+    (void)tl_tunnel_run(&d.tunnel);
+    const tl_span reset = sent_frame(TL_RESET);
+    CHECK(tl_tunnel_open_streams(&d.tunnel) == 1 && reset.n == 2 && tl_u16(reset.at) == TL_RESET_GRANT_ENDED);
+    d.tunnel.support = true;
+    asked(5, "web", acting);
+    CHECK(tl_tunnel_open_streams(&d.tunnel) == 2);
+}
+
 static void until_the_time_is_known_nobody_comes_in(void)
 {
     go_up();
@@ -646,6 +665,7 @@ int main(void)
         CHECK_TEST(a_grant_lets_a_visitor_in),
         CHECK_TEST(without_a_grant_nobody_comes_in),
         CHECK_TEST(support_may_be_shut_out),
+        CHECK_TEST(support_that_is_in_must_leave),
         CHECK_TEST(until_the_time_is_known_nobody_comes_in),
         CHECK_TEST(a_revocation_cuts_and_is_kept),
         CHECK_TEST(revocations_of_unknown_grants_wait_for_the_flash),

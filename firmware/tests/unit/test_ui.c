@@ -602,6 +602,20 @@ static void force_is_for_the_lan(void)
     free(w);
 }
 
+/* What an engineer is let in by is the owner's to give. */
+static void support_cannot_let_itself_in(void)
+{
+    world *w = started();
+    machine *m = &w->machine;
+    w->grant.acting = true;
+    CHECK(asked(w, POST_SETTINGS, "{\"support\":true}", true) == 403 && m->changes == 0);
+    CHECK(asked(w, POST_SETTINGS, "{\"name\":\"x\",\"support\":false}", true) == 403 && m->changes == 0);
+    CHECK(asked(w, POST_SETTINGS, "{\"name\":\"x\"}", true) == 204 && m->changes == 1);
+    w->grant.acting = false;
+    CHECK(asked(w, POST_SETTINGS, "{\"support\":true}", true) == 204 && m->changes == 2 && m->told.support == 1);
+    free(w);
+}
+
 static void endings(void)
 {
     world *w = started();
@@ -620,7 +634,7 @@ int main(void)
     static const check_test tests[] = {
         CHECK_TEST(the_page), CHECK_TEST(nothing_without_a_login), CHECK_TEST(logging_in), CHECK_TEST(logging_out),
         CHECK_TEST(status), CHECK_TEST(live), CHECK_TEST(live_on_the_lan), CHECK_TEST(logs), CHECK_TEST(shown_settings),
-        CHECK_TEST(changed_settings), CHECK_TEST(an_image), CHECK_TEST(force_is_for_the_lan), CHECK_TEST(endings),
+        CHECK_TEST(changed_settings), CHECK_TEST(an_image), CHECK_TEST(force_is_for_the_lan), CHECK_TEST(support_cannot_let_itself_in), CHECK_TEST(endings),
     };
     return CHECK_ALL(tests);
 }
