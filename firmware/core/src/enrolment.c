@@ -160,6 +160,9 @@ const char *tl_gateway_enrol(tl_gateway *g, const tl_enrolment_ask *ask)
     if (reason != NULL) {
         return reason;
     }
+    if (g->step != STEP_NONE) {
+        g->step = STEP_OUTDATED;
+    }
     g->ask = *ask;
     g->asked = true;
     g->due_ms = 0;

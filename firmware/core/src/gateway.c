@@ -90,6 +90,8 @@ bool tl_gateway_event(tl_gateway *g, const tl_event *event)
     }
     g->step = STEP_NONE;
     switch (step) {
+    case STEP_OUTDATED:
+        break;
     case STEP_ENROL:
     case STEP_LOOK:
         tl_enrolment_ended(g, step, state);

@@ -12,7 +12,8 @@ enum {
     STEP_CHALLENGE_TO_RENEW,
     STEP_RENEW,
     STEP_CHALLENGE_TO_CONNECT,
-    STEP_CONNECT
+    STEP_CONNECT,
+    STEP_OUTDATED /* something else was asked for meanwhile: its answer is nobody's */
 };
 
 /* Each begins a call; false: not now, something that is needed is in use. */

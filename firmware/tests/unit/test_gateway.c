@@ -116,6 +116,27 @@ static void a_wait_outlives_a_restart(void)
     free(w);
 }
 
+/* Whoever corrects the address meanwhile must not be told what the former gateway says, nor lose the new token. */
+static void another_gateway_meanwhile(void)
+{
+    world *w = new_world();
+    tl_enrolment_ask other = the_ask();
+    other.gateway = tl_text("https://other.example");
+    other.token = tl_text("token-2");
+    ask_for_it(w);
+    CHECK(asks_within(w, 0) && tl_gateway_enrol(&w->gateway, &other) == NULL && !asks_within(w, 1000));
+    answer(w, 201, BEGUN);
+    CHECK(!tl_gateway_waits(&w->gateway) && is_free(w) && asks_within(w, 0));
+    CHECK(strcmp(w->host, "other.example") == 0 && strcmp(w->method, "POST") == 0 && strstr(w->body.at, "token-2") != NULL);
+    ask_for_it(w);
+    answer(w, 403, "{}");
+    CHECK(w->told[TL_GATEWAY_NOT_ENROLLED] == 0 && asks_within(w, 0) && strcmp(w->host, "gateway.example") == 0);
+    CHECK(tl_gateway_enrol(&w->gateway, &other) == NULL);
+    break_off(w);
+    CHECK(asks_within(w, 0) && strcmp(w->host, "other.example") == 0);
+    free(w);
+}
+
 static void a_lost_answer_is_asked_for_again(void)
 {
     world *w = new_world();
@@ -664,6 +685,7 @@ int main(void)
         CHECK_TEST(approved_by_a_person),
         CHECK_TEST(what_enrolment_gave_outlives_a_restart),
         CHECK_TEST(a_wait_outlives_a_restart),
+        CHECK_TEST(another_gateway_meanwhile),
         CHECK_TEST(a_lost_answer_is_asked_for_again),
         CHECK_TEST(retries_wait_longer_and_longer),
         CHECK_TEST(refusals_end_it),
