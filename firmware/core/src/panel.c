@@ -94,8 +94,15 @@ static void settings(void *device, tl_ui_settings *into)
 
 static void later(tl_panel *panel, unsigned what)
 {
+    const uint64_t now_ms = panel->ui.now_ms;
+    if (panel->work == 0) {
+        panel->work_by_ms = now_ms + TL_PANEL_DELAY_MAX_MS;
+    }
     panel->work |= what;
-    panel->work_at_ms = panel->ui.now_ms + TL_PANEL_DELAY_MS;
+    panel->work_at_ms = now_ms + TL_PANEL_DELAY_MS;
+    if (panel->work_at_ms > panel->work_by_ms) {
+        panel->work_at_ms = panel->work_by_ms;
+    }
 }
 
 #define WPA_PASSWORD_LEAST 8u

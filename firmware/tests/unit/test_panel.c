@@ -227,6 +227,21 @@ static void what_is_done_later(void)
     CHECK(m.works == 2);
 }
 
+/* Whoever goes on changing settings must not keep the owner from a reset. */
+static void nobody_puts_it_off_for_ever(void)
+{
+    const tl_ui_settings name = {.name = tl_text("Pump"), .support = TL_UI_UNKNOWN};
+    begun();
+    m.work = m.works = 0;
+    calls()->reset(&panel);
+    const uint64_t asked_ms = panel.ui.now_ms;
+    while (m.works == 0 && panel.ui.now_ms < asked_ms + 2 * TL_PANEL_DELAY_MAX_MS) {
+        CHECK(calls()->change(&panel, &name) == NULL);
+        (void)tl_panel_run(&panel, panel.ui.now_ms + TL_PANEL_DELAY_MS / 2);
+    }
+    CHECK(m.works == 1 && (m.work & TL_DO_RESET) != 0 && panel.ui.now_ms <= asked_ms + TL_PANEL_DELAY_MAX_MS);
+}
+
 static bool on_trial(void *with)
 {
     (void)with;
@@ -261,6 +276,7 @@ int main(void)
 {
     static const check_test tests[] = {CHECK_TEST(what_is_told), CHECK_TEST(sensors_and_lines), CHECK_TEST(the_pin_stays),
                                        CHECK_TEST(what_changes), CHECK_TEST(what_is_done_later),
+                                       CHECK_TEST(nobody_puts_it_off_for_ever),
                                        CHECK_TEST(images_are_the_updates)};
     return CHECK_ALL(tests);
 }

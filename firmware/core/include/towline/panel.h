@@ -13,6 +13,7 @@
 #include "towline/ui.h"
 
 #define TL_PANEL_DELAY_MS 2000u /* an answer of a few hundred bytes leaves in it, even through a thin line */
+#define TL_PANEL_DELAY_MAX_MS 10000u /* whatever else is asked for meanwhile */
 #define TL_PIN_KEY "pin"        /* in the key-value store: the login's record */
 
 /* What the device is asked to do; several at once. */
@@ -43,7 +44,7 @@ typedef struct {
     tl_panel_parts parts;
     tl_ui ui; /* the owner of the routes */
     tl_login login;
-    uint64_t work_at_ms;
+    uint64_t work_at_ms, work_by_ms; /* each thing that is asked for puts the first off, up to the second */
     unsigned work; /* asked for, and not done yet */
     uint8_t address[TL_LAN_NAME_MAX];
 } tl_panel;
