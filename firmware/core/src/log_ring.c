@@ -39,7 +39,10 @@ static void put_clean(tl_out *out, tl_span text)
     }
     for (size_t i = 0; i < n; i++) {
         const uint8_t c = text.at[i];
-        tl_put_u8(out, c < ' ' || c == 0x7F || (c > 0x7F && !is_text) ? '?' : c);
+        /* U+0080 to U+009F, two bytes each: some terminals take them for escape sequences. */
+        const bool control = c == 0xC2 ? i + 1 < n && text.at[i + 1] < 0xA0
+                                       : i > 0 && text.at[i - 1] == 0xC2 && c < 0xA0;
+        tl_put_u8(out, c < ' ' || c == 0x7F || control || (c > 0x7F && !is_text) ? '?' : c);
     }
 }
 

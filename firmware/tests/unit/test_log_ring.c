@@ -79,14 +79,16 @@ static void what_came_from_outside_is_cut_and_cleaned(void)
     CHECK(first_is(&ring, 0, 1, "said: a?[2Jb?c?"));
     tl_log(&ring, TL_LOG_INFO, "said", (tl_span){(const uint8_t *)"\xC3\x28", 2});
     CHECK(first_is(&ring, 1, 2, "said: ?("));
+    tl_log(&ring, TL_LOG_INFO, "said", tl_text("a\xC2\x9B" "2J\xC2\xA0\xC3\x9B")); /* a terminal takes U+009B for ESC [ */
+    CHECK(first_is(&ring, 2, 3, "said: a??2J\xC2\xA0\xC3\x9B"));
     memset(text, 'x', sizeof text);
     tl_log(&ring, TL_LOG_INFO, "said", (tl_span){text, sizeof text});
-    CHECK(tl_log_after(&ring, 2, &line) && line.text.n == TL_LOG_TEXT_MAX);
+    CHECK(tl_log_after(&ring, 3, &line) && line.text.n == TL_LOG_TEXT_MAX);
     for (size_t i = 0; i + 1 < sizeof text; i += 2) {
         memcpy(text + i, "\xC3\xA9", 2); /* é */
     }
     tl_log(&ring, TL_LOG_INFO, "xsaid", (tl_span){text, sizeof text});
-    CHECK(tl_log_after(&ring, 3, &line) && tl_is_utf8(line.text) && line.text.n >= TL_LOG_TEXT_MAX - 1);
+    CHECK(tl_log_after(&ring, 4, &line) && tl_is_utf8(line.text) && line.text.n >= TL_LOG_TEXT_MAX - 1);
 }
 
 int main(void)
