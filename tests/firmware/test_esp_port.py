@@ -59,6 +59,12 @@ def test_partitions_fit_the_flash() -> None:
     assert {"nvs", "otadata", "outbox"} <= parts.keys()
 
 
+def test_no_build_hides_the_pin() -> None:
+    """It is told on the console at the level of information: a quieter build would shut its owner out."""
+    quieter = re.compile(r"^CONFIG_LOG_(DEFAULT|MAXIMUM)_LEVEL_(NONE|ERROR|WARN)=y", re.MULTILINE)
+    assert [path.name for path in FIRMWARE.glob("sdkconfig.*") if quieter.search(path.read_text())] == []
+
+
 def test_options_are_declared() -> None:
     """What the sources and the defaults name stands in Kconfig, and the stubs give each a value."""
     declared = set(re.findall(r"^ *config (TOWLINE_\w+)$", (PORT / "Kconfig").read_text(), re.MULTILINE))
