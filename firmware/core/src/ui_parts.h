@@ -6,10 +6,9 @@
 #include "towline/ui.h"
 
 /* Writes the piece at `*progress` and moves that on; false: it was the last. What does not fit is asked for again
- * where there is more room. None may be longer than TL_UI_PIECE_MAX. */
+ * where there is more room. None may be longer than 480 bytes: TL_FILL_ROOM_MIN leaves them between a chunk's frame and
+ * the last chunk. */
 typedef bool (*tl_ui_piece)(tl_exchange *, tl_out *, uint64_t *progress);
-
-#define TL_UI_PIECE_MAX 480u /* what TL_FILL_ROOM_MIN leaves between a chunk's frame and the last chunk */
 
 static inline tl_ui *tl_ui_of(const tl_exchange *x)
 {

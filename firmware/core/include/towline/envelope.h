@@ -21,7 +21,6 @@ void tl_put_uuid(tl_out *out, const uint8_t id[TL_UUID]);
 bool tl_uuid7_read(const tl_json *text, uint8_t id[TL_UUID]);
 
 #define TL_ENVELOPE_ID_AT 7u /* where the id's characters stand */
-#define TL_ENVELOPE_MORE_MAX 176u /* bytes of the pieces below the head: four numbers of 16 digits, and names */
 
 /* {"id":…,"v":1,"type":…,"ts":…,"up":… */
 void tl_envelope_put_head(tl_out *out, const tl_envelope *envelope);

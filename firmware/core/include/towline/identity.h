@@ -67,8 +67,7 @@ bool tl_identity_key_list(const tl_port_kv *, tl_out *text);
 bool tl_identity_keep_key_list(const tl_port_kv *, tl_span text);
 
 /* What the gateway's answers hold for the device. Each is checked as a whole before anything of it is kept, and what
- * is kept is durable when NULL comes back; else the reason. `room`: ≥ TL_ANSWER_ROOM bytes beside the answer. */
-#define TL_ANSWER_ROOM TL_CA_MAX
+ * is kept is durable when NULL comes back; else the reason. `room`: ≥ TL_CA_MAX bytes beside the answer. */
 
 /* An approval: it pins the root. `asked`: the address where it was asked for, taken where the answer names none. */
 const char *tl_identity_enrol(tl_identity *, const tl_port_kv *, const tl_crypto *, tl_grants_scratch *,
