@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,21 +67,8 @@ class Unclaimed:
         self._processes.close()
 
 
-@pytest.fixture(scope="module")
-def standing(asan: Path) -> Iterator[Unclaimed]:
-    """One device for all that leaves it as it is."""
-    with short_folder("stand-") as folder:
-        one = Unclaimed(asan / "port" / "towline-device", folder)
-        try:
-            one.start()
-            yield one
-            one.check_runs()
-        finally:
-            one.close()
-
-
-@pytest.fixture
-def device(asan: Path) -> Iterator[Unclaimed]:
+@contextmanager
+def running(asan: Path) -> Iterator[Unclaimed]:
     with short_folder("claim-") as folder:
         one = Unclaimed(asan / "port" / "towline-device", folder)
         try:
@@ -90,6 +77,19 @@ def device(asan: Path) -> Iterator[Unclaimed]:
             one.check_runs()
         finally:
             one.close()
+
+
+@pytest.fixture(scope="module")
+def standing(asan: Path) -> Iterator[Unclaimed]:
+    """One device for all that leaves it as it is."""
+    with running(asan) as one:
+        yield one
+
+
+@pytest.fixture
+def device(asan: Path) -> Iterator[Unclaimed]:
+    with running(asan) as one:
+        yield one
 
 
 def test_a_phone_sets_it_up(device: Unclaimed) -> None:

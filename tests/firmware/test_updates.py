@@ -105,8 +105,8 @@ def binary(asan: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return small.read_bytes()
 
 
-@pytest.fixture
-def device(asan: Path) -> Iterator[Updated]:
+@contextmanager
+def running(asan: Path) -> Iterator[Updated]:
     with short_folder("update-") as folder:
         one = Updated(asan / "port" / "towline-device", folder)
         try:
@@ -114,6 +114,12 @@ def device(asan: Path) -> Iterator[Updated]:
             yield one
         finally:
             one.close()
+
+
+@pytest.fixture
+def device(asan: Path) -> Iterator[Updated]:
+    with running(asan) as one:
+        yield one
 
 
 def image_of(binary: bytes, key: ec.EllipticCurvePrivateKey = KEY, **changes: Any) -> bytes:
@@ -165,13 +171,8 @@ BAD: Final[dict[str, tuple[Callable[[bytes], bytes], str]]] = {
 @pytest.fixture(scope="module")
 def offered(asan: Path) -> Iterator[Updated]:
     """One device for all that it refuses."""
-    with short_folder("refuse-") as folder:
-        one = Updated(asan / "port" / "towline-device", folder)
-        try:
-            one.start()
-            yield one
-        finally:
-            one.close()
+    with running(asan) as one:
+        yield one
 
 
 @pytest.mark.parametrize("name", BAD)
