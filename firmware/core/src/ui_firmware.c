@@ -29,12 +29,9 @@ uint16_t tl_ui_firmware_begin(tl_exchange *x)
 uint16_t tl_ui_firmware_body(tl_exchange *x, tl_span piece, bool last)
 {
     tl_ui *ui = tl_ui_of(x);
-    if (!last) {
-        return judged(x, ui->calls->image_add(ui->device, piece));
-    }
-    const uint16_t status = judged(x, ui->calls->image_end(ui->device));
-    x->progress = status == 0;
-    return status;
+    const char *why = last ? ui->calls->image_end(ui->device) : ui->calls->image_add(ui->device, piece);
+    x->progress = last || why != NULL; /* it is over: what comes from now on may be another's */
+    return judged(x, why);
 }
 
 void tl_ui_firmware_over(tl_exchange *x)

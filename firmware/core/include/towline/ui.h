@@ -72,7 +72,8 @@ typedef struct {
     bool (*line)(void *device, uint32_t after, tl_ui_line *line); /* the first with a higher number; false: none */
     void (*settings)(void *device, tl_ui_settings *settings);
     const char *(*change)(void *device, const tl_ui_settings *changes); /* all of them, or none */
-    /* An image comes: begin, its bytes, then end; or drop, at any time after begin. One at a time. */
+    /* An image comes: begin, its bytes, then end; or drop, at any time after begin. What says why not ends it. One at a
+     * time. */
     const char *(*image_begin)(void *device, uint64_t size, bool force); /* force: the same version again */
     const char *(*image_add)(void *device, tl_span piece);
     const char *(*image_end)(void *device); /* NULL: it is verified, and starts with the restart that follows */
