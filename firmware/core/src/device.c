@@ -76,6 +76,7 @@ static void forget_all(tl_device *d)
 {
     const tl_port_kv *kv = d->port->kv;
     const tl_port_flash *flash = d->port->flash;
+    tl_device_stop(d); /* first: nothing may be kept behind it */
     bool fine = kv->erase_all(kv->with);
     for (uint32_t at = 0; at < flash->size; at += TL_FLASH_SECTOR) {
         fine = flash->erase(flash->with, at) && fine;

@@ -191,7 +191,9 @@ uint64_t tl_device_cloud_run(tl_device *d)
     d->tunnel.may_dial = !fetches && d->messages.state != TL_MESSAGES_CONNECTING;
     uint64_t next = tl_tunnel_run(&d->tunnel);
     tl_messages_may_dial(&d->messages, !fetches && !tunnel_shakes_hands(d));
-    next = tl_earlier(next, tl_messages_run(&d->messages));
+    if (!d->stopping) {
+        next = tl_earlier(next, tl_messages_run(&d->messages));
+    }
     if (tl_messages_asks(&d->messages) && !d->connection_asked) {
         d->connection_asked = true;
         tl_gateway_ask_connection(&d->gateway);

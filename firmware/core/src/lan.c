@@ -128,9 +128,11 @@ void tl_lan_event(tl_lan *lan, const tl_event *event)
         body_over(lan, slot);
     } else if (slot != NULL && event->kind == TL_EVENT_WEB_ROOM) {
         answer(lan, slot);
-    } else if (slot != NULL && event->kind == TL_EVENT_WEB_GONE) {
-        lan->port->web->send(lan->port->web->with, slot->ref, 0, TL_FILL_BROKEN);
-        over(lan, slot);
+    } else if (event->kind == TL_EVENT_WEB_GONE) { /* also of one that was never heard: its place must be free again */
+        lan->port->web->send(lan->port->web->with, event->number, 0, TL_FILL_BROKEN);
+        if (slot != NULL) {
+            over(lan, slot);
+        }
     }
 }
 

@@ -326,7 +326,6 @@ static void the_page_opens(void)
     happen(TL_EVENT_WEB_ROOM, (tl_span){NULL, 0});
     CHECK(answered("HTTP/1.1 200") && m.how == TL_FILL_END && m.answer_n > 5000);
     happen(TL_EVENT_WEB_ROOM, (tl_span){NULL, 0}); /* of one that is over: nothing */
-    happen(TL_EVENT_WEB_GONE, (tl_span){NULL, 0});
     CHECK(m.how == TL_FILL_END);
     get("GET /nothing HTTP/1.1\r\nHost: 192.0.2.7\r\n\r\n");
     CHECK(answered("HTTP/1.1 404"));
@@ -392,6 +391,58 @@ static void a_live_answer_goes_on_until_its_client_goes(void)
     const size_t last = m.answer_n;
     run_for(60000);
     CHECK(m.answer_n == last);
+    free(m.device);
+}
+
+/* One that found no room in the queue: unless its going is answered nobody gets its place. */
+static void whoever_was_never_heard_gives_the_place_back(void)
+{
+    build();
+    CHECK(boot());
+    m.ref = REF;
+    happen(TL_EVENT_WEB_GONE, (tl_span){NULL, 0});
+    CHECK(m.how == TL_FILL_BROKEN);
+    get("GET / HTTP/1.1\r\nHost: 192.0.2.7\r\n\r\n");
+    CHECK(answered("HTTP/1.1 200"));
+    free(m.device);
+}
+
+static bool keeps(const char *key)
+{
+    uint8_t room[TL_KV_VALUE_MAX];
+    tl_out out = {room, 0, sizeof room, false};
+    return m.store.port.get(m.store.port.with, key, &out);
+}
+
+/* What comes in the very moment of a reset must not be kept behind it. */
+static void nothing_is_kept_behind_a_reset(void)
+{
+    char cookie[64];
+    build();
+    CHECK(boot());
+    log_in(m.pin, cookie);
+    post("/api/settings", cookie, "{\"gateway\":\"https://gateway.example\",\"token\":\"t_1234567890\"}");
+    run_for(END_MS);
+    CHECK(m.fetched == 1 && tl_outbox_begin(&m.device->messages.outbox, 0) && keeps("settings.1") && keeps("boots"));
+    post("/api/reset", cookie, "");
+    const tl_event answer[] = {
+        {.kind = TL_EVENT_FETCH_HEAD, .number = 1, .status = 201, .length = TL_LENGTH_NOT_TOLD},
+        {.kind = TL_EVENT_FETCH_DATA, .number = 1, .bytes = tl_text("{\"enrolment_id\":\"e\",\"poll_secret\":\"s\"}")},
+        {.kind = TL_EVENT_FETCH_END, .number = 1},
+    };
+    tl_device_event(m.device, &answer[0]);
+    tl_device_event(m.device, &answer[1]);
+    m.now += END_MS;
+    tl_device_event(m.device, &answer[2]);
+    CHECK(m.reboots == 1 && m.released == 1);
+    run_for(10 * TL_HEALTH_EVERY_S * 1000u);
+    CHECK(!keeps("enrolment") && !keeps("settings.1") && !keeps("boots"));
+    for (size_t i = 0; i < sizeof m.flash.bytes; i++) {
+        if (m.flash.bytes[i] != 0xFF) {
+            CHECK(!"the flash is empty");
+            break;
+        }
+    }
     free(m.device);
 }
 
@@ -465,7 +516,9 @@ int main(void)
         CHECK_TEST(the_pin_lets_in),
         CHECK_TEST(settings_are_taken_and_kept),
         CHECK_TEST(a_live_answer_goes_on_until_its_client_goes),
+        CHECK_TEST(whoever_was_never_heard_gives_the_place_back),
         CHECK_TEST(a_reset_forgets_all),
+        CHECK_TEST(nothing_is_kept_behind_a_reset),
         CHECK_TEST(it_enrols_where_it_is_told_to),
         CHECK_TEST(it_takes_what_is_measured_and_what_happened),
         CHECK_TEST(what_it_cannot_do_without),
