@@ -117,6 +117,9 @@ static int message_came(tl_link *link)
     slot->lent = true;
     pthread_mutex_unlock(&link->lock);
     if (!tell(link, TL_EVENT_LINK_MESSAGE, (tl_span){slot->bytes, slot->n})) {
+        pthread_mutex_lock(&link->lock);
+        slot->lent = false; /* nobody has it: the next connection needs it */
+        pthread_mutex_unlock(&link->lock);
         return end(link, "the core is stuck");
     }
     pause_if_full(link);
