@@ -79,7 +79,10 @@ def _folder(data: DataFolder) -> Path:
 
 
 async def _run(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
-    """Exit code and output; TowlineError when it does not end in time."""
+    """Exit code and output; TowlineError when it does not end in time.
+
+    It ends with whoever gives up.
+    """
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
@@ -90,8 +93,10 @@ async def _run(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
         async with asyncio.timeout(timeout_s):
             output, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise TowlineError(f"{argv[0]} took more than {timeout_s:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, output.decode("utf-8", "replace")
