@@ -7,7 +7,6 @@
 typedef struct {
     tl_span text;
     const char *tokens; /* with commas; NULL: it is no topic */
-    const char *subject;
 } vector_topic;
 
 typedef struct {
@@ -23,7 +22,6 @@ typedef struct {
     tl_number number;  /* of accepted; of an answer: what is known */
     const char *reason, *id, *prefix, *command, *params, *body, *sha256;
     uint64_t hello, time, ttl_ms, expires, timeout_ms, version;
-    bool has_trace;
 } vector_told;
 
 typedef struct {

@@ -265,7 +265,7 @@ def _compact(value: object) -> str | None:
 def _topic(source: Source, entry: Json) -> str:
     known(entry, {"text", "tokens", "subject"})
     tokens = entry["tokens"]
-    members = {"text": source.span(entry["text"].encode().hex()), "subject": quoted(entry["subject"])}
+    members = {"text": source.span(entry["text"].encode().hex())}  # the subject is a broker's to know
     return braces(members | {"tokens": quoted(None if tokens is None else ",".join(tokens))})
 
 
@@ -289,7 +289,7 @@ def _told(source: Source, entry: Json) -> str:
     for name in ("params", "body"):
         if name in fields:
             members[name] = quoted(_compact(fields.pop(name)))
-    members["has_trace"] = truth(fields.pop("trace", None) is not None)
+    fields.pop("trace", None)  # a device checks its form, and does not carry it on
     for name in ("hello", "time", "ttl_ms", "expires", "timeout_ms", "version"):
         if name in fields:
             members[name] = f"{fields.pop(name)}u"

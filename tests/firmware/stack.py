@@ -14,10 +14,6 @@ from typing import Final
 from scripts.build_firmware import FIRMWARE
 
 SOURCES: Final = FIRMWARE / "core" / "src"
-PORT_HEADERS: Final = (
-    FIRMWARE / "port" / "include" / "towline_port.h",
-    FIRMWARE / "core" / "include" / "towline" / "crypto.h",
-)
 # Who holds a group of the port header, as the sources call it.
 _PORT: Final = re.compile(
     r"(?:port|crypto|sys|kv|flash|link|mqtt|fetch|web|ota|network|provisioning|mqtt_of\(m\))->(\w+)\("
