@@ -24,6 +24,7 @@
 #include "provisioning_socket.h"
 #include "psa_crypto.h"
 #include "sys.h"
+#include "towline/bytes.h"
 #include "towline/device.h"
 #include "version.h"
 #include "web_mhd.h"
