@@ -316,8 +316,8 @@ void tl_outbox_let_go(tl_outbox *o, bool was_refused)
 
 bool tl_outbox_renumber(tl_outbox *o, tl_number above)
 {
-    if (above.boot >= TL_NUMBER_MAX) {
-        return false; /* there is no number behind it */
+    if (above.boot > TL_BOOT_TOLD_MAX) {
+        return false;
     }
     const uint64_t boot = (above.boot > o->boot ? above.boot : o->boot) + 1;
     const uint32_t count = o->count;

@@ -224,6 +224,9 @@ static void test_numbered_anew(void)
         tl_outbox_accept(&box, (tl_number){22, i + 1});
     }
     CHECK(box.dropped == 0 && !tl_outbox_renumber(&box, (tl_number){TL_NUMBER_MAX, 0}));
+    /* Behind it no later start would have a number. */
+    CHECK(!tl_outbox_renumber(&box, (tl_number){TL_NUMBER_MAX - 1, 0}) && box.counting);
+    CHECK(!tl_outbox_renumber(&box, (tl_number){TL_BOOT_TOLD_MAX + 1, 0}) && box.counting);
 }
 
 static void test_counter_that_cannot_be_kept(void)

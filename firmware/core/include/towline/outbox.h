@@ -15,6 +15,8 @@
 #define TL_ENTRY_MAX 1024u
 /* Room for a message made of one: the record's front, the number and the line are added. */
 #define TL_MESSAGE_MAX (TL_ENTRY_MAX + 192u)
+/* The highest boot that it believes it had: whoever tells a higher one would leave later starts without numbers. */
+#define TL_BOOT_TOLD_MAX (TL_NUMBER_MAX / 2)
 /* Entries that may wait: hours of reports; 12 bytes of memory each. */
 #define TL_OUTBOX_ENTRIES 256u
 
