@@ -465,4 +465,14 @@ static world *enrolled_world(void)
     return w;
 }
 
+static inline bool has(const text *t, const char *part)
+{
+    return strstr(t->at, part) != NULL;
+}
+
+static inline bool is_free(const world *w)
+{
+    return w->workspace.holder == NULL && w->number == 0;
+}
+
 #endif
