@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import httpx
 
-RECOVERY_TIMEOUT_S = 60.0  # back-off, start and reconnect take seconds together; a busy machine adds to them
+RECOVERY_TIMEOUT_S = 30.0  # back-off, start and reconnect together take a few seconds
 PAUSE_S = 0.1  # between two questions
 
 T = TypeVar("T")

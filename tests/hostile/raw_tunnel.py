@@ -11,7 +11,7 @@ from struct import Struct
 
 from tests.tunnel_server.doubles import DeviceKey
 
-WAIT_S = 30.0  # only a failure reaches it; a busy machine takes some seconds to start an agent or a node
+WAIT_S = 10.0
 BINARY, TEXT, CONTINUATION, CLOSE, WS_PING = 0x2, 0x1, 0x0, 0x8, 0x9
 CHALLENGE, AUTH, HELLO, GRANT, REVOKE, OPEN, OPENED, REFUSED = range(1, 9)
 DATA, FIN, RESET, CREDIT, PING, PONG, GOAWAY = range(9, 16)
