@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,8 +143,6 @@ class KafkaWriter:
         self._turns: defaultdict[TopicPart, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unsettled: dict[TopicPart, tuple[AIOKafkaProducer, asyncio.Future[Any]]] = {}
         """What is on its way, and what was given up while it was."""
-        self._unanswered: dict[TopicPart, AIOKafkaProducer] = {}
-        """Whose end the part must await: it said nothing of what it had on its way there."""
         self._changing = asyncio.Lock()
         self._closed = False
         self._tasks = TaskOwner("kafka writer")
@@ -189,10 +187,6 @@ class KafkaWriter:
             producer, earlier = self._unsettled[at]
             await asyncio.wait([earlier])
             self._settled(at, producer, earlier)
-        ending = self._endings.get(self._unanswered[at]) if at in self._unanswered else None
-        if ending is not None:
-            await asyncio.wait([ending])
-        self._unanswered.pop(at, None)
 
     def _settled(self, at: TopicPart, producer: AIOKafkaProducer, sent: asyncio.Future[Any]) -> None:
         """It is known what became of it, or it never will be."""
@@ -200,8 +194,6 @@ class KafkaWriter:
         if sent.exception() is not None:
             # The producer has counted this batch and the broker has not: it would take no other from it.
             self._give_up(producer)
-        elif sent.result() is None:  # ended with its producer
-            self._unanswered[at] = producer
 
     async def _append(self, at: TopicPart, entries: Sequence[Entry]) -> int:
         producer = await self._running()
@@ -244,7 +236,7 @@ class KafkaWriter:
 
     def _give_up(self, producer: AIOKafkaProducer) -> None:
         """The next append gets another one. What waits in this one is told that its fate is not known, once
-        what is on its way was answered.
+        nothing of this one is on its way any more.
         """
         if self._producer is producer:
             self._producer = None
@@ -263,6 +255,9 @@ async def _begun(address: KafkaAddress) -> AIOKafkaProducer:
     try:
         async with _kafkas_errors(START_S):
             await producer.start()
+            # All at once, not each at its first append: who waited for that would wait in vain if the
+            # producer were ended meanwhile, for another topic's sake.
+            await producer.client.set_topics([address.name(topic) for topic in PARTS])
     except BaseException:
         await producer.stop()
         raise
@@ -276,20 +271,22 @@ async def _end(producer: AIOKafkaProducer) -> None:
             await producer._sender.close()  # once what is on its way was answered or timed out
     except TimeoutError:
         log.warning("requests to kafka did not end")
-    _let_go(producer)
+    waiting = producer._message_accumulator
+    _let_go(batch for part in waiting._batches.values() for batch in part)  # nothing sends them now
     try:
         async with asyncio.timeout(END_S):
             await producer.stop()
     except (TimeoutError, KafkaError, OSError) as error:
         log.warning("connections to kafka did not end", extra={"reason": _told(error)})
-    _let_go(producer)  # what was given to it meanwhile; now it takes no more
+    # What was given to it meanwhile, now that it takes no more; and what was on its way without end.
+    _let_go(batch for part in waiting._batches.values() for batch in part)
+    _let_go(waiting._pending_batches)
 
 
-def _let_go(producer: AIOKafkaProducer) -> None:
-    """What was never sent: nobody need wait for it."""
-    for waiting in list(producer._message_accumulator._batches.values()):
-        for batch in waiting:
-            batch.done_noack()
+def _let_go(batches: Iterable[Any]) -> None:
+    """Nobody need wait for them: their futures say None."""
+    for batch in list(batches):
+        batch.done_noack()
 
 
 class KafkaReader:

@@ -120,6 +120,31 @@ async def test_a_topic_that_takes_nothing_keeps_no_other_waiting(
     assert list(dict.fromkeys(numbers_of(records))) == list(range(APPENDS + 1)), "in order, none left out"
 
 
+async def test_an_append_at_any_moment_of_a_producers_end_is_soon_over(kafka_log: RunningLog) -> None:
+    """Also the first of its topic, for which the client asks the broker where it is."""
+    assert isinstance(kafka_log, KafkaLog)
+    writer = await kafka_log.writer()
+    await refusing(kafka_log)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(LogRefusedError):
+            await _append_for_ever(writer)
+    loop = asyncio.get_running_loop()
+    tasks, longest = TaskOwner("test"), 0.0
+    for step in range(APPENDS):
+        refused = tasks.start(_refused(writer), "refused")
+        await asyncio.sleep(step * 0.0005)  # sleeps: the moments are tried in turn
+        began = loop.time()
+        await append_surely(writer, UP, 3, numbered([step]))
+        longest = max(longest, loop.time() - began)
+        await refused
+    assert longest < GIVE_UP_S
+
+
+async def _refused(writer: LogWriter) -> None:
+    with pytest.raises(LogRefusedError):
+        await writer.append(DEAD, 0, [entry(bytes(1000))])
+
+
 async def test_nobody_waits_for_the_end_of_a_producer_that_is_used_no_more(
     kafka_log: RunningLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
