@@ -59,6 +59,8 @@ def _run(command: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_BUILD_S)
     except FileNotFoundError as error:
         raise BuildFailed(f"{error.filename} is missing: scripts/system_packages.sh installs it") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildFailed(f"{command[0]} took longer than {MAX_BUILD_S} s: is the machine busy?") from error
     if done.returncode != 0:
         raise BuildFailed(done.stdout + done.stderr)
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.build_firmware import build
+from scripts.build_firmware import MAX_BUILD_S, build
+
+TEST_S = 120  # as pyproject.toml gives every test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever comes first to a kind of build makes it, or waits for who does: beside its own time."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_S + MAX_BUILD_S))
 
 
 @pytest.fixture(scope="session")
