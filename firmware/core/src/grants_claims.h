@@ -5,7 +5,7 @@
 #include "towline/grants.h"
 
 /* Fills `grant` except for its digest; `wall_s` must be a time the device may believe. */
-tl_verdict tl_grants_verify(const tl_grants *, const uint8_t id[TL_GRANT_ID], tl_span token, int64_t wall_s,
+tl_verdict tl_grants_verify(tl_grants *, const uint8_t id[TL_GRANT_ID], tl_span token, int64_t wall_s,
                             uint64_t now_ms, tl_grant *grant);
 
 static inline tl_verdict tl_refusal(uint8_t code, const char *reason)

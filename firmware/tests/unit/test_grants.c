@@ -57,6 +57,7 @@ static tl_verdict offer_raw(book *b, const uint8_t *id, tl_span token, int64_t w
     if (token.n > 0) {
         memcpy(exact, token.at, token.n);
     }
+    b->g.checked_to_ms = 0; /* one after the other: how many at a time has a test of its own */
     const tl_verdict verdict = tl_grants_offer(&b->g, id, (tl_span){exact, token.n}, wall_s, MONO_MS);
     free(exact);
     return verdict;
@@ -304,6 +305,27 @@ static void which_goes_when_all_places_are_taken(void)
     free(b);
 }
 
+static void a_flood_costs_few_signatures(void)
+{
+    const tl_span genuine = vector_tokens[0].token;
+    uint8_t *forged = malloc(genuine.n);
+    memcpy(forged, genuine.at, genuine.n);
+    forged[genuine.n - 4] ^= 1; /* of the signature */
+    book *b = new_book(0);
+    const unsigned before = verified;
+    for (size_t i = 0; i < 500; i++) {
+        CHECK(tl_grants_offer(&b->g, id_of(0), (tl_span){forged, genuine.n}, NOW_S, MONO_MS).code == TL_GRANT_INVALID);
+    }
+    CHECK(verified - before == TL_GRANT_CHECKS_MAX);
+    CHECK(tl_grants_offer(&b->g, id_of(0), genuine, NOW_S, MONO_MS + TL_GRANT_CHECK_MS - 1).code == TL_GRANT_INVALID);
+    CHECK(tl_grants_offer(&b->g, id_of(0), genuine, NOW_S, MONO_MS + TL_GRANT_CHECK_MS).code == TL_GRANT_HOLDS);
+    CHECK(verified - before == TL_GRANT_CHECKS_MAX + 1);
+    CHECK(tl_grants_offer(&b->g, id_of(0), genuine, NOW_S, MONO_MS + TL_GRANT_CHECK_MS).code == TL_GRANT_HOLDS);
+    CHECK(verified - before == TL_GRANT_CHECKS_MAX + 1); /* one that is known costs none */
+    free(b);
+    free(forged);
+}
+
 static void memory_is_bounded(void)
 {
     book *b = new_book(0);
@@ -333,6 +355,7 @@ int main(void)
         CHECK_TEST(key_lists),
         CHECK_TEST(bad_lists),
         CHECK_TEST(which_goes_when_all_places_are_taken),
+        CHECK_TEST(a_flood_costs_few_signatures),
         CHECK_TEST(memory_is_bounded),
     };
     crypto = counting_crypto();

@@ -17,6 +17,8 @@
 #define TL_GRANTS_MAX 8u         /* in force at once */
 #define TL_GRANTS_WAITING 2u     /* kept until the device knows the time; each is a whole token */
 #define TL_GRANTS_REFUSED 8u     /* refused ids a connection remembers, for a better answer than no_grant */
+#define TL_GRANT_CHECKS_MAX 32u  /* signatures checked at once: each takes a chip some 10 ms in which it does nothing else */
+#define TL_GRANT_CHECK_MS 250u   /* and one more after so long */
 #define TL_GRANT_SERVICE_MAX 14u /* the device's own services are shorter: a grant for another is refused */
 #define TL_CLAIM_TEXT_MAX 256u   /* characters of sub and iss */
 
@@ -73,6 +75,7 @@ typedef struct {
     tl_span device; /* the id; the caller's memory */
     uint8_t root[TL_P256_POINT];
     int64_t earliest_s; /* before it this device's clock is certainly wrong */
+    uint64_t checked_to_ms; /* each signature moves it on by TL_GRANT_CHECK_MS */
     uint32_t uses;
     uint8_t refused_next;
     tl_key_list keys;
