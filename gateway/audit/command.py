@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -102,8 +102,8 @@ def _verify(given: argparse.Namespace) -> int:
     if given.config is None and given.export is None:
         return _failed("verify: give --config or --export")
     settings = None if given.config is None else load(Settings, given.config)
-    heads = _heads(given, settings)
     with ExitStack() as files:
+        heads = _heads(given, settings, files)
         if given.export is None:
             assert settings is not None
             found = _on_log(settings, lambda database: verify.verify_log(database, heads, _progress()))
@@ -130,7 +130,7 @@ def _verify_export(
     return found if in_log.is_whole else in_log
 
 
-def _heads(given: argparse.Namespace, settings: Settings | None) -> HeadsReading | None:
+def _heads(given: argparse.Namespace, settings: Settings | None, files: ExitStack) -> HeadsReading | None:
     """None: there are none to compare with."""
     folder = given.heads
     if folder is None and settings is not None and given.export is None:
@@ -144,7 +144,8 @@ def _heads(given: argparse.Namespace, settings: Settings | None) -> HeadsReading
         if settings is None:
             raise SettingsError("--heads: give the public keys too (--key FILE, from `towline audit keys`)")
         key = settings.keys_dir / PUBLIC_FILE
-    return HeadsReading(open_heads(folder), read_public_keys(key))
+    lines = files.enter_context(closing(open_heads(folder)))
+    return HeadsReading(lines, read_public_keys(key))
 
 
 def _report(found: verify.Finding, *, has_heads: bool, in_log: bool) -> int:

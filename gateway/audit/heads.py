@@ -13,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +200,8 @@ class HeadsReading:
 FAULTS_TOLD = 10
 
 
-def open_heads(folder: Path) -> Iterator[bytes]:
-    """The lines of a folder's file, one at a time. OSError when it cannot be read."""
+def open_heads(folder: Path) -> Generator[bytes, None, None]:
+    """The lines of a folder's file, one at a time; to be closed. OSError when it cannot be read."""
     with (folder / FILE).open("rb") as file:
         while line := file.readline(LINE_MAX):
             yield line
