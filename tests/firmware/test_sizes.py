@@ -14,9 +14,22 @@ from tests.firmware.sizes import defined, frames, objects, page, sizes_of, struc
 
 CORE: Final = FIRMWARE / "core"
 
-# Bytes. The page is data that is read from flash, and has a budget of its own. 40 KiB of text were planned,
-# for less than the core does now (docs/performance.md): this holds it to what it takes, with little to spare.
+# Bytes. The page is data that is read from flash, and has a budget of its own. 40 KiB of text were planned
+# for nine subjects: those are held to them. The core does more now (docs/decisions/0039): the whole is held
+# to what it takes, with little to spare.
 MAX_TEXT: Final = 92 * 1024
+MAX_PLANNED: Final = 40 * 1024
+PLANNED: Final = {
+    "frame": {"frame.c", "bytes.c", "fields.c"},
+    "mux": {"mux.c", "mux_allowance.c", "mux_liveness.c", "mux_receive.c", "mux_send.c", "stream.c"},
+    "http": {"http_parse.c", "http_parse_head.c", "http_answer.c", "exchange.c", "bodies.c"},
+    "routes": {"routes.c"},
+    "command": {"command.c", "ledger.c"},
+    "telemetry": {"telemetry.c", "envelope.c"},
+    "ota": {"ota.c", "image.c", "updater.c"},
+    "provisioning": {"provisioning.c"},
+    "state": {"settings.c"},
+}
 MAX_STREAM: Final = 6 * 1024
 STREAM_RING: Final = 4096
 MAX_PAGE: Final = 12 * 1024
@@ -51,6 +64,12 @@ def test_text_and_static(rv32: Path) -> None:
     sizes = {name: sizes_of(path) for name, path in objects(rv32).items()}
     assert {name for name, size in sizes.items() if size.static} == set()
     assert sum(size.text for size in sizes.values()) <= MAX_TEXT, sizes
+
+
+def test_what_was_planned_keeps_to_its_plan(rv32: Path) -> None:
+    built = objects(rv32)
+    sizes = {name: sum(sizes_of(built[file]).text for file in files) for name, files in PLANNED.items()}
+    assert sum(sizes.values()) <= MAX_PLANNED, sizes
 
 
 def test_the_page(rv32: Path) -> None:
